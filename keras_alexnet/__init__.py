@@ -1,0 +1,34 @@
+"""AlexNet and GoogLeNet for Keras 3.
+
+Names are imported on first use: `import keras_alexnet` alone loads neither Keras nor a backend, so
+the specs and the preprocessing serve processes that have no framework.
+"""
+
+import importlib
+from typing import Any
+
+_HOME = {
+    "AlexNet": "alexnet",
+    "GoogLeNet": "googlenet",
+    "Preprocessing": "preprocessing",
+    "create_model": "registry",
+    "feature_extractor": "builder",
+    "list_models": "registry",
+    "load_model": "weights",
+    "normalize": "preprocessing",
+    "load_images": "preprocessing",
+    "read_record": "record",
+    "resize_and_crop": "preprocessing",
+}
+__all__ = sorted(_HOME)  # noqa: PLE0605
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,137 @@
+"""The import gate: which framework is loaded, in which order, and what is missing.
+
+Importing this module loads no framework. `load_keras()` settles the Keras backend and imports
+Keras; `require()` imports an optional package or names the `pip install` line that provides it.
+"""
+
+import importlib
+import importlib.util
+import json
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from keras_alexnet.errors import ConfigurationError, ImportOrderError, MissingDependencyError
+
+# In order of preference where the user expressed none; also the order of reports.
+BACKENDS = ("tensorflow", "torch", "jax")
+
+# Import name -> (distribution to name in the message, our extra that brings it).
+_PROVIDERS = {
+    "tensorflow": ("tensorflow", "tensorflow"),
+    "torch": ("torch", "torch"),
+    "torchvision": ("torchvision", "torch"),
+    "jax": ("jax", "jax"),
+    "jinja2": ("jinja2", "report"),
+    "matplotlib": ("matplotlib", "report"),
+    "sklearn": ("scikit-learn", "demo"),
+}
+
+# Both ship their own LLVM and abort the process when they come after TensorFlow's
+# ("CommandLine Error: Option ... registered more than once").
+_BEFORE_TENSORFLOW = ("torchvision", "triton")
+
+
+def installed(package: str) -> bool:
+    """Say whether `package` can be imported, without importing it."""
+    return package in sys.modules or importlib.util.find_spec(package) is not None
+
+
+def installed_backends() -> tuple[str, ...]:
+    """Return the Keras backends that this environment has, in the order of `BACKENDS`."""
+    return tuple(name for name in BACKENDS if installed(name))
+
+
+def require(package: str) -> ModuleType:
+    """Import an optional package.
+
+    Args:
+        package: Import name, such as `"torch"`, `"torchvision"` or `"jinja2"`.
+
+    Returns:
+        The imported module.
+
+    Raises:
+        MissingDependencyError: It is not installed.
+        ImportOrderError: It would crash the process because TensorFlow was imported before it.
+    """
+    if package in _BEFORE_TENSORFLOW and package not in sys.modules and "tensorflow" in sys.modules:
+        raise ImportOrderError(
+            f"{package} cannot be imported after TensorFlow in one process: both bring an LLVM of "
+            f"their own and the process would abort. Import {package} before Keras or TensorFlow, "
+            "or run this part in a process of its own with KERAS_BACKEND=torch."
+        )
+    try:
+        return importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != package:
+            raise
+        distribution, extra = _PROVIDERS.get(package, (package, "all"))
+        raise MissingDependencyError(
+            f"{distribution} is needed here and is not installed. "
+            f"Install it with: pip install 'keras-alexnet[{extra}]'"
+        ) from error
+    except RuntimeError as error:
+        if package == "torchvision" and "torchvision::nms" in str(error):
+            raise MissingDependencyError(
+                "torchvision does not match the installed torch (operator torchvision::nms is "
+                "missing): they came from different builds. Reinstall both together with: "
+                "pip install --force-reinstall torch torchvision"
+            ) from error
+        raise
+
+
+def load_keras() -> Any:
+    """Import Keras on the backend that the user chose, or on the first one installed.
+
+    The choice is `KERAS_BACKEND`, else the `backend` of `~/.keras/keras.json`, else the first of
+    `BACKENDS` that is installed. Keras alone would insist on TensorFlow in the last case.
+
+    Returns:
+        The `keras` module.
+
+    Raises:
+        MissingDependencyError: The chosen backend, or every backend, is missing.
+    """
+    if "keras" in sys.modules:
+        return sys.modules["keras"]
+    chosen, origin = _chosen_backend()
+    available = installed_backends()
+    if chosen is None:
+        if not available:
+            raise MissingDependencyError(
+                "Keras needs a backend and none of tensorflow, torch and jax is installed. "
+                "Install one with: pip install 'keras-alexnet[tensorflow]' (or [torch], [jax])"
+            )
+        os.environ["KERAS_BACKEND"] = available[0]
+    elif chosen in BACKENDS and chosen not in available:
+        others = ", ".join(f"KERAS_BACKEND={name}" for name in available)
+        raise MissingDependencyError(
+            f"The Keras backend {chosen!r}, chosen by {origin}, is not installed. "
+            f"Install it with: pip install 'keras-alexnet[{chosen}]'"
+            + (f", or set {others}" if others else "")
+        )
+    return importlib.import_module("keras")
+
+
+def _chosen_backend() -> tuple[str | None, str]:
+    """Return the backend that the user configured and where, or (None, "")."""
+    if chosen := os.environ.get("KERAS_BACKEND"):
+        return chosen, "the environment variable KERAS_BACKEND"
+    home = os.environ.get("KERAS_HOME")
+    config = (Path(home) if home else Path.home() / ".keras") / "keras.json"
+    if not config.is_file():
+        return None, ""
+    try:
+        chosen = json.loads(config.read_text()).get("backend")
+    except (OSError, ValueError, AttributeError) as error:
+        raise ConfigurationError(
+            f"{config} is not a readable Keras configuration: {error}"
+        ) from error
+    # Keras writes this file itself on its first import, with "tensorflow" as the default: a
+    # TensorFlow that is not installed was never a choice.
+    if chosen == "tensorflow" and not installed(chosen):
+        return None, ""
+    return chosen, str(config)

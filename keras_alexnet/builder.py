@@ -1,0 +1,224 @@
+"""Spec -> `keras.Model`: checks the arguments, assembles the graph, loads weights."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_alexnet import layers, specs
+from keras_alexnet.errors import ConfigurationError
+from keras_alexnet.layers import Settings, keras
+from keras_alexnet.preprocessing import (
+    IMAGENET,
+    TRANSFORM_INPUT_OFFSET,
+    TRANSFORM_INPUT_SCALE,
+    Preprocessing,
+)
+from keras_alexnet.specs import ModelSpec, keras_name
+from keras_alexnet.weights import load_weights
+
+DATA_FORMATS = ("channels_last", "channels_first")
+_POOLINGS = {
+    "avg": keras.layers.GlobalAveragePooling2D,
+    "max": keras.layers.GlobalMaxPooling2D,
+}
+
+
+def build(
+    spec: ModelSpec,
+    *,
+    include_top: bool,
+    weights: str | Path | None,
+    input_tensor: Any,
+    input_shape: Sequence[int | None] | None,
+    pooling: str | None,
+    classes: int,
+    classifier_activation: Any,
+    dropout_rate: float | None,
+    include_preprocessing: bool,
+    name: str | None,
+    data_format: str | None,
+    dtype: Any,
+    aux_heads: bool = False,
+    transform_input: bool = False,
+) -> Any:
+    """Build a model from a spec; the public constructors document the arguments."""
+    data_format = _resolve_data_format(data_format)
+    if pooling not in (None, *_POOLINGS):
+        raise ConfigurationError(f"pooling must be None, 'avg' or 'max', got {pooling!r}")
+    if not (isinstance(classes, int | np.integer) and classes >= 1):
+        raise ConfigurationError(f"classes must be a positive integer, got {classes!r}")
+    rate = spec.dropout_rate if dropout_rate is None else dropout_rate
+    if not 0 <= rate < 1:
+        raise ConfigurationError(f"dropout_rate must lie in [0, 1), got {dropout_rate!r}")
+    if aux_heads and not include_top:
+        raise ConfigurationError("aux_heads=True needs include_top=True: they are classifiers too")
+
+    settings = Settings(data_format, dtype, int(classes), rate, spec.init)
+    image = _input(spec, input_tensor, input_shape, include_top, include_preprocessing, data_format)
+    x = _input_layers(
+        image, data_format, IMAGENET if include_preprocessing else None, transform_input
+    )
+    rows: dict[str, Any] = {}
+    x = layers.apply_rows(spec.body, x, settings, rows)
+    outputs: Any
+    if include_top:
+        outputs = {"logits": layers.apply_rows(spec.head, x, settings, rows)}
+        for aux in spec.aux if aux_heads else ():
+            outputs[aux.name] = layers.apply_rows(aux.rows, rows[aux.reads], settings, rows)
+        outputs = _activate(outputs, classifier_activation, dtype)
+        if not aux_heads:
+            outputs = outputs["logits"]
+    elif pooling is not None:
+        outputs = _POOLINGS[pooling](name=f"{pooling}_pool", data_format=data_format, dtype=dtype)(
+            x
+        )
+    else:
+        outputs = x
+    inputs = image if input_tensor is None else keras.utils.get_source_inputs(input_tensor)
+    model = keras.Model(inputs, outputs, name=name or spec.name)
+    if weights is not None:
+        load_weights(model, weights)
+    return model
+
+
+def _resolve_data_format(data_format: str | None) -> str:
+    resolved = keras.config.image_data_format() if data_format is None else data_format
+    if resolved not in DATA_FORMATS:
+        raise ConfigurationError(
+            f"data_format must be 'channels_last', 'channels_first' or None, got {data_format!r}"
+        )
+    return resolved
+
+
+def _input(
+    spec: ModelSpec,
+    input_tensor: Any,
+    input_shape: Sequence[int | None] | None,
+    include_top: bool,
+    include_preprocessing: bool,
+    data_format: str,
+) -> Any:
+    """Return the checked Keras tensor that the network starts from."""
+    if input_tensor is not None and not keras.utils.is_keras_tensor(input_tensor):
+        raise ConfigurationError(
+            f"input_tensor must be the output of keras.Input or of a Keras layer, "
+            f"got {type(input_tensor).__name__}"
+        )
+    if input_shape is not None:
+        shape = tuple(input_shape)
+    elif input_tensor is not None:
+        shape = tuple(input_tensor.shape[1:])
+    else:
+        size = spec.default_size if include_top else None
+        shape = (size, size, 3) if data_format == "channels_last" else (3, size, size)
+    order = (
+        "(height, width, channels)"
+        if data_format == "channels_last"
+        else "(channels, height, width)"
+    )
+    if len(shape) != 3:
+        raise ConfigurationError(f"input_shape must be {order} for {data_format}, got {shape}")
+    if input_tensor is not None and tuple(input_tensor.shape[1:]) != shape:
+        raise ConfigurationError(
+            f"input_shape {shape} contradicts input_tensor, whose shape is {input_tensor.shape[1:]}"
+        )
+    *size_hw, channels = shape if data_format == "channels_last" else (*shape[1:], shape[0])
+    wanted = 3 if include_preprocessing else channels
+    if channels is None or channels < 1 or channels != wanted:
+        raise ConfigurationError(
+            f"{spec.name} needs {'3 (RGB)' if include_preprocessing else 'a fixed number of'} channels; "
+            f"input_shape {shape} is read as {order} for {data_format}"
+        )
+    if any(n is not None and n < spec.min_size for n in size_hw):
+        raise ConfigurationError(
+            f"{spec.name} needs images of at least {spec.min_size} x {spec.min_size} pixels, as its "
+            f"feature map vanishes below; got {size_hw[0]} x {size_hw[1]} (input_shape {shape}, "
+            f"{data_format}). Resize the images or pass a larger input_shape."
+        )
+    return keras.Input(shape, name="image") if input_tensor is None else input_tensor
+
+
+def _input_layers(
+    x: Any, data_format: str, preprocessing: Preprocessing | None, transform_input: bool
+) -> Any:
+    """Apply `preprocessing.normalize` as Keras layers, in float32 whatever the policy."""
+    axis, vector = (-1, (1, 1, 3)) if data_format == "channels_last" else (1, (3, 1, 1))
+    if preprocessing is not None:
+        # Normalization divides, as torchvision does; Rescaling would multiply by the rounded
+        # 1/255. The variance is squared in float32: its root is then the exact deviation.
+        x = keras.layers.Normalization(
+            axis=None, mean=0.0, variance=255.0**2, name="preprocessing_scale", dtype="float32"
+        )(x)
+        x = keras.layers.Normalization(
+            axis=axis,
+            mean=list(preprocessing.mean),
+            variance=(np.float32(preprocessing.std) ** 2).tolist(),
+            name="preprocessing_normalize",
+            dtype="float32",
+        )(x)
+    if transform_input:
+        # Three axes, because Rescaling would place a plain vector by the global image format.
+        x = keras.layers.Rescaling(
+            np.reshape(TRANSFORM_INPUT_SCALE, vector).tolist(),
+            np.reshape(TRANSFORM_INPUT_OFFSET, vector).tolist(),
+            name="transform_input",
+            dtype="float32",
+        )(x)
+    return x
+
+
+def _activate(outputs: dict[str, Any], activation: Any, dtype: Any) -> dict[str, Any]:
+    """Put the classifier activation behind the logits; they stay what they are for None."""
+    if activation is None or keras.activations.get(activation) is keras.activations.linear:
+        return outputs
+    suffix = {"logits": "predictions"}
+    return {
+        key: keras.layers.Activation(
+            activation, name=suffix.get(key, f"{key}_predictions"), dtype=dtype
+        )(x)
+        for key, x in outputs.items()
+    }
+
+
+def feature_extractor(model: Any, nodes: Sequence[str] | dict[str, str]) -> Any:
+    """Return a model that computes named intermediate outputs of another, sharing its weights.
+
+    Args:
+        model: A functional Keras model.
+        nodes: Layer names (`"inception4a"`), torch module names (`"features.12"`) or stage names
+            of its architecture (`"stage3"`); or a dict from such a name to the wanted output name.
+
+    Returns:
+        A `keras.Model` whose output is a dict from name to feature map.
+
+    Raises:
+        ConfigurationError: A name is neither a layer nor a stage of the model, or `nodes` is empty.
+    """
+    if isinstance(nodes, str):
+        raise ConfigurationError(
+            f"nodes must be a list of names or a dict, got the string {nodes!r}"
+        )
+    wanted = dict(nodes) if isinstance(nodes, dict) else {node: node for node in nodes}
+    if not wanted:
+        raise ConfigurationError("nodes is empty: name at least one layer or stage")
+    known = {layer.name for layer in model.layers}
+    stages = next(
+        (
+            spec.stages
+            for spec in specs.SPECS.values()
+            if {keras_name(row) for row in spec.stages.values()} <= known
+        ),
+        {},
+    )
+    outputs = {}
+    for node, output in wanted.items():
+        layer = keras_name(stages.get(node, node))
+        if layer not in known:
+            raise ConfigurationError(
+                f"{model.name} has no layer or stage {node!r}. Stages: {', '.join(stages) or 'none'}. "
+                f"Layers: {', '.join(layer.name for layer in model.layers)}"
+            )
+        outputs[output] = model.get_layer(layer).output
+    return keras.Model(model.inputs, outputs, name=f"{model.name}_features")

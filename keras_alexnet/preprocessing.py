@@ -1,0 +1,147 @@
+"""What happens to a photo before the first layer: one record per weights file.
+
+Resizing and cropping work on decoded pixels through Pillow, which is what torchvision's presets
+use, so both give the same uint8 values. Normalisation exists twice with the same arithmetic: here as
+NumPy (`normalize`), and as Keras layers inside a model (`builder.py`).
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from keras_alexnet.errors import ConfigurationError, ImageFileError
+
+RGB = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Evaluation preprocessing of a weights file.
+
+    Attributes:
+        resize_size: Length of the short side after resizing, in pixels.
+        crop_size: Height and width of the centre crop, in pixels.
+        mean: Mean of the R, G and B channels, for values in [0, 1].
+        std: Standard deviation of the channels, for values in [0, 1].
+    """
+
+    resize_size: int = 256
+    crop_size: tuple[int, int] = (224, 224)
+    mean: RGB = (0.485, 0.456, 0.406)
+    std: RGB = (0.229, 0.224, 0.225)
+
+    def at_size(self, height: int, width: int) -> "Preprocessing":
+        """Return the same record for another input size, the margin of the resize kept."""
+        resize_size = round(max(height, width) * self.resize_size / max(self.crop_size))
+        return Preprocessing(resize_size, (height, width), self.mean, self.std)
+
+
+# torchvision/transforms/_presets.py, ImageClassification(crop_size=224): all AlexNet and GoogLeNet
+# weights of torchvision.
+IMAGENET = Preprocessing()
+
+# torchvision/models/googlenet.py, GoogLeNet._transform_input: from the ImageNet statistics above
+# to mean .5 and deviation .5 in every channel; scale and offset in float64, as there.
+TRANSFORM_INPUT_SCALE = tuple(std / 0.5 for std in IMAGENET.std)
+TRANSFORM_INPUT_OFFSET = tuple((mean - 0.5) / 0.5 for mean in IMAGENET.mean)
+
+
+def decode(path: str | Path) -> Image.Image:
+    """Read an image file as RGB, the way torchvision's references do (Pillow, `convert("RGB")`).
+
+    Raises:
+        ImageFileError: The file is missing, truncated, or no image.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except FileNotFoundError as error:
+        raise ImageFileError(f"{path}: no such image file") from error
+    except UnidentifiedImageError as error:
+        raise ImageFileError(f"{path}: not an image that Pillow can read") from error
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ImageFileError(f"{path}: damaged image ({error})") from error
+
+
+def resize_and_crop(
+    image: Image.Image | np.ndarray, preprocessing: Preprocessing = IMAGENET
+) -> np.ndarray:
+    """Resize the short side (bilinear, antialiased) and cut out the centre.
+
+    Bit-exact with `torchvision.transforms._presets.ImageClassification` on a PIL image, before its
+    conversion to float.
+
+    Args:
+        image: RGB image, or a uint8 array (H, W, 3).
+        preprocessing: Sizes to use.
+
+    Returns:
+        uint8 array (crop height, crop width, 3), values 0..255.
+
+    Raises:
+        ConfigurationError: The array is not (H, W, 3) of uint8.
+    """
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise ConfigurationError(
+                f"an image array must be uint8 of shape (height, width, 3); "
+                f"got {image.dtype} of shape {image.shape}"
+            )
+        image = Image.fromarray(image)
+    elif image.mode != "RGB":
+        image = image.convert("RGB")
+    width, height = image.size
+    short, long = sorted((width, height))
+    if short != preprocessing.resize_size:
+        long = int(preprocessing.resize_size * long / short)
+        short = preprocessing.resize_size
+        size = (short, long) if width <= height else (long, short)
+        image = image.resize(size, Image.Resampling.BILINEAR)
+    return _center_crop(np.asarray(image), preprocessing.crop_size)
+
+
+def _center_crop(pixels: np.ndarray, crop_size: tuple[int, int]) -> np.ndarray:
+    """Cut the centre out of (H, W, 3), with black margins where the image is smaller."""
+    margins = []
+    for have, want in zip(pixels.shape[:2], crop_size, strict=True):
+        missing = max(want - have, 0)
+        margins.append((missing // 2, (missing + 1) // 2))
+    if any(map(any, margins)):
+        pixels = np.pad(pixels, (*margins, (0, 0)))
+    top, left = (
+        int(round((have - want) / 2.0))
+        for have, want in zip(pixels.shape[:2], crop_size, strict=True)
+    )
+    return pixels[top : top + crop_size[0], left : left + crop_size[1]]
+
+
+def load_images(paths: Iterable[str | Path], preprocessing: Preprocessing = IMAGENET) -> np.ndarray:
+    """Decode, resize and crop files into one uint8 batch (N, height, width, 3).
+
+    Raises:
+        ImageFileError: A file cannot be decoded.
+    """
+    return np.stack([resize_and_crop(decode(path), preprocessing) for path in paths])
+
+
+def normalize(
+    pixels: np.ndarray, preprocessing: Preprocessing = IMAGENET, *, transform_input: bool = False
+) -> np.ndarray:
+    """Turn RGB values 0..255 into a network's input, in torchvision's order of operations.
+
+    Args:
+        pixels: Array (..., 3), values 0..255, any real dtype.
+        preprocessing: Mean and deviation to use.
+        transform_input: Whether GoogLeNet's `transform_input` follows.
+
+    Returns:
+        float32 array of the same shape.
+    """
+    mean, std = np.float32(preprocessing.mean), np.float32(preprocessing.std)
+    x = (np.asarray(pixels, np.float32) / np.float32(255) - mean) / std
+    if transform_input:
+        x = x * np.float32(TRANSFORM_INPUT_SCALE) + np.float32(TRANSFORM_INPUT_OFFSET)
+    return x

@@ -1,0 +1,65 @@
+"""The record that a `.keras` file carries: where its weights come from and how to use them.
+
+It is one JSON member of the archive, which Keras ignores when it loads the model.
+"""
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from keras_alexnet.errors import ModelFileError
+from keras_alexnet.files import atomic_output
+
+MEMBER = "keras_alexnet.json"
+FORMAT = 1
+# A record holds a thousand labels and a few hundred counters, about 40 kB.
+_MAX_BYTES = 4_000_000
+
+
+def save_model(model: Any, path: str | Path, record: dict[str, Any]) -> None:
+    """Write a Keras model and its record into one `.keras` file, completely or not at all.
+
+    Args:
+        model: The Keras model.
+        path: File to write, ending in `.keras`; an existing one is replaced.
+        record: JSON-serialisable content.
+
+    Raises:
+        ModelFileError: The name does not end in `.keras`.
+        ConfigurationError: The folder is missing or not writable.
+    """
+    if Path(path).suffix != ".keras":
+        raise ModelFileError(f"{path}: a Keras model file must be named *.keras")
+    text = json.dumps({"format": FORMAT, **record}, indent=1)
+    with atomic_output(path) as temporary:
+        model.save(temporary)
+        with zipfile.ZipFile(temporary, "a", zipfile.ZIP_DEFLATED) as archive:
+            # A fixed date: the same weights give the same record bytes.
+            archive.writestr(zipfile.ZipInfo(MEMBER, (1980, 1, 1, 0, 0, 0)), text)
+
+
+def read_record(path: str | Path) -> dict[str, Any] | None:
+    """Return the record of a `.keras` file, or None where it was saved without one.
+
+    Raises:
+        ModelFileError: The file is missing, no `.keras` archive, or its record is damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if MEMBER not in archive.namelist():
+                return None
+            if archive.getinfo(MEMBER).file_size > _MAX_BYTES:
+                raise ModelFileError(f"{path}: its {MEMBER} is larger than {_MAX_BYTES} bytes")
+            record = json.loads(archive.read(MEMBER))
+    except FileNotFoundError as error:
+        raise ModelFileError(f"{path}: no such file") from error
+    except (zipfile.BadZipFile, ValueError) as error:
+        raise ModelFileError(f"{path}: not a .keras archive, or truncated ({error})") from error
+    except OSError as error:
+        raise ModelFileError(f"{path}: cannot be read ({error.strerror or error})") from error
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        raise ModelFileError(
+            f"{path}: its record has another format than {FORMAT}; update keras-alexnet"
+        )
+    return record

@@ -44,7 +44,7 @@ def build(
     transform_input: bool = False,
 ) -> Any:
     """Build a model from a spec; the public constructors document the arguments."""
-    data_format = _resolve_data_format(data_format)
+    data_format = resolve_data_format(data_format)
     if pooling not in (None, *_POOLINGS):
         raise ConfigurationError(f"pooling must be None, 'avg' or 'max', got {pooling!r}")
     if not (isinstance(classes, int | np.integer) and classes >= 1):
@@ -83,7 +83,8 @@ def build(
     return model
 
 
-def _resolve_data_format(data_format: str | None) -> str:
+def resolve_data_format(data_format: str | None) -> str:
+    """Return `data_format`, or Keras' global setting for None."""
     resolved = keras.config.image_data_format() if data_format is None else data_format
     if resolved not in DATA_FORMATS:
         raise ConfigurationError(
@@ -128,14 +129,14 @@ def _input(
     wanted = 3 if include_preprocessing else channels
     if channels is None or channels < 1 or channels != wanted:
         raise ConfigurationError(
-            f"{spec.name} needs {'3 (RGB)' if include_preprocessing else 'a fixed number of'} channels; "
-            f"input_shape {shape} is read as {order} for {data_format}"
+            f"{spec.name} needs {'3 (RGB)' if include_preprocessing else 'a fixed number of'} "
+            f"channels; input_shape {shape} is read as {order} for {data_format}"
         )
     if any(n is not None and n < spec.min_size for n in size_hw):
         raise ConfigurationError(
-            f"{spec.name} needs images of at least {spec.min_size} x {spec.min_size} pixels, as its "
-            f"feature map vanishes below; got {size_hw[0]} x {size_hw[1]} (input_shape {shape}, "
-            f"{data_format}). Resize the images or pass a larger input_shape."
+            f"{spec.name} needs images of at least {spec.min_size} x {spec.min_size} pixels, as "
+            f"its feature map vanishes below; got {size_hw[0]} x {size_hw[1]} "
+            f"(input_shape {shape}, {data_format}). Resize the images or pass a larger input_shape."
         )
     return keras.Input(shape, name="image") if input_tensor is None else input_tensor
 
@@ -154,7 +155,7 @@ def _input_layers(
         x = keras.layers.Normalization(
             axis=axis,
             mean=list(preprocessing.mean),
-            variance=(np.float32(preprocessing.std) ** 2).tolist(),
+            variance=np.square(np.asarray(preprocessing.std, np.float32)).tolist(),
             name="preprocessing_normalize",
             dtype="float32",
         )(x)
@@ -217,7 +218,8 @@ def feature_extractor(model: Any, nodes: Sequence[str] | dict[str, str]) -> Any:
         layer = keras_name(stages.get(node, node))
         if layer not in known:
             raise ConfigurationError(
-                f"{model.name} has no layer or stage {node!r}. Stages: {', '.join(stages) or 'none'}. "
+                f"{model.name} has no layer or stage {node!r}. "
+                f"Stages: {', '.join(stages) or 'none'}. "
                 f"Layers: {', '.join(layer.name for layer in model.layers)}"
             )
         outputs[output] = model.get_layer(layer).output

@@ -1,7 +1,6 @@
 """Output files that are complete or absent."""
 
 import contextlib
-import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,12 +8,12 @@ from pathlib import Path
 from keras_alexnet.errors import ConfigurationError
 
 
-@contextlib.contextmanager
-def atomic_output(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`, and rename it to `path` once the block succeeded.
+def check_output(path: str | Path) -> Path:
+    """Check that a file can be written at `path`, before any work is done for it.
 
-    The temporary file has the same suffix, since writers choose the format by it. An error or an
-    interruption removes it and leaves what was at `path` before.
+    Returns:
+        A name beside it for the temporary file, with the same suffix, as writers choose the
+        format by it.
 
     Raises:
         ConfigurationError: The folder does not exist or cannot be written to.
@@ -23,13 +22,30 @@ def atomic_output(path: str | Path) -> Iterator[Path]:
     if path.is_dir():
         raise ConfigurationError(f"cannot write {path}: it is a folder")
     if not path.parent.is_dir():
-        raise ConfigurationError(f"cannot write {path}: the folder {path.parent} does not exist")
+        raise ConfigurationError(f"cannot write {path}: there is no folder {path.parent}")
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
     try:
-        # Fails now, before any work is done, where the folder is read-only.
         temporary.touch(exist_ok=False)
+        temporary.unlink()
+    except OSError as error:
+        raise ConfigurationError(f"cannot write {path}: {error.strerror or error}") from error
+    return temporary
+
+
+@contextlib.contextmanager
+def atomic_output(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`, and rename it to `path` once the block succeeded.
+
+    An error or an interruption removes it and leaves what was at `path` before.
+
+    Raises:
+        ConfigurationError: The folder does not exist, cannot be written to, or the disk is full.
+    """
+    path = Path(path)
+    temporary = check_output(path)
+    try:
         yield temporary
-        os.replace(temporary, path)
+        temporary.replace(path)
     except OSError as error:
         if error.filename is not None and Path(error.filename) not in (temporary, path):
             raise

@@ -1,8 +1,8 @@
 """What happens to a photo before the first layer: one record per weights file.
 
 Resizing and cropping work on decoded pixels through Pillow, which is what torchvision's presets
-use, so both give the same uint8 values. Normalisation exists twice with the same arithmetic: here as
-NumPy (`normalize`), and as Keras layers inside a model (`builder.py`).
+use, so both give the same uint8 values. Normalisation exists twice with the same arithmetic: here
+as NumPy (`normalize`), and as Keras layers inside a model (`builder.py`).
 """
 
 from collections.abc import Iterable
@@ -112,8 +112,7 @@ def _center_crop(pixels: np.ndarray, crop_size: tuple[int, int]) -> np.ndarray:
     if any(map(any, margins)):
         pixels = np.pad(pixels, (*margins, (0, 0)))
     top, left = (
-        int(round((have - want) / 2.0))
-        for have, want in zip(pixels.shape[:2], crop_size, strict=True)
+        round((have - want) / 2) for have, want in zip(pixels.shape[:2], crop_size, strict=True)
     )
     return pixels[top : top + crop_size[0], left : left + crop_size[1]]
 
@@ -140,8 +139,10 @@ def normalize(
     Returns:
         float32 array of the same shape.
     """
-    mean, std = np.float32(preprocessing.mean), np.float32(preprocessing.std)
+    mean = np.asarray(preprocessing.mean, np.float32)
+    std = np.asarray(preprocessing.std, np.float32)
     x = (np.asarray(pixels, np.float32) / np.float32(255) - mean) / std
     if transform_input:
-        x = x * np.float32(TRANSFORM_INPUT_SCALE) + np.float32(TRANSFORM_INPUT_OFFSET)
+        scale = np.asarray(TRANSFORM_INPUT_SCALE, np.float32)
+        x = x * scale + np.asarray(TRANSFORM_INPUT_OFFSET, np.float32)
     return x

@@ -1,13 +1,15 @@
-"""Every architecture as a frozen table. Imports nothing but the standard library.
+"""Every architecture as a frozen table. Imports no framework.
 
 A network is a sequence of rows. Each row is named after the torch module that it reproduces, with
 torch's dots; the Keras layer is called the same with underscores (`keras_name`). Sizes and strides
 are in pixels of the row's input; channel counts are outputs.
 """
 
-from collections.abc import Iterator, Mapping
+import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+
+from keras_alexnet.errors import UnknownModelError
 
 SAME = "="
 
@@ -146,14 +148,6 @@ class ModelSpec:
     transform_input: bool = False
 
 
-class Traced(NamedTuple):
-    """A row with the shapes, (C, H, W) or (features,), around it."""
-
-    row: Row
-    before: tuple[int, ...]
-    after: tuple[int, ...]
-
-
 def keras_name(name: str) -> str:
     """Return the Keras layer name of a torch module name (Keras on torch refuses dots)."""
     return name.replace(".", "_")
@@ -162,7 +156,7 @@ def keras_name(name: str) -> str:
 def conv_bn_relu(
     name: str, filters: int, *, kernel: int = 1, stride: int = 1, padding: int = 0
 ) -> tuple[Row, ...]:
-    """torchvision's `BasicConv2d`: bias-free conv, batch norm with eps 1e-3, ReLU."""
+    """Mirror torchvision's `BasicConv2d`: bias-free conv, batch norm with eps 1e-3, ReLU."""
     return (
         Conv(f"{name}.conv", filters, kernel, stride, padding, bias=False),
         BatchNorm(f"{name}.bn", eps=1e-3),
@@ -173,7 +167,7 @@ def conv_bn_relu(
 def inception(
     name: str, *, b1: int, b2_reduce: int, b2: int, b3_reduce: int, b3: int, b4: int
 ) -> Concat:
-    """torchvision's `Inception`; its "5x5" branch has in truth a 3x3 kernel with padding 1."""
+    """Mirror torchvision's `Inception`; its "5x5" branch is in truth 3x3 with padding 1."""
     return Concat(
         name,
         (
@@ -188,7 +182,7 @@ def inception(
 
 
 def inception_aux(name: str, *, reads: str) -> AuxHead:
-    """torchvision's `InceptionAux`; its pool, flatten and ReLU are calls without a module."""
+    """Mirror torchvision's `InceptionAux`; pool, flatten and ReLU are calls without module."""
     return AuxHead(
         name,
         reads,
@@ -293,84 +287,14 @@ GOOGLENET = ModelSpec(
 SPECS: Mapping[str, ModelSpec] = {spec.name: spec for spec in (ALEXNET, GOOGLENET)}
 
 
-def trace(
-    spec: ModelSpec,
-    *,
-    classes: int = 1000,
-    size: tuple[int, int] | None = None,
-    channels: int = 3,
-    aux_heads: bool = True,
-    include_top: bool = True,
-) -> Iterator[Traced]:
-    """Walk a network in torch's order of definition and yield each row with its shapes.
-
-    Args:
-        spec: The network.
-        classes: Number of classes.
-        size: Input height and width in pixels; by default the spec's.
-        channels: Input channels.
-        aux_heads: Whether the auxiliary classifiers are included.
-        include_top: Whether the head is included.
-
-    Yields:
-        `Traced` rows; branches of a `Concat` come before it.
+def find_spec(name: str) -> ModelSpec:
+    """Return the spec of a model.
 
     Raises:
-        ValueError: A feature map would vanish at this size.
+        UnknownModelError: No model has this name; the message names the nearest one.
     """
-    height, width = size or (spec.default_size, spec.default_size)
-    outputs: dict[str, tuple[int, ...]] = {}
-    shape: tuple[int, ...] = (channels, height, width)
-    for traced in _trace_rows(spec.body, shape, classes):
-        outputs[traced.row.name] = traced.after
-        yield traced
-    shape = outputs[spec.body[-1].name]
-    for aux in spec.aux if aux_heads else ():
-        yield from _trace_rows(aux.rows, outputs[aux.reads], classes)
-    if include_top:
-        yield from _trace_rows(spec.head, shape, classes)
-
-
-def _trace_rows(rows: tuple[Row, ...], shape: tuple[int, ...], classes: int) -> Iterator[Traced]:
-    for row in rows:
-        if isinstance(row, Concat):
-            channels = 0
-            for branch in row.branches:
-                *inner, last = _trace_rows(branch, shape, classes)
-                yield from (*inner, last)
-                channels += last.after[0]
-            after: tuple[int, ...] = (channels, *last.after[1:])
-        else:
-            after = _shape_after(row, shape, classes)
-        if min(after) < 1:
-            raise ValueError(f"the feature map vanishes at {row.name} (its input is {shape[1:]})")
-        yield Traced(row, shape, after)
-        shape = after
-
-
-def _shape_after(row: Row, shape: tuple[int, ...], classes: int) -> tuple[int, ...]:
-    match row:
-        case Conv():
-            sizes = [(n + 2 * row.padding - row.kernel) // row.stride + 1 for n in shape[1:]]
-            return (row.filters, *sizes)
-        case MaxPool():
-            return (shape[0], *(pooled_size(n, row) for n in shape[1:]))
-        case AdaptiveAvgPool():
-            return (shape[0], row.size, row.size)
-        case Flatten():
-            return (shape[0] * shape[1] * shape[2],)
-        case Dense():
-            return (classes if row.units is None else row.units,)
-    return shape
-
-
-def pooled_size(size: int, pool: MaxPool) -> int:
-    """Return torch's output size of `pool` along an axis of `size` pixels (0 where it vanishes)."""
-    span = size + 2 * pool.padding - pool.size
-    if not pool.ceil:
-        return max(span // pool.stride + 1, 0)
-    count = -(-span // pool.stride) + 1
-    # torch drops a last window that would start beyond the input and its leading padding.
-    if (count - 1) * pool.stride >= size + pool.padding:
-        count -= 1
-    return max(count, 0) if span > -pool.stride else 0
+    if name not in SPECS:
+        near = difflib.get_close_matches(name, SPECS, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise UnknownModelError(f"unknown model {name!r}.{hint} Known: {', '.join(SPECS)}")
+    return SPECS[name]

@@ -1,0 +1,222 @@
+"""Weight files as they come: readers to named NumPy arrays, and writers back.
+
+Nothing here executes code from a file: torch files are read with `weights_only=True` and NumPy
+archives without pickles.
+"""
+
+import hashlib
+import json
+import pickle
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_alexnet.backend import require
+from keras_alexnet.files import atomic_output
+from porting.errors import CheckpointError
+
+# Wrappers around a state_dict, as training scripts save them; looked up in this order.
+CONTAINERS = ("state_dict", "model_state_dict", "model")
+# Put before every key by DataParallel / DistributedDataParallel and by torch.compile.
+PREFIXES = ("module.", "_orig_mod.")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The content of a weights file.
+
+    Attributes:
+        path: The file.
+        arrays: Key -> array, wrappers and prefixes removed; bfloat16 widened to float32.
+        dtypes: Key -> name of the dtype in the file.
+        notes: What was removed on the way in, for people.
+    """
+
+    path: Path
+    arrays: dict[str, np.ndarray]
+    dtypes: dict[str, str]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Key -> shape."""
+        return {key: array.shape for key, array in self.arrays.items()}
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """Read named arrays from a `.pth`, `.pt`, `.safetensors` or `.npz` file.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, unsafe, or no mapping of names to arrays.
+        MissingDependencyError: A torch file, and torch is not installed.
+    """
+    path = Path(path)
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        raise CheckpointError(f"{path}: unknown kind of weights file; known: {', '.join(_READERS)}")
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file")
+    if path.stat().st_size == 0:
+        raise CheckpointError(f"{path}: the file is empty")
+    content, notes = _unwrap(path, reader(path))
+    dtypes, arrays = {}, {}
+    for key, value in content.items():
+        dtypes[key] = str(value.dtype).removeprefix("torch.")
+        try:
+            arrays[key] = to_numpy(value)
+        except (TypeError, RuntimeError) as error:
+            raise CheckpointError(
+                f"{path}: {key} is a {dtypes[key]} tensor of a kind that has no plain array "
+                f"({error}); save dense floating-point weights"
+            ) from error
+    return Checkpoint(path, arrays, dtypes, tuple(notes))
+
+
+def to_numpy(value: Any) -> np.ndarray:
+    """Return a torch tensor or an array-like as a NumPy array; bfloat16 becomes float32."""
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
+        if str(value.dtype) == "torch.bfloat16":
+            value = value.float()
+        return value.numpy()
+    array = np.asarray(value)
+    return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
+
+
+def sha256(path: str | Path) -> str:
+    """Return the SHA-256 of a file as 64 hexadecimal digits."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_checkpoint(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write named arrays in the format of the suffix, completely or not at all.
+
+    Raises:
+        CheckpointError: The suffix names no known format.
+        ConfigurationError: The folder is missing or not writable.
+        MissingDependencyError: A torch file, and torch is not installed.
+    """
+    path = Path(path)
+    writer = _WRITERS.get(path.suffix.lower())
+    if writer is None:
+        raise CheckpointError(f"{path}: unknown kind of weights file; known: {', '.join(_WRITERS)}")
+    # Writers of contiguous buffers would store a transposed view in the wrong order.
+    contiguous = {key: np.require(array, requirements="C") for key, array in arrays.items()}
+    with atomic_output(path) as temporary:
+        writer(temporary, contiguous)
+
+
+def as_tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Return arrays as torch tensors of their own memory, in the same order."""
+    torch = require("torch")
+    return {key: torch.from_numpy(np.array(array, order="C")) for key, array in arrays.items()}
+
+
+def _read_torch(path: Path) -> Any:
+    torch = require("torch")
+    # Files since torch 1.6 are zip archives, which can be mapped instead of read.
+    mapped = zipfile.is_zipfile(path)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except pickle.UnpicklingError as error:
+        if "weights_only" in str(error).lower() or "weights only" in str(error).lower():
+            raise CheckpointError(
+                f"{path}: not a plain state_dict: it is a pickle that would run code when loaded, "
+                "such as a whole model. In the program that made it, save "
+                "`model.state_dict()` instead, then convert that file."
+            ) from error
+        raise CheckpointError(f"{path}: truncated or not a torch file ({error})") from error
+    except (EOFError, RuntimeError, ValueError, KeyError, OSError, AttributeError) as error:
+        if "TorchScript" in str(error):
+            raise CheckpointError(
+                f"{path}: a TorchScript archive; save `model.state_dict()` of it instead"
+            ) from error
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(f"{path}: truncated or not a torch file ({reason})") from error
+
+
+def _read_safetensors(path: Path) -> Any:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path}: truncated or not a safetensors file ({error})") from error
+
+
+def _read_npz(path: Path) -> Any:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if not hasattr(archive, "files"):
+                raise CheckpointError(f"{path}: one bare array; an .npz archive of names is needed")
+            return {key: archive[key] for key in archive.files}
+    except (zipfile.BadZipFile, ValueError, EOFError, OSError, KeyError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(
+            f"{path}: truncated, not an .npz archive, or one with pickled objects ({error})"
+        ) from error
+
+
+def _unwrap(path: Path, content: Any) -> tuple[dict[str, Any], list[str]]:
+    """Find the state_dict in what a file held, and remove prefixes that all its keys share."""
+    notes = []
+    if isinstance(content, Mapping):
+        for container in CONTAINERS:
+            if isinstance(content.get(container), Mapping):
+                notes.append(f"taken from the entry {container!r}")
+                content = content[container]
+                break
+    if not isinstance(content, Mapping):
+        raise CheckpointError(
+            f"{path}: holds a {type(content).__name__}, not a state_dict (a mapping of names to "
+            "arrays); save `model.state_dict()`"
+        )
+    odd = [key for key, value in content.items() if not hasattr(value, "dtype")]
+    if odd or not content:
+        what = f"entries that are no arrays: {', '.join(map(str, odd[:5]))}" if odd else "nothing"
+        raise CheckpointError(
+            f"{path}: no state_dict found: the mapping holds {what}. Known wrappers are "
+            f"{', '.join(repr(name) for name in CONTAINERS)}"
+        )
+    state = {str(key): value for key, value in content.items()}
+    while prefix := next((p for p in PREFIXES if all(key.startswith(p) for key in state)), None):
+        notes.append(f"prefix {prefix!r} removed")
+        state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return state, notes
+
+
+def _write_torch(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    require("torch").save(as_tensors(arrays), path)
+
+
+def _write_safetensors(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    from safetensors.numpy import save_file
+
+    save_file(dict(arrays), path)
+
+
+def _write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    with path.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+
+
+_READERS: dict[str, Callable[[Path], Any]] = {
+    ".pth": _read_torch,
+    ".pt": _read_torch,
+    ".safetensors": _read_safetensors,
+    ".npz": _read_npz,
+}
+_WRITERS: dict[str, Callable[[Path, Mapping[str, np.ndarray]], None]] = {
+    ".pth": _write_torch,
+    ".pt": _write_torch,
+    ".safetensors": _write_safetensors,
+    ".npz": _write_npz,
+}
+SUFFIXES = tuple(_READERS)

@@ -1,0 +1,232 @@
+"""Checkpoints into `.keras` files and back."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_alexnet import __version__
+from keras_alexnet.files import check_output
+from keras_alexnet.preprocessing import IMAGENET, Preprocessing
+from keras_alexnet.record import read_record, save_model
+from porting.checkpoints import SUFFIXES, write_checkpoint
+from porting.errors import TransferError, UsageError
+from porting.sources import Source, open_source
+from porting.transfer import counters_of, load_state_dict, set_counters, to_state_dict
+
+
+def build_from_source(
+    source: Source,
+    *,
+    include_preprocessing: bool = False,
+    data_format: str | None = None,
+    dtype: str | None = None,
+    aux_heads: bool = False,
+    input_shape: Sequence[int | None] | None = None,
+) -> Any:
+    """Return a Keras model with the weights of a source; arguments as in the constructors.
+
+    Raises:
+        TransferError: A weight is missing, misshapen or not finite.
+        UsageError: `aux_heads` is asked for and the file has none.
+    """
+    from keras_alexnet.registry import create_model
+
+    if aux_heads and not source.fit.aux_heads:
+        raise UsageError(f"{source.path} holds no auxiliary heads")
+    options: dict[str, Any] = {}
+    if source.spec.aux:
+        options["aux_heads"] = aux_heads
+    if source.spec.transform_input:
+        options["transform_input"] = source.transform_input
+    model = create_model(
+        source.spec.name,
+        classes=source.classes,
+        include_preprocessing=include_preprocessing,
+        data_format=data_format,
+        dtype=dtype,
+        input_shape=input_shape,
+        **options,
+    )
+    load_state_dict(model, source.checkpoint.arrays)
+    return model
+
+
+def from_torchvision(
+    name: str, weights: str | Path = "IMAGENET1K_V1", *, aux_heads: bool = False, **options: Any
+) -> Any:
+    """Return a Keras model with torchvision's pretrained weights, downloaded on first use.
+
+    Args:
+        name: `"alexnet"` or `"googlenet"`.
+        weights: Name of the weights in torchvision, or a file of them.
+        aux_heads: Whether GoogLeNet's auxiliary classifiers are outputs too.
+        **options: `include_preprocessing`, `data_format`, `dtype`, `input_shape`.
+
+    Raises:
+        PortingError: As `open_source`.
+    """
+    return build_from_source(open_source(name, weights), aux_heads=aux_heads, **options)
+
+
+def convert(
+    name: str,
+    source: str | Path,
+    output: str | Path,
+    *,
+    classes: int | None = None,
+    include_preprocessing: bool = False,
+    data_format: str | None = None,
+    dtype: str | None = None,
+    aux_heads: bool = False,
+    transform_input: bool | None = None,
+    input_size: tuple[int | None, int | None] | None = None,
+    labels: Sequence[str] | None = None,
+) -> dict[str, Any]:
+    """Convert a checkpoint into a `.keras` file that carries its origin.
+
+    Args:
+        name: Architecture.
+        source: A weights file, or the name of torchvision weights.
+        output: File to write, ending in `.keras`; complete or not there.
+        classes: Number of classes that the file must have, or None.
+        include_preprocessing: Whether the saved model takes RGB 0..255.
+        data_format: Keras data format of the saved model, or None for the global setting.
+        dtype: Keras dtype policy of the saved model, or None for the global one.
+        aux_heads: Whether to keep the auxiliary classifiers.
+        transform_input: As in `open_source`.
+        input_size: Height and width in pixels, None for any; by default 224 x 224.
+        labels: Class names to store; torchvision's weights bring their own.
+
+    Returns:
+        The record that the file carries.
+
+    Raises:
+        PortingError: As `open_source`.
+        KerasAlexNetError: An option is out of range, or the output cannot be written.
+    """
+    output = Path(output)
+    if output.suffix != ".keras":
+        raise UsageError(f"{output}: a Keras model file must be named *.keras")
+    check_output(output)
+    opened = open_source(name, source, classes=classes, transform_input=transform_input)
+    if labels is None and opened.info is not None:
+        labels = opened.info.labels
+    if labels is not None and len(labels) != opened.classes:
+        raise UsageError(f"{len(labels)} labels were given for {opened.classes} classes")
+    shape = None
+    if input_size is not None:
+        from keras_alexnet.builder import resolve_data_format
+
+        first = resolve_data_format(data_format) == "channels_first"
+        shape = (3, *input_size) if first else (*input_size, 3)
+    model = build_from_source(
+        opened,
+        include_preprocessing=include_preprocessing,
+        data_format=data_format,
+        dtype=dtype,
+        aux_heads=aux_heads,
+        input_shape=shape,
+    )
+    record = _record(opened, model, include_preprocessing, labels)
+    save_model(model, output, record)
+    return record
+
+
+def _record(
+    source: Source, model: Any, include_preprocessing: bool, labels: Sequence[str] | None
+) -> dict[str, Any]:
+    info, preprocessing = source.info, IMAGENET
+    if info is not None:
+        preprocessing = Preprocessing(
+            info.preprocessing["resize_size"],
+            tuple(info.preprocessing["crop_size"]),
+            tuple(info.preprocessing["mean"]),
+            tuple(info.preprocessing["std"]),
+        )
+        if include_preprocessing and preprocessing != IMAGENET:
+            raise UsageError(
+                f"torchvision's {info.name} needs {preprocessing}, which the model cannot include"
+            )
+    return {
+        "model": {
+            "name": source.spec.name,
+            "classes": source.classes,
+            "include_preprocessing": include_preprocessing,
+            "transform_input": source.transform_input,
+            "input_shape": list(model.input_shape[1:]),
+        },
+        "source": {
+            "file": source.path.name,
+            "sha256": source.digest,
+            "weights": info.name if info else None,
+            "url": info.url if info else None,
+            "metrics": info.metrics if info else None,
+            "notes": list(source.checkpoint.notes),
+        },
+        "preprocessing": asdict(preprocessing),
+        "labels": list(labels) if labels is not None else None,
+        "num_batches_tracked": counters_of(model),
+        "versions": {
+            "keras-alexnet": __version__,
+            "backend": os.environ.get("KERAS_BACKEND", ""),
+            **{name: _version(name) for name in ("keras", "torch", "torchvision", "numpy")},
+        },
+    }
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def load_model(path: str | Path) -> Any:
+    """Load a `.keras` file together with what `to_state_dict` needs of its record.
+
+    Raises:
+        ModelFileError: The file is missing or damaged.
+    """
+    from keras_alexnet import weights
+
+    model = weights.load_model(path)
+    record = read_record(path) or {}
+    set_counters(model, record.get("num_batches_tracked", {}))
+    return model
+
+
+def export(path: str | Path, output: str | Path, *, dtype: str = "float32") -> int:
+    """Write the weights of a `.keras` file as a torch state_dict.
+
+    Args:
+        path: The `.keras` file.
+        output: File to write: `.pth`, `.pt`, `.safetensors` or `.npz`; complete or not there.
+        dtype: `"float32"` or `"float16"`, of the weights in the file.
+
+    Returns:
+        Number of tensors written.
+
+    Raises:
+        ModelFileError: The file is missing or damaged.
+        TransferError: The model is none of the known architectures.
+        CheckpointError: The suffix of `output` names no known format.
+    """
+    if dtype not in ("float32", "float16"):
+        raise UsageError(f"dtype must be float32 or float16, got {dtype!r}")
+    if Path(output).suffix.lower() not in SUFFIXES:
+        known = ", ".join(SUFFIXES)
+        raise UsageError(f"{output}: unknown kind of weights file; known: {known}")
+    check_output(output)
+    arrays = {
+        key: array.astype(dtype) if array.dtype.kind == "f" else array
+        for key, array in to_state_dict(load_model(path), framework="numpy").items()
+    }
+    if any(array.dtype.kind == "f" and not np.isfinite(array).all() for array in arrays.values()):
+        raise TransferError(f"{path}: weights are not finite as {dtype}")
+    write_checkpoint(output, arrays)
+    return len(arrays)

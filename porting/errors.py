@@ -1,0 +1,25 @@
+"""The exceptions of this package: one tree, each also a built-in kind that callers may catch."""
+
+
+class PortingError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class CheckpointError(PortingError, ValueError):
+    """A weights file cannot be read, or holds something other than named arrays."""
+
+
+class TransferError(PortingError, ValueError):
+    """Weights and model do not correspond one to one; the message lists every problem."""
+
+
+class DownloadError(PortingError, OSError):
+    """A weights file could not be downloaded, or is not the one that was announced."""
+
+
+class ChildError(PortingError, RuntimeError):
+    """A child process failed or ran out of time; the message holds the end of its output."""
+
+
+class UsageError(PortingError, ValueError):
+    """The arguments of a command contradict each other or name nothing."""

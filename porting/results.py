@@ -1,0 +1,118 @@
+"""What a check compares, and what came out of it."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+from keras_alexnet.specs import SPECS, ModelSpec
+from porting.compare import Agreement, Compared, Divergence, first_divergence, worst
+from porting.inputs import InputSet
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """What is to be compared.
+
+    Attributes:
+        model: Architecture.
+        weights: Source checkpoint, read by torch.
+        candidate: The `.keras` file.
+        classes: Number of classes.
+        aux_heads: Whether both sides have the auxiliary classifiers.
+        transform_input: Whether the source network applies torchvision's `transform_input`.
+        inputs: What to feed.
+        backends: Keras backends to run.
+        data_formats: Data formats to run on each.
+        labels: Class names, or none.
+        layer_images: Images of each input set whose layers are compared.
+        timeout: Seconds for each child process.
+    """
+
+    model: str
+    weights: Path
+    candidate: Path
+    classes: int
+    aux_heads: bool
+    transform_input: bool
+    inputs: tuple[InputSet, ...]
+    backends: tuple[str, ...]
+    data_formats: tuple[str, ...]
+    labels: tuple[str, ...] = ()
+    layer_images: int = 2
+    timeout: float = 900
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The architecture."""
+        return SPECS[self.model]
+
+
+@dataclasses.dataclass(frozen=True)
+class SetResult:
+    """Comparison of one input set: pixels in uint8 steps, logits per output, layers in order."""
+
+    inputs: str
+    pixel_steps: int
+    agreement: Agreement
+    logits: tuple[Compared, ...]
+    layers: tuple[Compared, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether everything is within its tolerance."""
+        exact = self.pixel_steps == 0 and self.agreement.top1 == 1
+        return exact and all(c.passed for c in (*self.logits, *self.layers))
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One backend in one data format. `error` says why it could not run."""
+
+    backend: str
+    data_format: str
+    sets: tuple[SetResult, ...] = ()
+    gradients: tuple[Compared, ...] = ()
+    versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    error: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the cell ran and everything is within its tolerance."""
+        compared = all(result.passed for result in self.sets)
+        return not self.error and compared and all(g.passed for g in self.gradients)
+
+    @property
+    def divergence(self) -> Divergence | None:
+        """The first layer that diverges, in the first input set where one does."""
+        found = (first_divergence(result.inputs, result.layers) for result in self.sets)
+        return next(filter(None, found), None)
+
+    @property
+    def worst_logits(self) -> Compared | None:
+        """The output farthest from torch's."""
+        return worst([logits for result in self.sets for logits in result.logits])
+
+
+@dataclasses.dataclass(frozen=True)
+class Photo:
+    """A photo with the best classes by framework: name -> ((label, probability), ...)."""
+
+    path: str
+    top: Mapping[str, tuple[tuple[str, float], ...]]
+
+
+@dataclasses.dataclass(frozen=True)
+class ParityResult:
+    """The outcome of a check."""
+
+    check: Check
+    cells: tuple[Cell, ...]
+    photos: tuple[Photo, ...]
+    reference_versions: Mapping[str, str]
+    spread: float
+    """Largest difference between two images' logits, relative to the largest |logit|."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether every cell passed."""
+        return bool(self.cells) and all(cell.passed for cell in self.cells)

@@ -1,0 +1,116 @@
+"""Where weights come from: a file or a name, found, downloaded, read and checked."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from keras_alexnet.specs import ModelSpec, find_spec
+from porting import torchvision_zoo
+from porting.checkpoints import SUFFIXES, Checkpoint, read_checkpoint, sha256
+from porting.download import fetch
+from porting.errors import CheckpointError, TransferError, UsageError
+from porting.maps import Fit, fit
+from porting.torchvision_zoo import OFFICIAL_HASHES, WeightsInfo
+from porting.transfer import list_problems, suggest
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where weights come from.
+
+    Attributes:
+        spec: Architecture.
+        checkpoint: The weights.
+        fit: How they correspond to the architecture: completely, for a source.
+        digest: SHA-256 of the file.
+        info: What torchvision says of them, where they are its own.
+        transform_input: Whether the source network applies torchvision's `transform_input`.
+    """
+
+    spec: ModelSpec
+    checkpoint: Checkpoint
+    fit: Fit
+    digest: str
+    info: WeightsInfo | None
+    transform_input: bool
+
+    @property
+    def path(self) -> Path:
+        """The weights file."""
+        return self.checkpoint.path
+
+    @property
+    def classes(self) -> int:
+        """Number of classes of the file's head."""
+        return self.fit.classes or 0
+
+
+def open_source(
+    name: str,
+    source: str | Path,
+    *,
+    classes: int | None = None,
+    transform_input: bool | None = None,
+) -> Source:
+    """Find, download if needed, read and check the weights of an architecture.
+
+    Args:
+        name: Architecture.
+        source: A weights file, or the name of torchvision weights such as `IMAGENET1K_V1`.
+        classes: Number of classes that the file must have, or None for whatever it has.
+        transform_input: Whether the source network applies `transform_input`. None stands for
+            torchvision's own rule: yes for its pretrained weights, otherwise no.
+
+    Raises:
+        UnknownModelError: No model has this name.
+        CheckpointError: The file cannot be read.
+        DownloadError: The weights cannot be downloaded.
+        TransferError: The file does not hold this architecture.
+        UsageError: The arguments contradict the file or name nothing.
+    """
+    spec = find_spec(name)
+    if transform_input and not spec.transform_input:
+        raise UsageError(f"{name} knows no transform_input; leave it out")
+    info = None
+    path = Path(source)
+    if not path.is_file():
+        if path.suffix.lower() in SUFFIXES or len(path.parts) > 1:
+            raise CheckpointError(f"{path}: no such file")
+        info = torchvision_zoo.describe(name, str(source))
+        path = fetch(info.url)
+    checkpoint = read_checkpoint(path)
+    found = fit(spec, checkpoint.shapes)
+    if found.problems:
+        problems = {
+            "missing": found.missing,
+            "wrong shape": found.wrong_shape,
+            "unexpected": found.unexpected,
+        }
+        raise TransferError(
+            "\n".join(
+                [
+                    f"{path} does not hold {name}:",
+                    *list_problems(problems),
+                    suggest(checkpoint.shapes),
+                ]
+            )
+        )
+    if classes is not None and classes != found.classes:
+        raise UsageError(
+            f"{path}: its head has {found.classes} classes, not {classes}; leave the class count "
+            "out to take it from the file"
+        )
+    digest = sha256(path)
+    if info is None:
+        info = _recognise(name, digest)
+    official = info is not None
+    if transform_input is None:
+        transform_input = official and spec.transform_input
+    return Source(spec, checkpoint, found, digest, info, transform_input)
+
+
+def _recognise(name: str, digest: str) -> WeightsInfo | None:
+    """Return what torchvision says of a file that is one of its own, by its hash."""
+    for prefix, weights in OFFICIAL_HASHES[name].items():
+        if digest.startswith(prefix):
+            return torchvision_zoo.describe(name, weights)
+    return None

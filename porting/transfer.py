@@ -1,0 +1,232 @@
+"""Weights into a Keras model and out of it again: a checked bijection."""
+
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from keras_alexnet.specs import SPECS, ModelSpec
+from porting.checkpoints import as_tensors, to_numpy
+from porting.errors import TransferError
+from porting.maps import Carried, Put, fit, identify, weight_map
+
+# Counters of batches by model: Keras' batch norm has no variable for them, and torch wants them
+# back. `.keras` files carry them in their record.
+_counters: "weakref.WeakKeyDictionary[Any, dict[str, int]]" = weakref.WeakKeyDictionary()
+
+_MAX_LISTED = 8
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What a Keras model turned out to be."""
+
+    spec: ModelSpec
+    classes: int
+    aux_heads: bool
+    include_top: bool
+
+    @property
+    def table(self) -> tuple[Put | Carried, ...]:
+        """The weight table of exactly the layers that the model has."""
+        return weight_map(
+            self.spec, self.classes, aux_heads=self.aux_heads, include_top=self.include_top
+        )
+
+
+@dataclass(frozen=True)
+class TransferReport:
+    """What a transfer did.
+
+    Attributes:
+        architecture: Name of the architecture.
+        loaded: Keys whose values are now in the model.
+        carried: Counters of batches, kept beside the model.
+        ignored: Keys of heads that the model was built without.
+    """
+
+    architecture: str
+    loaded: tuple[str, ...]
+    carried: tuple[str, ...]
+    ignored: tuple[str, ...]
+
+
+def architecture_of(model: Any) -> Architecture:
+    """Recognise a Keras model by the names and shapes of its weights.
+
+    Raises:
+        TransferError: It is none of the known architectures.
+    """
+    shapes = {name: tuple(variable.shape) for name, variable in _variables(model).items()}
+    for spec in SPECS.values():
+        head, aux = spec.head[-1].name, spec.aux
+        head_shape = shapes.get(f"{head.replace('.', '_')}/kernel")
+        candidate = Architecture(
+            spec,
+            classes=head_shape[-1] if head_shape else 1000,
+            aux_heads=bool(aux) and any(name.startswith(f"{aux[0].name}_") for name in shapes),
+            include_top=head_shape is not None,
+        )
+        wanted = {put.variable: put.keras_shape for put in candidate.table if isinstance(put, Put)}
+        if wanted == shapes:
+            return candidate
+    raise TransferError(
+        f"model {model.name!r} is none of the known architectures ({', '.join(SPECS)}): its "
+        f"{len(shapes)} weights have other names or shapes. Build it with "
+        "keras_alexnet.create_model(...)"
+    )
+
+
+def load_state_dict(model: Any, state_dict: Mapping[str, Any]) -> TransferReport:
+    """Fill a Keras model with a torch state_dict.
+
+    Args:
+        model: A model of this package (`AlexNet`, `GoogLeNet`), or one loaded from its file.
+        state_dict: Key -> torch tensor or array; float16 and bfloat16 are widened exactly.
+
+    Returns:
+        What was loaded, carried and ignored.
+
+    Raises:
+        TransferError: Keys are missing, unexpected, or of a wrong shape, dtype or value. The
+            message lists all problems, and the model is unchanged.
+    """
+    architecture = architecture_of(model)
+    arrays = {str(key): to_numpy(value) for key, value in state_dict.items()}
+    puts = [entry for entry in architecture.table if isinstance(entry, Put)]
+    counters = [entry.key for entry in architecture.table if isinstance(entry, Carried)]
+    ignored = _keys_of_absent_heads(architecture, arrays)
+    problems = _problems(puts, {*counters, *ignored}, arrays)
+    if problems:
+        raise TransferError(_explain(architecture, problems, arrays))
+    variables = _variables(model)
+    for put in puts:
+        variable = variables[put.variable]
+        variable.assign(put.to_keras(arrays[put.key]).astype(np.float32, copy=False))
+    carried = {key: int(arrays[key]) for key in counters if key in arrays}
+    set_counters(model, carried)
+    return TransferReport(
+        architecture.spec.name, tuple(put.key for put in puts), tuple(carried), tuple(ignored)
+    )
+
+
+def to_state_dict(model: Any, *, framework: str = "torch") -> dict[str, Any]:
+    """Return a Keras model's weights as a torchvision-keyed state_dict.
+
+    Args:
+        model: A model of this package, or one loaded from its file.
+        framework: `"torch"` for tensors, `"numpy"` for arrays without a need for torch.
+
+    Returns:
+        Key -> tensor or array in the order of torchvision's own state_dict. Counters of batches
+        are those that `load_state_dict` or `load_model` brought, else 0.
+
+    Raises:
+        TransferError: The model is none of the known architectures.
+        ValueError: `framework` has another value.
+    """
+    if framework not in ("torch", "numpy"):
+        raise ValueError(f"framework must be 'torch' or 'numpy', got {framework!r}")
+    variables = _variables(model)
+    carried = counters_of(model)
+    arrays: dict[str, np.ndarray] = {}
+    for entry in architecture_of(model).table:
+        if isinstance(entry, Carried):
+            arrays[entry.key] = np.array(carried.get(entry.key, 0), np.int64)
+        else:
+            # `.value` is read anew each time: JAX donates buffers of models in training.
+            value = np.asarray(_to_host(variables[entry.variable]))
+            arrays[entry.key] = np.ascontiguousarray(entry.to_torch(value))
+    return as_tensors(arrays) if framework == "torch" else arrays
+
+
+def set_counters(model: Any, counters: Mapping[str, int]) -> None:
+    """Keep batch-norm counters beside a model, for `to_state_dict`."""
+    _counters[model] = dict(counters)
+
+
+def counters_of(model: Any) -> dict[str, int]:
+    """Return the batch-norm counters kept beside a model."""
+    return dict(_counters.get(model, {}))
+
+
+def _variables(model: Any) -> dict[str, Any]:
+    return {
+        f"{layer.name}/{variable.name}": variable
+        for layer in model.layers
+        for variable in layer.weights
+    }
+
+
+def _to_host(variable: Any) -> Any:
+    value = variable.numpy()
+    return value.astype(np.float32) if value.dtype.name == "bfloat16" else value
+
+
+def _keys_of_absent_heads(architecture: Architecture, keys: Mapping[str, Any]) -> list[str]:
+    """Return the keys that belong to heads which the architecture has and the model has not."""
+    full = weight_map(architecture.spec, architecture.classes)
+    absent = {entry.key for entry in full} - {entry.key for entry in architecture.table}
+    return [key for key in keys if key in absent]
+
+
+def _problems(
+    puts: list[Put], extra: set[str], arrays: Mapping[str, np.ndarray]
+) -> dict[str, list[str]]:
+    """Return kind of problem -> keys, with what was found and what was wanted."""
+    problems: dict[str, list[str]] = {
+        kind: [] for kind in ("missing", "wrong shape", "wrong dtype", "not finite", "unexpected")
+    }
+    for put in puts:
+        array = arrays.get(put.key)
+        if array is None:
+            problems["missing"].append(put.key)
+        elif array.shape != put.shape:
+            problems["wrong shape"].append(f"{put.key} is {array.shape}, wanted {put.shape}")
+        elif array.dtype.kind != "f":
+            problems["wrong dtype"].append(f"{put.key} is {array.dtype}, wanted floating point")
+        elif not np.isfinite(array).all():
+            count = int((~np.isfinite(array)).sum())
+            problems["not finite"].append(f"{put.key} holds {count} NaN or infinite values")
+    known = {put.key for put in puts} | extra
+    problems["unexpected"] = [key for key in arrays if key not in known]
+    return {kind: keys for kind, keys in problems.items() if keys}
+
+
+def _explain(
+    architecture: Architecture,
+    problems: dict[str, list[str]],
+    arrays: Mapping[str, np.ndarray],
+) -> str:
+    own = fit(architecture.spec, {key: array.shape for key, array in arrays.items()})
+    lines = [f"the weights do not fit {architecture.spec.name}:", *list_problems(problems)]
+    if own.classes not in (None, architecture.classes):
+        lines.append(
+            f"The file's head has {own.classes} classes, the model {architecture.classes}: "
+            f"build the model with classes={own.classes}."
+        )
+    if architecture.aux_heads and not own.aux_heads:
+        lines.append("The file has no auxiliary heads: build the model with aux_heads=False.")
+    if own.problems:
+        lines.append(suggest({key: array.shape for key, array in arrays.items()}))
+    return "\n".join(lines)
+
+
+def list_problems(problems: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return one line per problem, the first few of each kind."""
+    lines = []
+    for kind, keys in problems.items():
+        lines += [f"  {kind}: {key}" for key in keys[:_MAX_LISTED]]
+        if len(keys) > _MAX_LISTED:
+            lines.append(f"  {kind}: {len(keys) - _MAX_LISTED} more, {len(keys)} in all")
+    return lines
+
+
+def suggest(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """Say in a sentence which known architecture a file fits."""
+    best = identify(shapes)[0]
+    if best.problems == 0:
+        return f"The keys and shapes fit {best.title}."
+    return "The keys and shapes fit none of the known models."

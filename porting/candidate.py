@@ -1,20 +1,22 @@
 """Child process: the Keras model of a check on one backend, layer by layer.
 
 The file is loaded with Keras alone. For other sizes and the other data format the same network is
-built anew and takes over the loaded weights. Writes one `.npz` per data format, named and laid out
-as the reference's; gradients are those of the Keras variables.
+built anew and takes over the loaded weights. Writes two `.npz` per data format, named and laid out
+as the reference's: the forward pass, and the gradients of the Keras variables.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from keras_alexnet.backend import load_keras, require
-from keras_alexnet.preprocessing import normalize
+from keras_alexnet.preprocessing import TRANSFORM_INPUT_OFFSET, TRANSFORM_INPUT_SCALE, normalize
 from porting.children import enter_child
-from porting.inputs import AUX_LOSS_WEIGHT, InputSet, gradient_labels
+from porting.gradients import allow_float64, named_outputs, weight_gradients
+from porting.inputs import InputSet, gradient_labels
 from porting.layouts import nchw_to_nhwc, nhwc_to_nchw
 from porting.maps import first_weighted_layer, layer_pairs
 from porting.transfer import Architecture, architecture_of
@@ -28,20 +30,27 @@ def main(job: dict[str, Any]) -> None:
     _full_precision(keras.backend.backend())
     model = keras.saving.load_model(job["candidate"], compile=False)
     variants = _Variants(model)
-    for data_format, output in job["outputs"].items():
-        results: dict[str, np.ndarray] = {}
+    inputs = {fields["name"]: _input_set(fields) for fields in job["inputs"]}
+    versions = {name: require(name).__version__ for name in ("keras", job["backend"])}
+
+    def write(output: str, compute: Callable[[], dict[str, np.ndarray]]) -> None:
         try:
-            for fields in job["inputs"]:
-                inputs = InputSet(**{**fields, "size": tuple(fields["size"])})
-                results |= _run(variants, inputs, data_format, job)
+            results = compute()
         except Exception as error:
-            # This cell cannot run; the others can. The error is the proof.
+            # This part cannot run; the others can. The error is the proof.
             message = str(error).strip() or type(error).__name__
             results = {"error": np.array(f"{type(error).__name__}: {message[:2000]}")}
-        results["versions"] = np.array(
-            json.dumps({name: require(name).__version__ for name in ("keras", job["backend"])})
-        )
-        np.savez(output, **results)  # type: ignore[arg-type]
+        np.savez(output, versions=np.array(json.dumps(versions)), **results)  # type: ignore[arg-type]
+
+    for data_format, output in job["outputs"].items():
+        write(output, partial(_forward, variants, inputs.values(), data_format, job))
+    allow_float64(job["backend"])
+    for data_format, output in job["gradient_outputs"].items():
+        write(output, partial(_gradients, variants, inputs[job["gradients"]], data_format, job))
+
+
+def _input_set(fields: Mapping[str, Any]) -> InputSet:
+    return InputSet(**{**fields, "size": tuple(fields["size"])})
 
 
 class _Variants:
@@ -67,24 +76,31 @@ class _Variants:
         if data_format == self.data_format and self._size == size:
             return self._model
         if self._latest[0] != (size, data_format):
-            self._latest = ((size, data_format), self._build(size, data_format))
+            model = self.build(
+                size,
+                data_format,
+                include_preprocessing=self.preprocessing,
+                transform_input=self.transform_input,
+                dtype=self._model.dtype_policy,
+            )
+            self._latest = ((size, data_format), model)
         return self._latest[1]
 
-    def _build(self, size: tuple[int, int], data_format: str) -> Any:
+    def build(
+        self, size: tuple[int, int], data_format: str, *, transform_input: bool, **options: Any
+    ) -> Any:
+        """Return a new model with the loaded weights."""
         from keras_alexnet import create_model
 
-        options: dict[str, Any] = {}
         if self.architecture.spec.aux:
             options["aux_heads"] = self.architecture.aux_heads
         if self.architecture.spec.transform_input:
-            options["transform_input"] = self.transform_input
+            options["transform_input"] = transform_input
         variant = create_model(
             self.architecture.spec.name,
             classes=self.architecture.classes,
             input_shape=(*size, 3) if data_format == "channels_last" else (3, *size),
-            include_preprocessing=self.preprocessing,
             data_format=data_format,
-            dtype=self._model.dtype_policy,
             **options,
         )
         for layer in variant.layers:
@@ -93,90 +109,59 @@ class _Variants:
         return variant
 
 
-def _run(
-    variants: _Variants, inputs: InputSet, data_format: str, job: Mapping[str, Any]
+def _forward(
+    variants: _Variants, sets: Iterable[InputSet], data_format: str, job: Mapping[str, Any]
 ) -> dict[str, np.ndarray]:
-    """Return the results of one input set."""
+    """Return the pixels, logits and layers of all input sets."""
     keras = load_keras()
-    architecture = variants.architecture
-    model = variants.get(inputs.size, data_format)
-    pixels = inputs.pixels()
-    images = pixels if variants.preprocessing else normalize(pixels)
-    if data_format == "channels_first":
-        images = np.ascontiguousarray(nhwc_to_nchw(images))
+    spec, aux_heads = variants.architecture.spec, variants.architecture.aux_heads
+    results: dict[str, np.ndarray] = {}
+    for inputs in sets:
+        model = variants.get(inputs.size, data_format)
+        pixels = inputs.pixels()
+        images = _placed(pixels if variants.preprocessing else normalize(pixels), data_format)
+        results[f"pixels/{inputs.name}"] = pixels
+        logits = model.predict(images, batch_size=_BATCH, verbose=0)
+        for output, value in named_outputs(logits).items():
+            results[f"logits/{inputs.name}/{output}"] = _float32(value)
 
-    results = {f"pixels/{inputs.name}": pixels}
-    logits = model.predict(images, batch_size=_BATCH, verbose=0)
-    for output, value in _named(logits).items():
-        results[f"logits/{inputs.name}/{output}"] = _float32(value)
-
-    few = images[: job["layer_images"]]
-    pairs = layer_pairs(architecture.spec, aux_heads=architecture.aux_heads)
-    nodes = {f"layer/{inputs.name}/{p.module}": model.get_layer(p.layer).output for p in pairs}
-    first = model.get_layer(first_weighted_layer(architecture.spec))
-    nodes[f"input/{inputs.name}"] = first.input
-    recorder = keras.Model(model.inputs, nodes)
-    for name, value in recorder(keras.ops.convert_to_tensor(few), training=False).items():
-        array = _float32(keras.ops.convert_to_numpy(value))
-        to_last = array.ndim == 4 and data_format == "channels_first"
-        results[name] = nchw_to_nhwc(array) if to_last else array
-
-    if job["gradients"] == inputs.name:
-        labels = gradient_labels(len(few), architecture.classes)
-        gradients = _GRADIENTS[job["backend"]](model, few, labels)
-        for variable, gradient in zip(model.trainable_variables, gradients, strict=True):
-            results[f"gradient/{variable.path}"] = _float32(gradient)
+        nodes = {
+            f"layer/{inputs.name}/{pair.module}": model.get_layer(pair.layer).output
+            for pair in layer_pairs(spec, aux_heads=aux_heads)
+        }
+        nodes[f"input/{inputs.name}"] = model.get_layer(first_weighted_layer(spec)).input
+        recorder = keras.Model(model.inputs, nodes)
+        few = keras.ops.convert_to_tensor(images[: job["layer_images"]])
+        for name, value in recorder(few, training=False).items():
+            array = _float32(keras.ops.convert_to_numpy(value))
+            to_last = array.ndim == 4 and data_format == "channels_first"
+            results[name] = nchw_to_nhwc(array) if to_last else array
     return results
 
 
-def _named(outputs: Any) -> dict[str, Any]:
-    return outputs if isinstance(outputs, dict) else {"logits": outputs}
+def _gradients(
+    variants: _Variants, inputs: InputSet, data_format: str, job: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
+    """Return the gradient of every weight, computed in float64 from the normalised images."""
+    images = normalize(inputs.pixels()[: job["layer_images"]]).astype(np.float64)
+    if variants.transform_input:
+        images = images * TRANSFORM_INPUT_SCALE + TRANSFORM_INPUT_OFFSET
+    model = variants.build(inputs.size, data_format, transform_input=False, dtype="float64")
+    labels = gradient_labels(len(images), variants.architecture.classes)
+    gradients = weight_gradients(job["backend"], model, _placed(images, data_format), labels)
+    return {
+        f"gradient/{variable.path}": gradient
+        for variable, gradient in zip(model.trainable_variables, gradients, strict=True)
+    }
+
+
+def _placed(images: np.ndarray, data_format: str) -> np.ndarray:
+    """Return images (N, H, W, 3) in a data format."""
+    return images if data_format == "channels_last" else np.ascontiguousarray(nhwc_to_nchw(images))
 
 
 def _float32(value: Any) -> np.ndarray:
     return np.asarray(value).astype(np.float32, copy=False)
-
-
-def _loss(outputs: Any, labels: np.ndarray) -> Any:
-    keras = load_keras()
-    total = 0.0
-    for output, logits in _named(outputs).items():
-        losses = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
-        total += keras.ops.mean(losses) * (1 if output == "logits" else AUX_LOSS_WEIGHT)
-    return total
-
-
-def _tensorflow_gradients(model: Any, images: np.ndarray, labels: np.ndarray) -> list[Any]:
-    tf = require("tensorflow")
-    with tf.GradientTape() as tape:
-        loss = _loss(model(images, training=False), labels)
-    variables = [variable.value for variable in model.trainable_variables]
-    return [gradient.numpy() for gradient in tape.gradient(loss, variables)]
-
-
-def _torch_gradients(model: Any, images: np.ndarray, labels: np.ndarray) -> list[Any]:
-    keras = load_keras()
-    _loss(model(keras.ops.convert_to_tensor(images), training=False), labels).backward()
-    return [variable.value.grad.cpu().numpy() for variable in model.trainable_variables]
-
-
-def _jax_gradients(model: Any, images: np.ndarray, labels: np.ndarray) -> list[Any]:
-    jax = require("jax")
-    fixed = [variable.value for variable in model.non_trainable_variables]
-
-    def loss(trainable: list[Any]) -> Any:
-        outputs, _ = model.stateless_call(trainable, fixed, images, training=False)
-        return _loss(outputs, labels)
-
-    trainable = [variable.value for variable in model.trainable_variables]
-    return list(jax.jit(jax.grad(loss))(trainable))
-
-
-_GRADIENTS = {
-    "tensorflow": _tensorflow_gradients,
-    "torch": _torch_gradients,
-    "jax": _jax_gradients,
-}
 
 
 def _full_precision(backend: str) -> None:

@@ -35,7 +35,7 @@ def run_check(check: Check, folder: Path, say: Say = lambda _: None) -> ParityRe
         "model": check.model,
         "inputs": inputs,
         "layer_images": check.layer_images,
-        "gradients": check.inputs[0].name,
+        "gradients": next((i for i in check.inputs if not i.paths), check.inputs[0]).name,
     }
     say("torchvision")
     output = folder / "reference.npz"
@@ -47,18 +47,19 @@ def run_check(check: Check, folder: Path, say: Say = lambda _: None) -> ParityRe
         "output": str(output),
     }
     run_child("porting.reference", job, timeout=check.timeout)
-    with np.load(output) as archive:
-        reference = {name: archive[name] for name in archive.files}
+    reference = _take(output)
 
     cells: list[Cell] = []
     tops = {"torchvision": _top(reference, check)}
     for backend in check.backends:
         say(f"Keras on {backend}")
         outputs = {name: folder / f"{backend}-{name}.npz" for name in check.data_formats}
+        gradients = {name: path.with_suffix(".gradients.npz") for name, path in outputs.items()}
         job = shared | {
             "candidate": str(check.candidate),
             "backend": backend,
             "outputs": {name: str(path) for name, path in outputs.items()},
+            "gradient_outputs": {name: str(path) for name, path in gradients.items()},
         }
         failure = ""
         try:
@@ -66,15 +67,15 @@ def run_check(check: Check, folder: Path, say: Say = lambda _: None) -> ParityRe
         except ChildError as error:
             failure = str(error)
         for data_format, path in outputs.items():
-            if not path.is_file():
+            if not gradients[data_format].is_file():
                 cells.append(Cell(backend, data_format, error=failure))
                 continue
-            with np.load(path) as archive:
-                candidate = {name: archive[name] for name in archive.files}
-            path.unlink()
-            cells.append(_compare_cell(check, backend, data_format, reference, candidate))
-            if not cells[-1].error:
+            candidate = _take(path)
+            cell = _compare_cell(check, backend, data_format, reference, candidate)
+            if not cell.error:
                 tops[f"Keras, {backend}, {data_format}"] = _top(candidate, check)
+                cell = _with_gradients(check, cell, reference, _take(gradients[data_format]))
+            cells.append(cell)
     return ParityResult(
         check,
         tuple(cells),
@@ -91,6 +92,12 @@ def _compare_cell(
     if "error" in candidate:
         return Cell(backend, data_format, versions=versions, error=str(candidate["error"]))
     sets = tuple(_compare_set(check, inputs, reference, candidate) for inputs in check.inputs)
+    return Cell(backend, data_format, sets, versions=versions)
+
+
+def _with_gradients(check: Check, cell: Cell, reference: Arrays, candidate: Arrays) -> Cell:
+    if "error" in candidate:
+        return dataclasses.replace(cell, gradients_error=str(candidate["error"]))
     gradients = tuple(
         compare(
             put.key,
@@ -102,7 +109,15 @@ def _compare_cell(
         for put in weight_map(check.spec, check.classes, aux_heads=check.aux_heads)
         if isinstance(put, Put) and f"gradient/{put.key}" in reference
     )
-    return Cell(backend, data_format, sets, gradients, versions)
+    return dataclasses.replace(cell, gradients=gradients)
+
+
+def _take(path: Path) -> dict[str, np.ndarray]:
+    """Read a child's results and remove the file, as hundreds of megabytes may follow."""
+    with np.load(path) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    path.unlink()
+    return arrays
 
 
 def _compare_set(check: Check, inputs: InputSet, reference: Arrays, candidate: Arrays) -> SetResult:

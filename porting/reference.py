@@ -55,8 +55,9 @@ def main(job: dict[str, Any]) -> None:
             where = "input/" + inputs.name if module is None else f"layer/{inputs.name}/{module}"
             results[where] = nchw_to_nhwc(value) if value.ndim == 4 else value
         if job["gradients"] == inputs.name:
-            for key, gradient in _gradients(net, images[: job["layer_images"]], aux).items():
-                results[f"gradient/{key}"] = gradient
+            gradient_images = images[: job["layer_images"]]
+    for key, gradient in _gradients(net.double(), gradient_images.double(), aux).items():
+        results[f"gradient/{key}"] = gradient
     results["versions"] = np.array(
         json.dumps({name: require(name).__version__ for name in ("torch", "torchvision", "numpy")})
     )
@@ -115,7 +116,11 @@ def _record(
 
 
 def _gradients(net: Any, images: Any, aux: Any) -> dict[str, np.ndarray]:
-    """Return key -> gradient of the training loss, with dropout off and frozen statistics."""
+    """Return key -> gradient of the training loss, with dropout off and frozen statistics.
+
+    In float64: in float32 the rounding of two frameworks puts some values on different sides of a
+    ReLU or of a max pool's choice, which moves single gradients by up to 1 %.
+    """
     torch = require("torch")
     outputs = torchvision_zoo.forward(net, images, aux)
     labels = torch.from_numpy(gradient_labels(len(images), outputs["logits"].shape[1]))

@@ -24,15 +24,17 @@ TOLERANCES: dict[str, Tolerance] = {
         "units in the last place",
     ),
     "layer": Tolerance(
-        1e-5,
+        5e-5,
         _OF_SCALE,
-        "float32 sums of up to 9216 products in another order, through up to 22 layers",
+        "float32 sums of up to 9216 products in another order, through up to 22 layers; batch norm "
+        "of a channel that varies little magnifies them (the least wrong of the negative controls "
+        "is at 4e-2)",
     ),
-    "logits": Tolerance(1e-5, _OF_SCALE, "the same, at the last layer"),
+    "logits": Tolerance(1e-5, _OF_SCALE, "as for layers; the last one averages what came before"),
     "gradient": Tolerance(
-        1e-4,
+        1e-9,
         _OF_SCALE,
-        "sums over up to 12544 positions and the whole network twice; a value at a ReLU's or a "
-        "max pool's edge may take the other side",
+        "float64 on both sides, so that no ReLU and no max pool takes another side than torch's; "
+        "the images are equal to the last bit of float32",
     ),
 }

@@ -1,0 +1,86 @@
+"""Gradients of a Keras model's weights in float64, on each backend."""
+
+from typing import Any
+
+import numpy as np
+
+from keras_alexnet.backend import load_keras, require
+from porting.inputs import AUX_LOSS_WEIGHT
+
+
+def allow_float64(backend: str) -> None:
+    """Let a float64 model compute in float64, for the rest of the process.
+
+    JAX has 64-bit types switched off. Keras lowers 64-bit types to 32 bits in products and in batch
+    norm on torch and JAX, for want of a public switch by a private table of promotions; should that
+    move, gradients are less exact and their comparison fails, as it has to.
+    """
+    load_keras()
+    if backend == "jax":
+        require("jax").config.update("jax_enable_x64", True)
+    promotions = require("keras.src.backend.common.dtypes")
+    promotions.BIT64_TO_BIT32_DTYPE["float64"] = "float64"
+
+
+def weight_gradients(
+    backend: str, model: Any, images: np.ndarray, labels: np.ndarray
+) -> list[np.ndarray]:
+    """Return the gradient of the training loss by every trainable variable.
+
+    Dropout is off and batch norm uses its stored statistics.
+
+    Args:
+        backend: Keras backend of this process.
+        model: The model.
+        images: Input batch in the model's data format.
+        labels: Class of each image.
+    """
+    gradients = _GRADIENTS[backend](model, images, labels)
+    return [np.asarray(gradient) for gradient in gradients]
+
+
+def named_outputs(outputs: Any) -> dict[str, Any]:
+    """Return a model's outputs as name -> value; a single one is called `logits`."""
+    return outputs if isinstance(outputs, dict) else {"logits": outputs}
+
+
+def _loss(outputs: Any, labels: np.ndarray) -> Any:
+    keras = load_keras()
+    total = 0.0
+    for output, logits in named_outputs(outputs).items():
+        losses = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+        total += keras.ops.mean(losses) * (1 if output == "logits" else AUX_LOSS_WEIGHT)
+    return total
+
+
+def _tensorflow_gradients(model: Any, images: np.ndarray, labels: np.ndarray) -> list[Any]:
+    tf = require("tensorflow")
+    with tf.GradientTape() as tape:
+        loss = _loss(model(images, training=False), labels)
+    variables = [variable.value for variable in model.trainable_variables]
+    return [gradient.numpy() for gradient in tape.gradient(loss, variables)]
+
+
+def _torch_gradients(model: Any, images: np.ndarray, labels: np.ndarray) -> list[Any]:
+    keras = load_keras()
+    _loss(model(keras.ops.convert_to_tensor(images), training=False), labels).backward()
+    return [variable.value.grad.cpu().numpy() for variable in model.trainable_variables]
+
+
+def _jax_gradients(model: Any, images: np.ndarray, labels: np.ndarray) -> list[Any]:
+    jax = require("jax")
+    fixed = [variable.value for variable in model.non_trainable_variables]
+
+    def loss(trainable: list[Any]) -> Any:
+        outputs, _ = model.stateless_call(trainable, fixed, images, training=False)
+        return _loss(outputs, labels)
+
+    trainable = [variable.value for variable in model.trainable_variables]
+    return list(jax.jit(jax.grad(loss))(trainable))
+
+
+_GRADIENTS = {
+    "tensorflow": _tensorflow_gradients,
+    "torch": _torch_gradients,
+    "jax": _jax_gradients,
+}

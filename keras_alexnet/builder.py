@@ -15,10 +15,9 @@ from keras_alexnet.preprocessing import (
     TRANSFORM_INPUT_SCALE,
     Preprocessing,
 )
-from keras_alexnet.specs import ModelSpec, keras_name
+from keras_alexnet.specs import DATA_FORMATS, ModelSpec, keras_name
 from keras_alexnet.weights import load_weights
 
-DATA_FORMATS = ("channels_last", "channels_first")
 _POOLINGS = {
     "avg": keras.layers.GlobalAveragePooling2D,
     "max": keras.layers.GlobalMaxPooling2D,

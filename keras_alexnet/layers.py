@@ -3,6 +3,9 @@
 A model built from these loads with `keras.saving.load_model` and no import of this package.
 """
 
+import contextlib
+import contextvars
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +27,23 @@ from keras_alexnet.specs import (
 
 keras = backend.load_keras()
 layers = keras.layers
+
+
+_weights_will_follow = contextvars.ContextVar("weights_will_follow", default=False)
+
+
+@contextlib.contextmanager
+def weights_will_follow() -> Iterator[None]:
+    """Within this block, new kernels and biases are zeros instead of random numbers.
+
+    For models that get their weights next: drawing 61 million numbers takes seconds. The layers
+    keep their initialisers in their configuration.
+    """
+    token = _weights_will_follow.set(True)
+    try:
+        yield
+    finally:
+        _weights_will_follow.reset(token)
 
 
 @dataclass(frozen=True)
@@ -79,7 +99,7 @@ def _conv(row: Conv, x: Any, settings: Settings) -> Any:
     if row.padding and not same:
         x = _zero_pad(x, row.padding, f"{row.name}.pad", settings)
     fan_in = x.shape[settings.channel_axis] * row.kernel**2
-    return layers.Conv2D(
+    convolution = layers.Conv2D(
         row.filters,
         row.kernel,
         strides=row.stride,
@@ -89,7 +109,8 @@ def _conv(row: Conv, x: Any, settings: Settings) -> Any:
         data_format=settings.data_format,
         dtype=settings.dtype,
         **_initializers(settings.init, fan_in),
-    )(x)
+    )
+    return _built_on(convolution, x)
 
 
 def _batch_norm(row: BatchNorm, x: Any, settings: Settings) -> Any:
@@ -163,12 +184,13 @@ def _dropout(row: Dropout, x: Any, settings: Settings) -> Any:
 
 
 def _dense(row: Dense, x: Any, settings: Settings) -> Any:
-    return layers.Dense(
+    dense = layers.Dense(
         settings.classes if row.units is None else row.units,
         name=keras_name(row.name),
         dtype=settings.dtype,
         **_initializers(settings.init, fan_in=x.shape[-1]),
-    )(x)
+    )
+    return _built_on(dense, x)
 
 
 _BUILDERS: dict[type[Row], Any] = {
@@ -199,3 +221,14 @@ def _initializers(init: Init, fan_in: int) -> dict[str, Any]:
         ),
         "bias_initializer": keras.initializers.RandomUniform(-bound, bound),
     }
+
+
+def _built_on(layer: Any, x: Any) -> Any:
+    """Call a new layer, drawing its weights unless others will follow."""
+    if not _weights_will_follow.get():
+        return layer(x)
+    initializers = layer.kernel_initializer, layer.bias_initializer
+    layer.kernel_initializer = layer.bias_initializer = keras.initializers.Zeros()
+    y = layer(x)
+    layer.kernel_initializer, layer.bias_initializer = initializers
+    return y

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from keras_alexnet.errors import UnknownModelError
 
 SAME = "="
+DATA_FORMATS = ("channels_last", "channels_first")
 
 
 @dataclass(frozen=True)

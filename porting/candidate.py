@@ -6,6 +6,7 @@ as the reference's: the forward pass, and the gradients of the Keras variables.
 """
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
@@ -22,6 +23,8 @@ from porting.maps import first_weighted_layer, layer_pairs
 from porting.transfer import Architecture, architecture_of
 
 _BATCH = 32
+# Keras colours its messages for terminals.
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def main(job: dict[str, Any]) -> None:
@@ -38,13 +41,12 @@ def main(job: dict[str, Any]) -> None:
             results = compute()
         except Exception as error:
             # This part cannot run; the others can. The error is the proof.
-            message = str(error).strip() or type(error).__name__
+            message = _COLOURS.sub("", str(error)).strip()
             results = {"error": np.array(f"{type(error).__name__}: {message[:2000]}")}
         np.savez(output, versions=np.array(json.dumps(versions)), **results)  # type: ignore[arg-type]
 
     for data_format, output in job["outputs"].items():
         write(output, partial(_forward, variants, inputs.values(), data_format, job))
-    allow_float64(job["backend"])
     for data_format, output in job["gradient_outputs"].items():
         write(output, partial(_gradients, variants, inputs[job["gradients"]], data_format, job))
 
@@ -91,18 +93,20 @@ class _Variants:
     ) -> Any:
         """Return a new model with the loaded weights."""
         from keras_alexnet import create_model
+        from keras_alexnet.layers import weights_will_follow
 
         if self.architecture.spec.aux:
             options["aux_heads"] = self.architecture.aux_heads
         if self.architecture.spec.transform_input:
             options["transform_input"] = transform_input
-        variant = create_model(
-            self.architecture.spec.name,
-            classes=self.architecture.classes,
-            input_shape=(*size, 3) if data_format == "channels_last" else (3, *size),
-            data_format=data_format,
-            **options,
-        )
+        with weights_will_follow():
+            variant = create_model(
+                self.architecture.spec.name,
+                classes=self.architecture.classes,
+                input_shape=(*size, 3) if data_format == "channels_last" else (3, *size),
+                data_format=data_format,
+                **options,
+            )
         for layer in variant.layers:
             if layer.weights:
                 layer.set_weights(self._model.get_layer(layer.name).get_weights())
@@ -131,9 +135,9 @@ def _forward(
         }
         nodes[f"input/{inputs.name}"] = model.get_layer(first_weighted_layer(spec)).input
         recorder = keras.Model(model.inputs, nodes)
-        few = keras.ops.convert_to_tensor(images[: job["layer_images"]])
-        for name, value in recorder(few, training=False).items():
-            array = _float32(keras.ops.convert_to_numpy(value))
+        few = images[: job["layer_images"]]
+        for name, value in recorder.predict_on_batch(few).items():
+            array = _float32(value)
             to_last = array.ndim == 4 and data_format == "channels_first"
             results[name] = nchw_to_nhwc(array) if to_last else array
     return results
@@ -143,6 +147,7 @@ def _gradients(
     variants: _Variants, inputs: InputSet, data_format: str, job: Mapping[str, Any]
 ) -> dict[str, np.ndarray]:
     """Return the gradient of every weight, computed in float64 from the normalised images."""
+    allow_float64(job["backend"])
     images = normalize(inputs.pixels()[: job["layer_images"]]).astype(np.float64)
     if variants.transform_input:
         images = images * TRANSFORM_INPUT_SCALE + TRANSFORM_INPUT_OFFSET

@@ -69,7 +69,7 @@ def run_child(
             raise ChildError(f"{what} failed with {cause}.\n{_tail(log)}")
 
 
-def enter_child(main: Callable[[dict[str, Any]], None]) -> None:
+def enter_child(main: Callable[[dict[str, Any]], object]) -> None:
     """Run a child's `main` on the job named on its command line.
 
     An error that we raise on purpose ends the child with its message instead of a traceback.

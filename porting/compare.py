@@ -139,7 +139,9 @@ class Agreement:
 
 
 def agreement(reference: np.ndarray, candidate: np.ndarray) -> Agreement:
-    """Compare the predictions of two sets of logits (N, classes)."""
+    """Compare the predictions of two sets of logits (N, classes); other shapes never agree."""
+    if reference.shape != candidate.shape:
+        return Agreement(len(reference), 0.0, 0, 0.0)
     same = reference.argmax(axis=1) == candidate.argmax(axis=1)
     ordered = np.sort(reference, axis=1)
     margin = ordered[:, -1] - ordered[:, -2] if reference.shape[1] > 1 else np.inf

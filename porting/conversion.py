@@ -14,6 +14,7 @@ from keras_alexnet.files import check_output
 from keras_alexnet.preprocessing import IMAGENET, Preprocessing
 from keras_alexnet.record import read_record, save_model
 from porting.checkpoints import SUFFIXES, write_checkpoint
+from porting.children import enter_child
 from porting.errors import TransferError, UsageError
 from porting.sources import Source, open_source
 from porting.transfer import counters_of, load_state_dict, set_counters, to_state_dict
@@ -34,6 +35,7 @@ def build_from_source(
         TransferError: A weight is missing, misshapen or not finite.
         UsageError: `aux_heads` is asked for and the file has none.
     """
+    from keras_alexnet.layers import weights_will_follow
     from keras_alexnet.registry import create_model
 
     if aux_heads and not source.fit.aux_heads:
@@ -43,15 +45,16 @@ def build_from_source(
         options["aux_heads"] = aux_heads
     if source.spec.transform_input:
         options["transform_input"] = source.transform_input
-    model = create_model(
-        source.spec.name,
-        classes=source.classes,
-        include_preprocessing=include_preprocessing,
-        data_format=data_format,
-        dtype=dtype,
-        input_shape=input_shape,
-        **options,
-    )
+    with weights_will_follow():
+        model = create_model(
+            source.spec.name,
+            classes=source.classes,
+            include_preprocessing=include_preprocessing,
+            data_format=data_format,
+            dtype=dtype,
+            input_shape=input_shape,
+            **options,
+        )
     load_state_dict(model, source.checkpoint.arrays)
     return model
 
@@ -132,13 +135,17 @@ def convert(
         aux_heads=aux_heads,
         input_shape=shape,
     )
-    record = _record(opened, model, include_preprocessing, labels)
+    record = _record(opened, model, include_preprocessing, aux_heads, labels)
     save_model(model, output, record)
     return record
 
 
 def _record(
-    source: Source, model: Any, include_preprocessing: bool, labels: Sequence[str] | None
+    source: Source,
+    model: Any,
+    include_preprocessing: bool,
+    aux_heads: bool,
+    labels: Sequence[str] | None,
 ) -> dict[str, Any]:
     info, preprocessing = source.info, IMAGENET
     if info is not None:
@@ -158,6 +165,7 @@ def _record(
             "classes": source.classes,
             "include_preprocessing": include_preprocessing,
             "transform_input": source.transform_input,
+            "aux_heads": aux_heads,
             "input_shape": list(model.input_shape[1:]),
         },
         "source": {
@@ -230,3 +238,7 @@ def export(path: str | Path, output: str | Path, *, dtype: str = "float32") -> i
         raise TransferError(f"{path}: weights are not finite as {dtype}")
     write_checkpoint(output, arrays)
     return len(arrays)
+
+
+if __name__ == "__main__":
+    enter_child(lambda job: convert(**job))

@@ -89,9 +89,20 @@ def fetch(
         partial.unlink()
         error = DownloadError(f"SHA-256 {digest[:16]}… does not begin with {match[1]}")
     raise DownloadError(
-        f"cannot download {url}: {error}. Check the network, or fetch the file by other means and "
-        f"give its path, or place it at {target}"
+        f"cannot download {url}: {_reason(error)}. Check the network, or fetch the file by other "
+        f"means and give its path, or place it at {target}"
     ) from error
+
+
+def _reason(error: Exception | None) -> str:
+    """Say in a few words why a transfer failed; requests' own texts fill a screen."""
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        return f"the server answered {error.response.status_code} {error.response.reason}"
+    if isinstance(error, requests.Timeout):
+        return "the server did not answer in time"
+    if isinstance(error, requests.ConnectionError) and error.request is not None:
+        return "no connection to the server"
+    return str(error)
 
 
 def _transfer(url: str, partial: Path, progress: bool) -> None:

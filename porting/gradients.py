@@ -11,9 +11,9 @@ from porting.inputs import AUX_LOSS_WEIGHT
 def allow_float64(backend: str) -> None:
     """Let a float64 model compute in float64, for the rest of the process.
 
-    JAX has 64-bit types switched off. Keras lowers 64-bit types to 32 bits in products and in batch
-    norm on torch and JAX, for want of a public switch by a private table of promotions; should that
-    move, gradients are less exact and their comparison fails, as it has to.
+    JAX has 64-bit types switched off. On torch and JAX, Keras computes products and batch norm of
+    float64 in float32, by a private table of promotions for which there is no public switch. Should
+    that table move, this fails and the gradients' cell says so.
     """
     load_keras()
     if backend == "jax":

@@ -1,12 +1,15 @@
 """What a check compares, and what came out of it."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from keras_alexnet.specs import SPECS, ModelSpec
 from porting.compare import Agreement, Compared, Divergence, first_divergence, worst
 from porting.inputs import InputSet
+from porting.tolerances import TOLERANCES
 
 # Cells whose float64 gradients the framework does not have, with words of the error that proves it.
 CANNOT_DIFFERENTIATE = {("tensorflow", "channels_first"): "NHWC"}
@@ -134,3 +137,58 @@ class ParityResult:
     def passed(self) -> bool:
         """Whether every cell passed."""
         return bool(self.cells) and all(cell.passed for cell in self.cells)
+
+
+def to_json(result: ParityResult) -> dict[str, Any]:
+    """Return a result as JSON-serialisable values; infinite differences become null."""
+    check = result.check
+    return {
+        "model": check.model,
+        "weights": str(check.weights),
+        "candidate": str(check.candidate),
+        "classes": check.classes,
+        "aux_heads": check.aux_heads,
+        "transform_input": check.transform_input,
+        "passed": result.passed,
+        "logits_spread": result.spread,
+        "tolerances": {name: dataclasses.asdict(t) for name, t in TOLERANCES.items()},
+        "reference_versions": dict(result.reference_versions),
+        "cells": [_cell_json(cell) for cell in result.cells],
+        "photos": [dataclasses.asdict(photo) for photo in result.photos],
+    }
+
+
+def _cell_json(cell: Cell) -> dict[str, Any]:
+    return {
+        "backend": cell.backend,
+        "data_format": cell.data_format,
+        "passed": cell.passed,
+        "error": cell.error or None,
+        "versions": dict(cell.versions),
+        "first_divergence": cell.divergence and dataclasses.asdict(cell.divergence),
+        "inputs": [
+            {
+                "name": result.inputs,
+                "passed": result.passed,
+                "pixel_steps": result.pixel_steps,
+                "agreement": dataclasses.asdict(result.agreement),
+                "logits": [_compared_json(c) for c in result.logits],
+                "layers": [_compared_json(c) for c in result.layers],
+            }
+            for result in cell.sets
+        ],
+        "gradients": [_compared_json(c) for c in cell.gradients],
+        "gradients_error": cell.gradients_error or None,
+        "gradients_declared": cell.gradients_declared,
+    }
+
+
+def _compared_json(compared: Compared) -> dict[str, Any]:
+    fields = dataclasses.asdict(compared.difference) if compared.difference else {}
+    finite: dict[str, Any] = {
+        key: value if math.isfinite(value) else None for key, value in fields.items()
+    }
+    detail = {"detail": compared.detail} if compared.detail else {}
+    return (
+        {"name": compared.name, "kind": compared.kind, "passed": compared.passed} | finite | detail
+    )

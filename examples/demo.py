@@ -1,0 +1,65 @@
+"""Convert torchvision's AlexNet and GoogLeNet to Keras and prove that both compute the same.
+
+Writes `demo/alexnet.keras`, `demo/googlenet.keras` and `demo/report.html`. Uses the pretrained
+weights where they can be downloaded, seeded ones elsewhere.
+"""
+
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from porting.checking import check
+from porting.console import print_parity, print_photos
+from porting.errors import DownloadError, PortingError
+from porting.report import write_report
+from porting.results import ParityResult
+
+FOLDER = Path(__file__).resolve().parents[1] / "demo"
+SIZES = ((224, 224), (193, 251))
+
+console = Console(width=None if sys.stdout.isatty() else 160)
+
+
+def compare(name: str, source: str | None) -> ParityResult:
+    """Convert and check one network, showing what is being done."""
+    with console.status("") as status:
+        return check(
+            name,
+            source,
+            FOLDER,
+            sizes=SIZES,
+            say=lambda step: status.update(f"{name}: {step} …"),
+        )
+
+
+def main() -> int:
+    """Run the demonstration; the exit code is 0 if every backend agrees with torchvision."""
+    FOLDER.mkdir(exist_ok=True)
+    source: str | None = "IMAGENET1K_V1"
+    results = []
+    for name in ("alexnet", "googlenet"):
+        try:
+            result = compare(name, source)
+        except DownloadError:
+            console.print(
+                "No network: seeded weights stand in for the pretrained ones, so the names below "
+                "mean nothing; the comparison is as strict."
+            )
+            source = None
+            result = compare(name, source)
+        print_parity(console, result)
+        print_photos(console, result)
+        console.print(f"{name}: {result.check.candidate}", soft_wrap=True)
+        results.append(result)
+    print(write_report(FOLDER / "report.html", results))
+    return 0 if all(result.passed for result in results) else 1
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except PortingError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted")

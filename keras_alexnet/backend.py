@@ -18,15 +18,12 @@ from keras_alexnet.errors import ConfigurationError, ImportOrderError, MissingDe
 # In order of preference where the user expressed none; also the order of reports.
 BACKENDS = ("tensorflow", "torch", "jax")
 
-# Import name -> (distribution to name in the message, our extra that brings it).
-_PROVIDERS = {
-    "tensorflow": ("tensorflow", "tensorflow"),
-    "torch": ("torch", "torch"),
-    "torchvision": ("torchvision", "torch"),
-    "jax": ("jax", "jax"),
-    "jinja2": ("jinja2", "report"),
-    "matplotlib": ("matplotlib", "report"),
-    "sklearn": ("scikit-learn", "demo"),
+# Import name -> what to give to `pip install`, where that is not the same.
+_DISTRIBUTIONS = {
+    "torch": "torch torchvision",
+    "torchvision": "torch torchvision",
+    "jinja2": "jinja2 matplotlib",
+    "matplotlib": "jinja2 matplotlib",
 }
 
 # Both ship their own LLVM and abort the process when they come after TensorFlow's
@@ -42,6 +39,11 @@ def installed(package: str) -> bool:
 def installed_backends() -> tuple[str, ...]:
     """Return the Keras backends that this environment has, in the order of `BACKENDS`."""
     return tuple(name for name in BACKENDS if installed(name))
+
+
+def pip_line(package: str) -> str:
+    """Return the command that installs a package, torch together with the matching torchvision."""
+    return f"pip install {_DISTRIBUTIONS.get(package, package)}"
 
 
 def require(package: str) -> ModuleType:
@@ -68,10 +70,8 @@ def require(package: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != package:
             raise
-        distribution, extra = _PROVIDERS.get(package, (package, "all"))
         raise MissingDependencyError(
-            f"{distribution} is needed here and is not installed. "
-            f"Install it with: pip install 'keras-alexnet[{extra}]'"
+            f"{package} is needed here and is not installed. Install it with: {pip_line(package)}"
         ) from error
     except RuntimeError as error:
         if package == "torchvision" and "torchvision::nms" in str(error):
@@ -103,15 +103,15 @@ def load_keras() -> Any:
         if not available:
             raise MissingDependencyError(
                 "Keras needs a backend and none of tensorflow, torch and jax is installed. "
-                "Install one with: pip install 'keras-alexnet[tensorflow]' (or [torch], [jax])"
+                f"Install one with: {pip_line('tensorflow')} (or {pip_line('torch')}, "
+                f"or {pip_line('jax')})"
             )
         os.environ["KERAS_BACKEND"] = available[0]
     elif chosen in BACKENDS and chosen not in available:
         others = ", ".join(f"KERAS_BACKEND={name}" for name in available)
         raise MissingDependencyError(
             f"The Keras backend {chosen!r}, chosen by {origin}, is not installed. "
-            f"Install it with: pip install 'keras-alexnet[{chosen}]'"
-            + (f", or set {others}" if others else "")
+            f"Install it with: {pip_line(chosen)}" + (f", or set {others}" if others else "")
         )
     return importlib.import_module("keras")
 

@@ -44,7 +44,10 @@ def atomic_output(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     temporary = check_output(path)
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         yield temporary
+        temporary.chmod(mode)  # some writers leave files that only their owner can read
         temporary.replace(path)
     except OSError as error:
         if error.filename is not None and Path(error.filename) not in (temporary, path):

@@ -271,7 +271,7 @@ def main() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its start-up notes are not our output
     try:
         app(standalone_mode=True)
-    except (PortingError, KerasAlexNetError) as error:
+    except (PortingError, KerasAlexNetError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
 

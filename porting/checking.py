@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from keras_alexnet.backend import BACKENDS, installed_backends, require
+from keras_alexnet.backend import BACKENDS, installed_backends, pip_line, require
 from keras_alexnet.errors import ModelFileError
 from keras_alexnet.record import read_record
 from keras_alexnet.specs import DATA_FORMATS, find_spec
@@ -45,7 +45,7 @@ def check(
         source: A weights file, the name of torchvision weights, or None for seeded weights.
         folder: An existing folder for large temporary files.
         candidate: The `.keras` file to check; by default the source is converted here.
-        images: Photo files and folders; None for scikit-learn's samples.
+        images: Photo files and folders; None for scikit-learn's samples, empty for noise alone.
         sizes: Heights and widths in pixels.
         noise: Noise images of each size.
         seed: Seed of the noise and of seeded weights.
@@ -99,7 +99,7 @@ def check(
         labels = tuple(record.get("labels") or labels)
         # A file without the heads is compared without them.
         aux_heads = aux_heads and bool(record.get("model", {}).get("aux_heads", False))
-    if not labels and opened.classes == 1000:
+    if not labels and opened.classes == 1000 and any(inputs.paths for inputs in sets):
         labels = torchvision_zoo.describe(name, "DEFAULT").labels
     return run_check(
         Check(
@@ -124,13 +124,13 @@ def _checked_backends(backends: Sequence[str] | None) -> tuple[str, ...]:
     if backends is None:
         found = installed_backends()
         if not found:
-            raise UsageError("no Keras backend is installed: pip install 'keras-alexnet[all]'")
+            raise UsageError(f"no Keras backend is installed: {pip_line('tensorflow torch jax')}")
         return found
     for backend in backends:
         if backend not in BACKENDS:
             raise UsageError(f"unknown backend {backend!r}; known: {', '.join(BACKENDS)}")
         if backend not in installed_backends():
             raise UsageError(
-                f"the backend {backend} is not installed: pip install 'keras-alexnet[{backend}]'"
+                f"the backend {backend} is not installed. Install it with: {pip_line(backend)}"
             )
     return tuple(backends)

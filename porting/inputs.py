@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_alexnet.preprocessing import IMAGENET, Preprocessing, load_images
+from keras_alexnet.preprocessing import IMAGENET, Preprocessing, decode, load_images
 from porting.errors import UsageError
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
@@ -63,8 +63,11 @@ def input_sets(
 
     Raises:
         UsageError: A path does not exist, a folder holds no image, or nothing is left to compare.
+        ImageFileError: A photo cannot be decoded.
     """
     paths = sample_photos() if images is None else find_images(images)
+    for path in paths:
+        decode(path)  # found out here rather than minutes later in a child
     sets = []
     for height, width in sizes:
         title = f"{height}x{width}"

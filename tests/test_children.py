@@ -1,0 +1,106 @@
+"""Child processes that die, hang, or complain are reported with their output, in bounded time."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from porting.children import run_child
+from porting.errors import ChildError
+
+CHILDREN = {
+    "crashing": "import sys\nprint('loading')\nprint('cannot go on', file=sys.stderr)\nsys.exit(3)",
+    "raising": "raise RuntimeError('a bug')",
+    "killed": "import os\nprint('so far', flush=True)\nos.kill(os.getpid(), 9)",
+    "hanging": "import time\nprint('waiting', flush=True)\ntime.sleep(600)",
+    "complaining": (
+        "from porting.children import enter_child\nfrom porting.errors import UsageError\n"
+        "def main(job):\n    raise UsageError(f\"bad {job['what']}\")\nenter_child(main)"
+    ),
+    "parent": (
+        "import subprocess, sys, time\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        "print(child.pid, flush=True)\ntime.sleep(600)"
+    ),
+}
+
+
+@pytest.fixture
+def children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name, code in CHILDREN.items():
+        (tmp_path / f"{name}_child.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "texts"),
+    [
+        ("crashing", ["exit code 3", "loading", "cannot go on"]),
+        ("raising", ["exit code 1", "RuntimeError: a bug"]),
+        ("killed", ["signal SIGKILL", "so far"]),
+        ("complaining", ["exit code 1", "bad colour"]),
+    ],
+)
+def test_a_failure_is_told_with_its_output(children: Path, name: str, texts: list[str]) -> None:
+    with pytest.raises(ChildError) as caught:
+        run_child(f"{name}_child", {"what": "colour"}, timeout=60)
+    for text in (f"{name}_child failed", *texts):
+        assert text in str(caught.value)
+
+
+def test_an_expected_error_leaves_no_traceback(children: Path) -> None:
+    with pytest.raises(ChildError) as caught:
+        run_child("complaining_child", {"what": "colour"}, timeout=60)
+    assert "Traceback" not in str(caught.value)
+
+
+def test_the_backend_is_named(children: Path) -> None:
+    with pytest.raises(ChildError, match="crashing_child on jax failed"):
+        run_child("crashing_child", {}, backend="jax", timeout=60)
+
+
+def test_a_hanging_child_is_stopped_with_all_its_children(children: Path) -> None:
+    start = time.monotonic()
+    with pytest.raises(ChildError, match=r"did not end within 2 s and was stopped") as caught:
+        run_child("parent_child", {}, timeout=2)
+    assert time.monotonic() - start < 30
+    grandchild = int(str(caught.value).split()[-1])
+    for _ in range(100):
+        if not _runs(grandchild):
+            break
+        time.sleep(0.05)
+    assert not _runs(grandchild)
+
+
+def test_output_of_a_hanging_child_is_kept(children: Path) -> None:
+    with pytest.raises(ChildError, match="waiting"):
+        run_child("hanging_child", {}, timeout=2)
+
+
+def test_an_interruption_ends_the_child(children: Path) -> None:
+    code = "from porting.children import run_child; run_child('parent_child', {}, timeout=60)"
+    root = Path(__file__).resolve().parents[1]
+    environment = os.environ | {"PYTHONPATH": f"{children}{os.pathsep}{root}"}
+    parent = subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE)
+    try:
+        time.sleep(3)
+        parent.send_signal(signal.SIGINT)
+        parent.wait(20)
+    finally:
+        parent.kill()
+    assert parent.returncode != 0
+    found = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=False)
+    assert "parent_child" not in found.stdout
+
+
+def _runs(pid: int) -> bool:
+    """Say whether a process exists and is no zombie."""
+    found = subprocess.run(
+        ["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False
+    )
+    return bool(found.stdout.strip()) and not found.stdout.strip().startswith("Z")

@@ -1,0 +1,148 @@
+"""The parity matrix: model x backend x data format, real photos and noise, even and odd sizes.
+
+Each network is checked once, every backend in a process of its own; the tests read the result.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from keras_alexnet.specs import DATA_FORMATS, SPECS
+from porting.checking import DEFAULT_SIZES, check
+from porting.checkpoints import write_checkpoint
+from porting.compare import worst
+from porting.console import LIVELY
+from porting.inputs import sample_photos
+from porting.maps import layer_pairs
+from porting.results import Cell, ParityResult, to_json
+from porting.seeded import seeded_state_dict
+from porting.tolerances import TOLERANCES
+
+BACKENDS = ("tensorflow", "torch", "jax")
+SIZES = ((224, 224), (193, 251))
+Results = Callable[[str], ParityResult]
+
+matrix = [
+    pytest.param(name, backend, data_format, id=f"{name}-{backend}-{data_format}")
+    for name in SPECS
+    for backend in BACKENDS
+    for data_format in DATA_FORMATS
+]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """Name -> result of its check with seeded weights, computed once."""
+    known: dict[str, ParityResult] = {}
+
+    def get(name: str) -> ParityResult:
+        if name not in known:
+            folder = tmp_path_factory.mktemp(name)
+            known[name] = check(name, None, folder, sizes=SIZES, noise=1)
+        return known[name]
+
+    return get
+
+
+def cell_of(result: ParityResult, backend: str, data_format: str) -> Cell:
+    (cell,) = [c for c in result.cells if (c.backend, c.data_format) == (backend, data_format)]
+    assert not cell.error, cell.error
+    return cell
+
+
+@pytest.mark.parametrize(("name", "backend", "data_format"), matrix)
+def test_logits_layers_and_classes_agree(
+    results: Results, name: str, backend: str, data_format: str
+) -> None:
+    cell = cell_of(results(name), backend, data_format)
+    photos = "photos 224x224", "photos 193x251"
+    assert [s.inputs for s in cell.sets if s.inputs in photos] == list(photos)
+    expected = {"input"} | {p.layer for p in layer_pairs(SPECS[name], aux_heads=True)}
+    for result in cell.sets:
+        assert result.pixel_steps == 0
+        assert result.agreement.top1 == 1
+        assert {layer.name for layer in result.layers} == expected
+        outputs = {"logits", *(aux.name for aux in SPECS[name].aux)}
+        assert {output.name for output in result.logits} == outputs
+        for compared in (*result.logits, *result.layers):
+            assert compared.passed, (result.inputs, compared)
+    assert cell.divergence is None
+    assert cell.passed
+
+
+@pytest.mark.parametrize(("name", "backend", "data_format"), matrix)
+def test_gradients_agree_in_float64(
+    results: Results, name: str, backend: str, data_format: str
+) -> None:
+    cell = cell_of(results(name), backend, data_format)
+    if (backend, data_format) == ("tensorflow", "channels_first"):
+        # TensorFlow convolves float64 in NHWC only on a CPU: declared, with the error as proof.
+        assert cell.gradients_declared, cell.gradients_error
+        return
+    assert not cell.gradients_error
+    parameters = {"alexnet": 16, "googlenet": 57 * 3 + 2 + 2 * (3 + 4)}[name]
+    assert len(cell.gradients) == parameters
+    farthest = worst(cell.gradients)
+    assert farthest is not None
+    assert farthest.passed, farthest
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_seeded_weights_are_live(results: Results, name: str) -> None:
+    assert results(name).spread >= LIVELY
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_each_photo_has_the_same_names_everywhere(results: Results, name: str) -> None:
+    result = results(name)
+    assert [Path(photo.path).name for photo in result.photos] == ["china.jpg", "flower.jpg"]
+    for photo in result.photos:
+        assert len(photo.top) == 1 + len(result.cells)
+        names = {tuple(label for label, _ in top) for top in photo.top.values()}
+        assert len(names) == 1
+        assert not any(label.startswith("class ") for label in names.pop())
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_json_holds_every_cell_and_no_nan(results: Results, name: str) -> None:
+    content = json.loads(json.dumps(to_json(results(name)), allow_nan=False))
+    assert content["passed"] is True
+    assert len(content["cells"]) == 6
+    assert {"torch", "torchvision"} <= set(content["reference_versions"])
+    for cell in content["cells"]:
+        assert cell["backend"] in cell["versions"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SPECS)
+def test_300_photos_at_every_size(name: str, shared_data: Path, tmp_path: Path) -> None:
+    """The check of the README's table, on the statistics of the pretrained weights."""
+    moments = None
+    if name == "googlenet":
+        file = shared_data / "torchvision_stats" / "weight_stats.json"
+        moments = json.loads(file.read_text())[name]
+    weights = tmp_path / "weights.safetensors"
+    write_checkpoint(weights, seeded_state_dict(name, seed=0, statistics=moments))
+    photos = [shared_data / "imagenet_val300" / "images", *sample_photos()]
+    result = check(name, weights, tmp_path, images=photos, sizes=DEFAULT_SIZES, timeout=3000)
+    assert result.spread >= LIVELY
+    assert len(result.photos) == 302
+    for cell in result.cells:
+        assert cell.passed, (cell.error, cell.divergence, cell.worst_logits)
+        compared = worst([logits for s in cell.sets for logits in s.logits])
+        assert compared is not None
+        assert compared.difference is not None
+        assert compared.difference.relative <= TOLERANCES["logits"].limit
+
+
+def test_a_cell_without_a_result_fails(results: Results) -> None:
+    passing = results("alexnet").cells[0]
+    assert not dataclasses.replace(passing, error="it died").passed
+    assert not dataclasses.replace(passing, gradients_error="NHWC").passed
+    declared = dataclasses.replace(
+        passing, data_format="channels_first", gradients_error="only supports the NHWC format"
+    )
+    assert declared.passed == (passing.backend == "tensorflow")

@@ -1,5 +1,6 @@
 """Spec -> `keras.Model`: checks the arguments, assembles the graph, loads weights."""
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -60,12 +61,15 @@ def build(
         image, data_format, IMAGENET if include_preprocessing else None, transform_input
     )
     rows: dict[str, Any] = {}
-    x = layers.apply_rows(spec.body, x, settings, rows)
     outputs: Any
+    drawing = contextlib.nullcontext() if weights is None else layers.weights_will_follow()
+    with drawing:
+        x = layers.apply_rows(spec.body, x, settings, rows)
+        if include_top:
+            outputs = {"logits": layers.apply_rows(spec.head, x, settings, rows)}
+            for aux in spec.aux if aux_heads else ():
+                outputs[aux.name] = layers.apply_rows(aux.rows, rows[aux.reads], settings, rows)
     if include_top:
-        outputs = {"logits": layers.apply_rows(spec.head, x, settings, rows)}
-        for aux in spec.aux if aux_heads else ():
-            outputs[aux.name] = layers.apply_rows(aux.rows, rows[aux.reads], settings, rows)
         outputs = _activate(outputs, classifier_activation, dtype)
         if not aux_heads:
             outputs = outputs["logits"]

@@ -15,6 +15,7 @@ import numpy as np
 
 from keras_alexnet.backend import load_keras, require
 from keras_alexnet.preprocessing import TRANSFORM_INPUT_OFFSET, TRANSFORM_INPUT_SCALE, normalize
+from keras_alexnet.weights import load_model
 from porting.children import enter_child
 from porting.gradients import allow_float64, named_outputs, weight_gradients
 from porting.inputs import InputSet, gradient_labels
@@ -31,8 +32,7 @@ def main(job: dict[str, Any]) -> None:
     """Run one backend's part of a check."""
     keras = load_keras()
     _full_precision(keras.backend.backend())
-    model = keras.saving.load_model(job["candidate"], compile=False)
-    variants = _Variants(model)
+    variants = _Variants(load_model(job["candidate"]))
     inputs = {fields["name"]: _input_set(fields) for fields in job["inputs"]}
     versions = {name: require(name).__version__ for name in ("keras", job["backend"])}
 

@@ -71,6 +71,7 @@ def check(
         raise UsageError(f"unknown data format {unknown[0]!r}; known: {', '.join(DATA_FORMATS)}")
     require("torchvision")  # the reference; said before anything is computed
     sets = input_sets(images, sizes, noise=noise, seed=seed)
+    seeded = source is None
     if source is None:
         say("seeded weights")
         source = folder / f"{name}-seeded.safetensors"
@@ -99,7 +100,7 @@ def check(
         labels = tuple(record.get("labels") or labels)
         # A file without the heads is compared without them.
         aux_heads = aux_heads and bool(record.get("model", {}).get("aux_heads", False))
-    if not labels and opened.classes == 1000 and any(inputs.paths for inputs in sets):
+    if seeded and not labels and any(inputs.paths for inputs in sets):
         labels = torchvision_zoo.describe(name, "DEFAULT").labels
     return run_check(
         Check(

@@ -49,7 +49,8 @@ def run_child(
         log = Path(folder, "output.txt")
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", module, str(path)],
+                # -P: a file called like a framework in the user's folder is not imported.
+                [sys.executable, "-P", "-m", module, str(path)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

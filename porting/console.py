@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from porting.compare import Compared, worst
@@ -88,11 +89,11 @@ def print_photos(console: Console, result: ParityResult, limit: int = 4) -> None
     first = result.check.data_formats[0]
     for photo in result.photos[:limit]:
         columns = [name for name in photo.top if name == "torchvision" or name.endswith(first)]
-        table = Table(title=f"{result.check.model}: {photo.path.rpartition('/')[2]}")
+        table = Table(title=escape(f"{result.check.model}: {photo.path.rpartition('/')[2]}"))
         for name in columns:
             table.add_column(name.removesuffix(f", {first}"))
         for row in zip(*(photo.top[name] for name in columns), strict=True):
-            table.add_row(*(f"{label} {100 * p:.2f} %" for label, p in row))
+            table.add_row(*(escape(f"{label} {100 * p:.2f} %") for label, p in row))
         console.print(table)
     if len(result.photos) > limit:
         console.print(f"{len(result.photos) - limit} more photos are in the JSON and the report")
@@ -100,7 +101,7 @@ def print_photos(console: Console, result: ParityResult, limit: int = 4) -> None
 
 def print_inspection(console: Console, inspection: Inspection) -> None:
     """Print the tensors of a file and which known model it fits."""
-    table = Table(title=str(inspection.path))
+    table = Table(title=escape(str(inspection.path)))
     table.add_column("key", no_wrap=True)
     table.add_column("shape", no_wrap=True)
     table.add_column("dtype", no_wrap=True)
@@ -109,7 +110,7 @@ def print_inspection(console: Console, inspection: Inspection) -> None:
     for t in inspection.tensors:
         numbers = (f"{value:.4g}" for value in (t.mean, t.std, t.minimum, t.maximum))
         shape = "x".join(map(str, t.shape)) or "scalar"
-        table.add_row(t.key, shape, t.dtype, *numbers, str(t.not_finite or ""))
+        table.add_row(escape(t.key), shape, t.dtype, *numbers, str(t.not_finite or ""))
     console.print(table)
     for note in inspection.notes:
         console.print(note, markup=False)
@@ -142,6 +143,6 @@ def print_diff(console: Console, rows: Sequence[TensorDifference]) -> None:
         table.add_column("relative", justify="right")
         for row in different:
             numbers = ("" if v is None else f"{v:.3g}" for v in (row.max_abs, row.relative))
-            table.add_row(row.key, row.status, *numbers)
+            table.add_row(escape(row.key), row.status, *numbers)
         console.print(table)
     console.print(f"{len(rows) - len(different)} tensors identical, {len(different)} different")

@@ -79,8 +79,8 @@ def build(
         )
     else:
         outputs = x
-    inputs = image if input_tensor is None else keras.utils.get_source_inputs(input_tensor)
-    model = keras.Model(inputs, outputs, name=name or spec.name)
+    sources = [image] if input_tensor is None else keras.utils.get_source_inputs(input_tensor)
+    model = keras.Model(_single(sources), outputs, name=name or spec.name)
     if weights is not None:
         load_weights(model, weights)
     return model
@@ -226,4 +226,9 @@ def feature_extractor(model: Any, nodes: Sequence[str] | dict[str, str]) -> Any:
                 f"Layers: {', '.join(layer.name for layer in model.layers)}"
             )
         outputs[output] = model.get_layer(layer).output
-    return keras.Model(model.inputs, outputs, name=f"{model.name}_features")
+    return keras.Model(_single(model.inputs), outputs, name=f"{model.name}_features")
+
+
+def _single(inputs: Sequence[Any]) -> Any:
+    """Return one input bare: Keras warns at each call where it expects a list of one."""
+    return inputs[0] if len(inputs) == 1 else list(inputs)

@@ -134,7 +134,7 @@ def _forward(
             for pair in layer_pairs(spec, aux_heads=aux_heads)
         }
         nodes[f"input/{inputs.name}"] = model.get_layer(first_weighted_layer(spec)).input
-        recorder = keras.Model(model.inputs, nodes)
+        recorder = keras.Model(model.input, nodes)
         few = images[: job["layer_images"]]
         for name, value in recorder.predict_on_batch(few).items():
             array = _float32(value)

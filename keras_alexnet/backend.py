@@ -68,7 +68,7 @@ def require(package: str) -> ModuleType:
     try:
         return importlib.import_module(package)
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != package:
+        if (error.name or "").partition(".")[0] != package.partition(".")[0]:
             raise
         raise MissingDependencyError(
             f"{package} is needed here and is not installed. Install it with: {pip_line(package)}"

@@ -1,7 +1,7 @@
 """Spec -> `keras.Model`: checks the arguments, assembles the graph, loads weights."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from keras_alexnet.preprocessing import (
     Preprocessing,
 )
 from keras_alexnet.specs import DATA_FORMATS, ModelSpec, keras_name
+from keras_alexnet.trace import trace
 from keras_alexnet.weights import load_weights
 
 _POOLINGS = {
@@ -56,7 +57,8 @@ def build(
         raise ConfigurationError("aux_heads=True needs include_top=True: they are classifiers too")
 
     settings = Settings(data_format, dtype, int(classes), rate, spec.init)
-    image = _input(spec, input_tensor, input_shape, include_top, include_preprocessing, data_format)
+    rgb = include_preprocessing or transform_input
+    image = _input(spec, input_tensor, input_shape, include_top, rgb, data_format)
     x = _input_layers(
         image, data_format, IMAGENET if include_preprocessing else None, transform_input
     )
@@ -101,7 +103,7 @@ def _input(
     input_tensor: Any,
     input_shape: Sequence[int | None] | None,
     include_top: bool,
-    include_preprocessing: bool,
+    rgb: bool,
     data_format: str,
 ) -> Any:
     """Return the checked Keras tensor that the network starts from."""
@@ -111,7 +113,7 @@ def _input(
             f"got {type(input_tensor).__name__}"
         )
     if input_shape is not None:
-        shape = tuple(input_shape)
+        shape = tuple(input_shape) if isinstance(input_shape, Iterable) else (input_shape,)
     elif input_tensor is not None:
         shape = tuple(input_tensor.shape[1:])
     else:
@@ -129,10 +131,10 @@ def _input(
             f"input_shape {shape} contradicts input_tensor, whose shape is {input_tensor.shape[1:]}"
         )
     *size_hw, channels = shape if data_format == "channels_last" else (*shape[1:], shape[0])
-    wanted = 3 if include_preprocessing else channels
+    wanted = 3 if rgb else channels
     if channels is None or channels < 1 or channels != wanted:
         raise ConfigurationError(
-            f"{spec.name} needs {'3 (RGB)' if include_preprocessing else 'a fixed number of'} "
+            f"{spec.name} needs {'3 (RGB)' if rgb else 'a fixed number of'} "
             f"channels; input_shape {shape} is read as {order} for {data_format}"
         )
     if any(n is not None and n < spec.min_size for n in size_hw):
@@ -208,17 +210,10 @@ def feature_extractor(model: Any, nodes: Sequence[str] | dict[str, str]) -> Any:
     if not wanted:
         raise ConfigurationError("nodes is empty: name at least one layer or stage")
     known = {layer.name for layer in model.layers}
-    stages = next(
-        (
-            spec.stages
-            for spec in specs.SPECS.values()
-            if {keras_name(row) for row in spec.stages.values()} <= known
-        ),
-        {},
-    )
+    stages, modules = _names_of(known)
     outputs = {}
     for node, output in wanted.items():
-        layer = keras_name(stages.get(node, node))
+        layer = keras_name(stages.get(node) or modules.get(node, node))
         if layer not in known:
             raise ConfigurationError(
                 f"{model.name} has no layer or stage {node!r}. "
@@ -227,6 +222,15 @@ def feature_extractor(model: Any, nodes: Sequence[str] | dict[str, str]) -> Any:
             )
         outputs[output] = model.get_layer(layer).output
     return keras.Model(_single(model.inputs), outputs, name=f"{model.name}_features")
+
+
+def _names_of(layers_: set[str]) -> tuple[Mapping[str, str], Mapping[str, str]]:
+    """Return stage -> row and torch module -> row of the architecture that has these layers."""
+    for spec in specs.SPECS.values():
+        if {keras_name(row) for row in spec.stages.values()} <= layers_:
+            rows = [traced.row for traced in trace(spec)]
+            return spec.stages, {row.torch_module: row.name for row in rows if row.torch_module}
+    return {}, {}
 
 
 def _single(inputs: Sequence[Any]) -> Any:

@@ -85,7 +85,7 @@ def resize_and_crop(
         ConfigurationError: The array is not (H, W, 3) of uint8.
     """
     if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
             raise ConfigurationError(
                 f"an image array must be uint8 of shape (height, width, 3); "
                 f"got {image.dtype} of shape {image.shape}"
@@ -122,8 +122,12 @@ def load_images(paths: Iterable[str | Path], preprocessing: Preprocessing = IMAG
 
     Raises:
         ImageFileError: A file cannot be decoded.
+        ConfigurationError: There are no paths.
     """
-    return np.stack([resize_and_crop(decode(path), preprocessing) for path in paths])
+    images = [resize_and_crop(decode(path), preprocessing) for path in paths]
+    if not images:
+        raise ConfigurationError("no image files were given")
+    return np.stack(images)
 
 
 def normalize(

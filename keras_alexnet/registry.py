@@ -16,7 +16,7 @@ def list_models(pattern: str = "*") -> list[str]:
     return sorted(fnmatch.filter(_CONSTRUCTORS, pattern))
 
 
-def create_model(name: str, **arguments: Any) -> Any:
+def create_model(name: str, /, **arguments: Any) -> Any:
     """Build a model by name.
 
     Args:

@@ -1,5 +1,6 @@
 """Weights of a Keras file into a model, layer by layer name."""
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ def load_model(path: str | Path) -> Any:
     path = Path(path)
     if not path.is_file():
         raise ModelFileError(f"{path}: no such file")
+    if not zipfile.is_zipfile(path):
+        raise ModelFileError(f"{path}: Keras cannot load it (no .keras archive, or truncated)")
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:
@@ -39,9 +42,11 @@ def load_weights(model: Any, path: str | Path) -> None:
     if path.name.endswith(".weights.h5"):
         if not path.is_file():
             raise ModelFileError(f"{path}: no such file")
+        before = model.get_weights()
         try:
             model.load_weights(path)
         except Exception as error:
+            model.set_weights(before)  # Keras stops in the middle.
             raise ModelFileError(
                 f"{path}: does not fit {model.name} ({_first_line(error)})"
             ) from error

@@ -28,7 +28,7 @@ def cache_folder() -> Path:
     """Return the folder that torch.hub uses too, so that nothing is downloaded twice."""
     home = os.environ.get("TORCH_HOME")
     base = os.environ.get("XDG_CACHE_HOME", "~/.cache")
-    return (Path(home) if home else Path(base).expanduser() / "torch") / "hub" / "checkpoints"
+    return (Path(home or Path(base, "torch")).expanduser()) / "hub" / "checkpoints"
 
 
 def fetch(
@@ -75,7 +75,7 @@ def fetch(
         except requests.RequestException as failure:
             error = failure
             response = failure.response
-            if response is not None and 400 <= response.status_code < 500:
+            if response is not None and _is_final(response.status_code):
                 break
             continue
         except OSError as failure:
@@ -92,6 +92,12 @@ def fetch(
         f"cannot download {url}: {_reason(error)}. Check the network, or fetch the file by other "
         f"means and give its path, or place it at {target}"
     ) from error
+
+
+def _is_final(status: int) -> bool:
+    """Say whether a server's answer will not change by asking again."""
+    temporary = (requests.codes.request_timeout, requests.codes.too_many_requests)
+    return 400 <= status < 500 and status not in temporary
 
 
 def _reason(error: Exception | None) -> str:

@@ -98,10 +98,11 @@ def load_state_dict(model: Any, state_dict: Mapping[str, Any]) -> TransferReport
     puts = [entry for entry in architecture.table if isinstance(entry, Put)]
     counters = [entry.key for entry in architecture.table if isinstance(entry, Carried)]
     ignored = _keys_of_absent_heads(architecture, arrays)
-    problems = _problems(puts, {*counters, *ignored}, arrays)
+    variables = _variables(model)
+    dtypes = {put.key: variables[put.variable].dtype for put in puts}
+    problems = _problems(puts, counters, ignored, arrays, dtypes)
     if problems:
         raise TransferError(_explain(architecture, problems, arrays))
-    variables = _variables(model)
     for put in puts:
         variable = variables[put.variable]
         variable.assign(put.to_keras(arrays[put.key]).astype(np.float32, copy=False))
@@ -173,7 +174,11 @@ def _keys_of_absent_heads(architecture: Architecture, keys: Mapping[str, Any]) -
 
 
 def _problems(
-    puts: list[Put], extra: set[str], arrays: Mapping[str, np.ndarray]
+    puts: list[Put],
+    counters: list[str],
+    ignored: list[str],
+    arrays: Mapping[str, np.ndarray],
+    dtypes: Mapping[str, str],
 ) -> dict[str, list[str]]:
     """Return kind of problem -> keys, with what was found and what was wanted."""
     problems: dict[str, list[str]] = {
@@ -187,12 +192,24 @@ def _problems(
             problems["wrong shape"].append(f"{put.key} is {array.shape}, wanted {put.shape}")
         elif array.dtype.kind != "f":
             problems["wrong dtype"].append(f"{put.key} is {array.dtype}, wanted floating point")
-        elif not np.isfinite(array).all():
-            count = int((~np.isfinite(array)).sum())
-            problems["not finite"].append(f"{put.key} holds {count} NaN or infinite values")
-    known = {put.key for put in puts} | extra
+        elif lost := _not_finite(array, dtypes[put.key]):
+            problems["not finite"].append(f"{put.key} holds {lost} NaN or infinite values")
+    for key in counters:
+        value = arrays.get(key)
+        if value is not None and (value.shape or value.dtype.kind not in "iu" or value < 0):
+            found = f"{value.dtype} of shape {value.shape}" if value.shape else str(value)
+            problems["wrong dtype"].append(f"{key} is {found}, wanted a whole number from 0 up")
+    known = {put.key for put in puts} | {*counters, *ignored}
     problems["unexpected"] = [key for key in arrays if key not in known]
     return {kind: keys for kind, keys in problems.items() if keys}
+
+
+def _not_finite(array: np.ndarray, dtype: str) -> int:
+    """Count the values that a variable of `dtype` could not hold."""
+    # bfloat16 has float32's range.
+    target = np.float16 if dtype == "float16" else np.float32
+    with np.errstate(over="ignore"):
+        return int((~np.isfinite(array.astype(target, copy=False))).sum())
 
 
 def _explain(

@@ -15,11 +15,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
+from model_helpers import SMALL
 
-from porting import torchvision_zoo
+from keras_alexnet import AlexNet, GoogLeNet
+from keras_alexnet.layers import weights_will_follow
+from porting import load_state_dict, torchvision_zoo
 from porting.checkpoints import as_tensors
 from porting.seeded import seeded_state_dict
 
@@ -155,3 +159,32 @@ def torch_outputs() -> Callable[..., dict[str, np.ndarray]]:
         }
 
     return run
+
+
+@pytest.fixture(scope="session")
+def live(state_dicts: Callable[[str], dict[str, np.ndarray]]) -> dict[str, Any]:
+    """Name -> channels-last model for images of any size, with live weights and all heads."""
+    with weights_will_follow():
+        models = {
+            "alexnet": AlexNet(input_shape=(None, None, 3)),
+            "googlenet": GoogLeNet(input_shape=(None, None, 3), aux_heads=True),
+        }
+    for name, model in models.items():
+        load_state_dict(model, state_dicts(name))
+    return models
+
+
+@pytest.fixture(scope="session")
+def small() -> Any:
+    """GoogLeNet for 32 x 32 pixels and 5 classes, with new weights."""
+    keras.utils.set_random_seed(0)
+    return GoogLeNet(**SMALL)
+
+
+@pytest.fixture(scope="session")
+def small_files(small: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with `small` as `small.keras` and `small.weights.h5`."""
+    folder = tmp_path_factory.mktemp("small")
+    small.save(folder / "small.keras")
+    small.save_weights(folder / "small.weights.h5")
+    return folder

@@ -9,38 +9,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from model_helpers import EACH, SMALL, StateDict, meta_shapes, zeros
 
 from keras_alexnet import AlexNet, GoogLeNet
 from keras_alexnet.layers import weights_will_follow
 from keras_alexnet.specs import SPECS
-from porting import load_state_dict, to_state_dict, torchvision_zoo
+from porting import load_state_dict, to_state_dict
 from porting.checkpoints import as_tensors
 from porting.errors import TransferError
-from porting.maps import Carried, Put, fit, identify, weight_map
+from porting.maps import Carried, Put, weight_map
 from porting.transfer import architecture_of, counters_of
-
-StateDict = dict[str, np.ndarray]
-EACH = pytest.mark.parametrize("name", ["alexnet", "googlenet"])
-SMALL = {"input_shape": (32, 32, 3), "classes": 5}
-
-
-def _meta_shapes(
-    name: str, *, classes: int = 1000, aux_heads: bool = False
-) -> dict[str, tuple[int, ...]]:
-    """Shapes of torchvision's state_dict, without memory for its values."""
-    with torch.device("meta"):
-        net = torchvision_zoo.build(
-            name, classes=classes, aux_heads=aux_heads, transform_input=False
-        )
-    return {key: tuple(value.shape) for key, value in net.state_dict().items()}
-
-
-def _zeros(shapes: dict[str, tuple[int, ...]]) -> StateDict:
-    """Arrays of these shapes that take no memory."""
-    return {
-        key: np.array(0, np.int64) if not shape else np.broadcast_to(np.float32(0), shape)
-        for key, shape in shapes.items()
-    }
 
 
 def _with_counters(arrays: StateDict, seed: int = 0) -> StateDict:
@@ -228,9 +206,9 @@ def test_the_dense_layer_after_the_flatten_is_permuted(
 
 
 def test_auxiliary_heads_that_the_model_lacks(small: Any, small_state: StateDict) -> None:
-    with_heads = _meta_shapes("googlenet", classes=5, aux_heads=True)
+    with_heads = meta_shapes("googlenet", classes=5, aux_heads=True)
     heads = {key: shape for key, shape in with_heads.items() if key.startswith("aux")}
-    report = load_state_dict(small, small_state | _zeros(heads))
+    report = load_state_dict(small, small_state | zeros(heads))
     assert set(report.ignored) == set(heads)
     assert not set(report.loaded) & set(heads)
     assert not set(report.carried) & set(heads)
@@ -239,7 +217,7 @@ def test_auxiliary_heads_that_the_model_lacks(small: Any, small_state: StateDict
 
 def test_auxiliary_heads_that_the_file_lacks(googlenet: Any) -> None:
     with pytest.raises(TransferError, match=r"missing: aux1\.conv\.conv\.weight") as caught:
-        load_state_dict(googlenet, _zeros(_meta_shapes("googlenet")))
+        load_state_dict(googlenet, zeros(meta_shapes("googlenet")))
     assert "The file has no auxiliary heads: build the model with aux_heads=False." in str(
         caught.value
     )
@@ -299,7 +277,7 @@ def test_many_problems_are_counted(small: Any, small_state: StateDict) -> None:
 def test_another_class_count(small: Any) -> None:
     before = _values(small)
     with pytest.raises(TransferError) as caught:
-        load_state_dict(small, _zeros(_meta_shapes("googlenet", classes=7)))
+        load_state_dict(small, zeros(meta_shapes("googlenet", classes=7)))
     text = str(caught.value)
     assert "wrong shape: fc.weight is (7, 1024), wanted (5, 1024)" in text
     assert "wrong shape: fc.bias is (7,), wanted (5,)" in text
@@ -387,17 +365,17 @@ def test_another_architecture_is_named(
     name: str, classes: int, aux_heads: bool, title: str, small: Any
 ) -> None:
     before = _values(small)
-    shapes = _meta_shapes(name, classes=classes, aux_heads=aux_heads)
+    shapes = meta_shapes(name, classes=classes, aux_heads=aux_heads)
     with pytest.raises(TransferError, match=f"The keys and shapes fit {title}"):
-        load_state_dict(small, _zeros(shapes))
+        load_state_dict(small, zeros(shapes))
     _assert_unchanged(small, before)
 
 
 def test_googlenet_into_alexnet_is_named(alexnet: Any) -> None:
-    shapes = _meta_shapes("googlenet", classes=12, aux_heads=True)
+    shapes = meta_shapes("googlenet", classes=12, aux_heads=True)
     text = r"The keys and shapes fit googlenet \(12 classes, with auxiliary heads\)"
     with pytest.raises(TransferError, match=text):
-        load_state_dict(alexnet, _zeros(shapes))
+        load_state_dict(alexnet, zeros(shapes))
 
 
 def _foreign() -> Any:
@@ -436,70 +414,3 @@ def test_architectures_are_recognised(googlenet: Any, alexnet: Any, small: Any) 
     assert (found.spec.name, found.classes, found.include_top) == ("alexnet", 1000, True)
     found = architecture_of(small)
     assert (found.spec.name, found.classes, found.aux_heads) == ("googlenet", 5, False)
-
-
-# Tables
-
-
-@pytest.mark.parametrize("classes", [1000, 10, 1])
-@pytest.mark.parametrize(
-    ("name", "aux_heads"), [("alexnet", False), ("googlenet", False), ("googlenet", True)]
-)
-def test_tables_have_torchvisions_keys_and_shapes(name: str, aux_heads: bool, classes: int) -> None:
-    shapes = _meta_shapes(name, classes=classes, aux_heads=aux_heads)
-    table = weight_map(SPECS[name], classes, aux_heads=aux_heads)
-    assert [entry.key for entry in table] == list(shapes)
-    for entry in table:
-        assert shapes[entry.key] == (entry.shape if isinstance(entry, Put) else ())
-
-    found = fit(SPECS[name], shapes)
-    assert found.problems == 0
-    assert (found.name, found.classes, found.aux_heads) == (name, classes, aux_heads)
-    best, *others = identify(shapes)
-    assert best == found
-    assert all(other.problems > 10 for other in others)
-
-
-@EACH
-def test_variables_are_unique(name: str) -> None:
-    table = weight_map(SPECS[name], 1000)
-    variables = [entry.variable for entry in table if isinstance(entry, Put)]
-    assert len(set(variables)) == len(variables)
-    assert len({entry.key for entry in table}) == len(table)
-
-
-def test_fit_lists_what_differs() -> None:
-    shapes = _meta_shapes("alexnet")
-    shapes["features.3.weight"] = (192, 64, 3, 3)
-    shapes["more"] = (1,)
-    del shapes["features.6.bias"]
-    found = fit(SPECS["alexnet"], shapes)
-    assert found.missing == ("features.6.bias",)
-    assert found.unexpected == ("more",)
-    wanted = "features.3.weight: file (192, 64, 3, 3), wanted (192, 64, 5, 5)"
-    assert found.wrong_shape == (wanted,)
-    assert found.problems == 3
-
-
-def test_fit_without_head_or_counters() -> None:
-    shapes = _meta_shapes("googlenet")
-    counters = [key for key in shapes if key.endswith("num_batches_tracked")]
-    for key in ("fc.weight", "fc.bias", *counters):
-        del shapes[key]
-    found = fit(SPECS["googlenet"], shapes)
-    assert found.classes is None
-    assert found.missing == ("fc.weight", "fc.bias")
-    assert not found.unexpected
-    assert found.title == "googlenet"
-
-
-def test_identify_nothing() -> None:
-    assert all(found.problems for found in identify({}))
-    assert all(found.problems > 1 for found in identify({"weight": (3, 3)}))
-
-
-def test_fit_of_odd_shapes() -> None:
-    """Files may hold anything under the head's key."""
-    assert fit(SPECS["alexnet"], {"classifier.6.weight": ()}).problems > 1
-    found = fit(SPECS["alexnet"], _meta_shapes("alexnet") | {"classifier.6.weight": (0, 4096)})
-    assert found.problems

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from keras_alexnet.backend import installed
 from keras_alexnet.specs import ModelSpec, find_spec
 from porting import torchvision_zoo
 from porting.checkpoints import SUFFIXES, Checkpoint, read_checkpoint, sha256
@@ -100,17 +101,16 @@ def open_source(
             "out to take it from the file"
         )
     digest = sha256(path)
-    if info is None:
-        info = _recognise(name, digest)
-    official = info is not None
+    weights = _official_name(name, digest)
+    if info is None and weights is not None and installed("torchvision"):
+        info = torchvision_zoo.describe(name, weights)
     if transform_input is None:
+        official = info is not None or weights is not None
         transform_input = official and spec.transform_input
     return Source(spec, checkpoint, found, digest, info, transform_input)
 
 
-def _recognise(name: str, digest: str) -> WeightsInfo | None:
-    """Return what torchvision says of a file that is one of its own, by its hash."""
-    for prefix, weights in OFFICIAL_HASHES[name].items():
-        if digest.startswith(prefix):
-            return torchvision_zoo.describe(name, weights)
-    return None
+def _official_name(name: str, digest: str) -> str | None:
+    """Return the name of torchvision's weights whose file has this SHA-256, or None."""
+    known = OFFICIAL_HASHES[name].items()
+    return next((weights for prefix, weights in known if digest.startswith(prefix)), None)

@@ -10,7 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from keras_alexnet.backend import require
+from keras_alexnet.backend import installed, pip_line, require
+from keras_alexnet.errors import MissingDependencyError
 from keras_alexnet.preprocessing import Preprocessing
 from keras_alexnet.specs import AuxHead
 from porting.children import enter_child, run_child
@@ -55,6 +56,11 @@ def describe(model: str, weights: str, *, timeout: float = 300) -> WeightsInfo:
         UsageError: torchvision knows no such weights.
         MissingDependencyError: torchvision is not installed.
     """
+    if not installed("torchvision"):
+        raise MissingDependencyError(
+            f"torchvision is needed to look up the weights {weights!r}. "
+            f"Install it with: {pip_line('torchvision')}"
+        )
     with tempfile.TemporaryDirectory(prefix="porting-") as folder:
         answer = Path(folder, "answer.json")
         job = {"model": model, "weights": weights, "output": str(answer)}

@@ -12,7 +12,7 @@ _HOME = {
     "GoogLeNet": "googlenet",
     "Preprocessing": "preprocessing",
     "create_model": "registry",
-    "feature_extractor": "builder",
+    "feature_extractor": "features",
     "list_models": "registry",
     "load_model": "weights",
     "normalize": "preprocessing",

@@ -1,13 +1,13 @@
 """Spec -> `keras.Model`: checks the arguments, assembles the graph, loads weights."""
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from keras_alexnet import layers, specs
+from keras_alexnet import layers
 from keras_alexnet.errors import ConfigurationError
 from keras_alexnet.layers import Settings, keras
 from keras_alexnet.preprocessing import (
@@ -16,8 +16,7 @@ from keras_alexnet.preprocessing import (
     TRANSFORM_INPUT_SCALE,
     Preprocessing,
 )
-from keras_alexnet.specs import DATA_FORMATS, ModelSpec, keras_name
-from keras_alexnet.trace import trace
+from keras_alexnet.specs import DATA_FORMATS, ModelSpec
 from keras_alexnet.weights import load_weights
 
 _POOLINGS = {
@@ -46,6 +45,7 @@ def build(
 ) -> Any:
     """Build a model from a spec; the public constructors document the arguments."""
     data_format = resolve_data_format(data_format)
+    _check_dtype(dtype)
     if pooling not in (None, *_POOLINGS):
         raise ConfigurationError(f"pooling must be None, 'avg' or 'max', got {pooling!r}")
     if not (isinstance(classes, int | np.integer) and classes >= 1):
@@ -82,7 +82,10 @@ def build(
     else:
         outputs = x
     sources = [image] if input_tensor is None else keras.utils.get_source_inputs(input_tensor)
-    model = keras.Model(_single(sources), outputs, name=name or spec.name)
+    # One input bare: Keras warns at each call of a model that was built with a list of one.
+    model = keras.Model(
+        sources[0] if len(sources) == 1 else sources, outputs, name=name or spec.name
+    )
     if weights is not None:
         load_weights(model, weights)
     return model
@@ -96,6 +99,20 @@ def resolve_data_format(data_format: str | None) -> str:
             f"data_format must be 'channels_last', 'channels_first' or None, got {data_format!r}"
         )
     return resolved
+
+
+def _check_dtype(dtype: Any) -> None:
+    if dtype is None:
+        return
+    try:
+        floating = "float" in keras.dtype_policies.get(dtype).compute_dtype
+    except (TypeError, ValueError):
+        floating = False
+    if not floating:
+        raise ConfigurationError(
+            f"dtype must be a floating-point Keras dtype policy such as 'float32', 'bfloat16' or "
+            f"'mixed_float16', got {dtype!r}"
+        )
 
 
 def _input(
@@ -186,53 +203,3 @@ def _activate(outputs: dict[str, Any], activation: Any, dtype: Any) -> dict[str,
         )(x)
         for key, x in outputs.items()
     }
-
-
-def feature_extractor(model: Any, nodes: Sequence[str] | dict[str, str]) -> Any:
-    """Return a model that computes named intermediate outputs of another, sharing its weights.
-
-    Args:
-        model: A functional Keras model.
-        nodes: Layer names (`"inception4a"`), torch module names (`"features.12"`) or stage names
-            of its architecture (`"stage3"`); or a dict from such a name to the wanted output name.
-
-    Returns:
-        A `keras.Model` whose output is a dict from name to feature map.
-
-    Raises:
-        ConfigurationError: A name is neither a layer nor a stage of the model, or `nodes` is empty.
-    """
-    if isinstance(nodes, str):
-        raise ConfigurationError(
-            f"nodes must be a list of names or a dict, got the string {nodes!r}"
-        )
-    wanted = dict(nodes) if isinstance(nodes, dict) else {node: node for node in nodes}
-    if not wanted:
-        raise ConfigurationError("nodes is empty: name at least one layer or stage")
-    known = {layer.name for layer in model.layers}
-    stages, modules = _names_of(known)
-    outputs = {}
-    for node, output in wanted.items():
-        layer = keras_name(stages.get(node) or modules.get(node, node))
-        if layer not in known:
-            raise ConfigurationError(
-                f"{model.name} has no layer or stage {node!r}. "
-                f"Stages: {', '.join(stages) or 'none'}. "
-                f"Layers: {', '.join(layer.name for layer in model.layers)}"
-            )
-        outputs[output] = model.get_layer(layer).output
-    return keras.Model(_single(model.inputs), outputs, name=f"{model.name}_features")
-
-
-def _names_of(layers_: set[str]) -> tuple[Mapping[str, str], Mapping[str, str]]:
-    """Return stage -> row and torch module -> row of the architecture that has these layers."""
-    for spec in specs.SPECS.values():
-        if {keras_name(row) for row in spec.stages.values()} <= layers_:
-            rows = [traced.row for traced in trace(spec)]
-            return spec.stages, {row.torch_module: row.name for row in rows if row.torch_module}
-    return {}, {}
-
-
-def _single(inputs: Sequence[Any]) -> Any:
-    """Return one input bare: Keras warns at each call where it expects a list of one."""
-    return inputs[0] if len(inputs) == 1 else list(inputs)

@@ -131,6 +131,8 @@ def test_diff_names_what_differs(run: Run) -> None:
         ("convert googlenet --source {file} --output no/m.keras", "there is no folder no"),
         ("convert googlenet --source {file} --output m.keras --classes 9", "has 7 classes, not 9"),
         ("convert googlenet --source {file} --output m.keras --data-format nchw", "channels_last"),
+        ("convert googlenet --source {file} --output m.keras --dtype floaty", "policy such as"),
+        ("convert googlenet --source {file} --output m.keras --dtype int32", "got 'int32'"),
         ("convert googlenet --source {file} --output m.keras --input-size 14", "at least 15 x 15"),
         ("convert googlenet --source {file} --output m.keras --input-size big", "neither N nor"),
         ("convert googlenet --source {file} --output m.keras --labels no.txt", "cannot be read"),

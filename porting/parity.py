@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,13 +25,18 @@ def run_check(check: Check, folder: Path, say: Say = lambda _: None) -> ParityRe
 
     Args:
         check: What to compare.
-        folder: Where the children may leave their results; large.
+        folder: Existing folder for the children's results, which are large and do not stay.
         say: Called with a line of progress before each step.
 
     Raises:
         ChildError: The reference failed. A candidate's failure is a failed cell instead.
     """
-    inputs = [dataclasses.asdict(inputs) for inputs in check.inputs]
+    with tempfile.TemporaryDirectory(prefix="results-", dir=folder) as scratch:
+        return _run_and_compare(check, Path(scratch), say)
+
+
+def _run_and_compare(check: Check, folder: Path, say: Say) -> ParityResult:
+    inputs = [dataclasses.asdict(each) for each in check.inputs]
     shared = {
         "model": check.model,
         "inputs": inputs,

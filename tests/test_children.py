@@ -1,6 +1,7 @@
 """Child processes that die, hang, or complain are reported with their output, in bounded time."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,6 +28,9 @@ CHILDREN = {
         "print(child.pid, flush=True)\ntime.sleep(600)"
     ),
 }
+
+
+needs_ps = pytest.mark.skipif(shutil.which("ps") is None, reason="needs the program ps")
 
 
 @pytest.fixture
@@ -64,6 +68,7 @@ def test_the_backend_is_named(children: Path) -> None:
         run_child("crashing_child", {}, backend="jax", timeout=60)
 
 
+@needs_ps
 def test_a_hanging_child_is_stopped_with_all_its_children(children: Path) -> None:
     start = time.monotonic()
     with pytest.raises(ChildError, match=r"did not end within 2 s and was stopped") as caught:
@@ -82,6 +87,7 @@ def test_output_of_a_hanging_child_is_kept(children: Path) -> None:
         run_child("hanging_child", {}, timeout=2)
 
 
+@needs_ps
 def test_an_interruption_ends_the_child(children: Path) -> None:
     code = "from porting.children import run_child; run_child('parent_child', {}, timeout=60)"
     root = Path(__file__).resolve().parents[1]

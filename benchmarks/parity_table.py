@@ -66,10 +66,6 @@ def main() -> None:
         results = [measure(name, images, arguments.statistics, Path(folder)) for name in NETWORKS]
     count = len(results[0].photos)
     sizes = ", ".join(f"{h} x {w}" for h, w in DEFAULT_SIZES)
-    cells = [cell for result in results for cell in result.cells]
-    versions = dict(results[0].reference_versions)
-    for cell in cells:
-        versions |= cell.versions
     weights = (
         "AlexNet He-scaled, GoogLeNet with the statistics of the pretrained tensors"
         if arguments.statistics
@@ -78,7 +74,7 @@ def main() -> None:
     text = (
         f"{BEGIN}\n{table(results)}\n\n"
         f"Seeded weights ({weights}); {count} photos and 2 noise images at each of {sizes}; "
-        f"{', '.join(f'{name} {version}' for name, version in versions.items())}.\n{END}"
+        f"{', '.join(f'{name} {version}' for name, version in results[0].versions.items())}.\n{END}"
     )
     readme = README.read_text()
     before, _, rest = readme.partition(BEGIN)

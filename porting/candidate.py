@@ -17,10 +17,11 @@ from keras_alexnet.backend import load_keras, require
 from keras_alexnet.preprocessing import TRANSFORM_INPUT_OFFSET, TRANSFORM_INPUT_SCALE, normalize
 from keras_alexnet.weights import load_model
 from porting.children import enter_child
-from porting.gradients import allow_float64, named_outputs, weight_gradients
+from porting.gradients import named_outputs, weight_gradients
 from porting.inputs import InputSet, gradient_labels
 from porting.layouts import nchw_to_nhwc, nhwc_to_nchw
 from porting.maps import first_weighted_layer, layer_pairs
+from porting.precision import allow_float64, full_precision
 from porting.transfer import Architecture, architecture_of
 
 _BATCH = 32
@@ -31,9 +32,9 @@ _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 def main(job: dict[str, Any]) -> None:
     """Run one backend's part of a check."""
     keras = load_keras()
-    _full_precision(keras.backend.backend())
+    full_precision(keras.backend.backend())
     variants = _Variants(load_model(job["candidate"]))
-    inputs = {fields["name"]: _input_set(fields) for fields in job["inputs"]}
+    inputs = {fields["name"]: InputSet.from_json(fields) for fields in job["inputs"]}
     versions = {name: require(name).__version__ for name in ("keras", job["backend"])}
 
     def write(output: str, compute: Callable[[], dict[str, np.ndarray]]) -> None:
@@ -49,10 +50,6 @@ def main(job: dict[str, Any]) -> None:
         write(output, partial(_forward, variants, inputs.values(), data_format, job))
     for data_format, output in job["gradient_outputs"].items():
         write(output, partial(_gradients, variants, inputs[job["gradients"]], data_format, job))
-
-
-def _input_set(fields: Mapping[str, Any]) -> InputSet:
-    return InputSet(**{**fields, "size": tuple(fields["size"])})
 
 
 class _Variants:
@@ -167,18 +164,6 @@ def _placed(images: np.ndarray, data_format: str) -> np.ndarray:
 
 def _float32(value: Any) -> np.ndarray:
     return np.asarray(value).astype(np.float32, copy=False)
-
-
-def _full_precision(backend: str) -> None:
-    """Switch off TF32 and its like, which break agreement at 1e-5."""
-    if backend == "tensorflow":
-        require("tensorflow").config.experimental.enable_tensor_float_32_execution(False)
-    elif backend == "torch":
-        torch = require("torch")
-        torch.backends.cuda.matmul.allow_tf32 = False
-        torch.backends.cudnn.allow_tf32 = False
-    else:
-        require("jax").config.update("jax_default_matmul_precision", "highest")
 
 
 if __name__ == "__main__":

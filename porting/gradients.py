@@ -8,20 +8,6 @@ from keras_alexnet.backend import load_keras, require
 from porting.inputs import AUX_LOSS_WEIGHT
 
 
-def allow_float64(backend: str) -> None:
-    """Let a float64 model compute in float64, for the rest of the process.
-
-    JAX has 64-bit types switched off. On torch and JAX, Keras computes products and batch norm of
-    float64 in float32, by a private table of promotions for which there is no public switch. Should
-    that table move, this fails and the gradients' cell says so.
-    """
-    load_keras()
-    if backend == "jax":
-        require("jax").config.update("jax_enable_x64", True)
-    promotions = require("keras.src.backend.common.dtypes")
-    promotions.BIT64_TO_BIT32_DTYPE["float64"] = "float64"
-
-
 def weight_gradients(
     backend: str, model: Any, images: np.ndarray, labels: np.ndarray
 ) -> list[np.ndarray]:

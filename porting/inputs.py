@@ -2,8 +2,9 @@
 
 import dataclasses
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -35,6 +36,11 @@ class InputSet:
     paths: tuple[str, ...] = ()
     count: int = 0
     seed: int = 0
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> "InputSet":
+        """Return the set whose fields travelled as JSON, which knows no tuples."""
+        return cls(**{**fields, "size": tuple(fields["size"])})
 
     @property
     def preprocessing(self) -> Preprocessing:

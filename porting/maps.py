@@ -123,23 +123,14 @@ def layer_pairs(spec: ModelSpec, *, aux_heads: bool) -> tuple[LayerPair, ...]:
 
     Dropout is left out: in inference it passes its input on.
     """
-    order = {
-        keras_name(row.name): position
-        for position, (row, *_) in enumerate(trace(spec, aux_heads=False))
-    }
+    main_names = {row.name for row, *_ in trace(spec, aux_heads=False)}
     main: list[LayerPair] = []
     aux: list[LayerPair] = []
     for row, *_ in trace(spec, aux_heads=aux_heads):
         if row.torch_module is not None and not isinstance(row, Dropout):
             pair = LayerPair(keras_name(row.name), row.torch_module, type(row).__name__)
-            (main if pair.layer in order else aux).append(pair)
+            (main if row.name in main_names else aux).append(pair)
     return (*main, *aux)
-
-
-def logits_layers(spec: ModelSpec, *, aux_heads: bool) -> dict[str, str]:
-    """Return output name -> Keras layer that computes it."""
-    heads = {"logits": spec.head, **{aux.name: aux.rows for aux in spec.aux if aux_heads}}
-    return {name: keras_name(rows[-1].name) for name, rows in heads.items()}
 
 
 @dataclass(frozen=True)

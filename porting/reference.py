@@ -18,6 +18,7 @@ from porting.children import enter_child
 from porting.inputs import AUX_LOSS_WEIGHT, InputSet, gradient_labels
 from porting.layouts import nchw_to_nhwc
 from porting.maps import layer_pairs
+from porting.precision import full_precision
 
 _BATCH = 32
 
@@ -26,8 +27,7 @@ def main(job: dict[str, Any]) -> None:
     """Run torchvision's part of a check."""
     require("torchvision")  # before anything that might load another LLVM
     torch = require("torch")
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
+    full_precision("torch")
     spec = SPECS[job["model"]]
     aux = spec.aux if job["aux_heads"] else ()
     net = torchvision_zoo.build(
@@ -42,7 +42,7 @@ def main(job: dict[str, Any]) -> None:
     results: dict[str, np.ndarray] = {}
 
     for fields in job["inputs"]:
-        inputs = InputSet(**{**fields, "size": tuple(fields["size"])})
+        inputs = InputSet.from_json(fields)
         pixels, images = _prepare(job["model"], inputs)
         results[f"pixels/{inputs.name}"] = pixels
         with torch.no_grad():

@@ -60,10 +60,6 @@ def _section(result: ParityResult) -> dict[str, Any]:
         "chart": markup(_chart(result)),
         "photos": [(photo, _thumbnail(photo.path)) for photo in result.photos[:_MAX_PHOTOS]],
         "more_photos": max(len(result.photos) - _MAX_PHOTOS, 0),
-        "versions": {
-            **result.reference_versions,
-            **{name: v for cell in result.cells for name, v in cell.versions.items()},
-        },
     }
 
 

@@ -134,6 +134,14 @@ class ParityResult:
     """Largest difference between two images' logits, relative to the largest |logit|."""
 
     @property
+    def versions(self) -> dict[str, str]:
+        """Versions of everything that took part."""
+        merged = dict(self.reference_versions)
+        for cell in self.cells:
+            merged |= cell.versions
+        return merged
+
+    @property
     def passed(self) -> bool:
         """Whether every cell passed."""
         return bool(self.cells) and all(cell.passed for cell in self.cells)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_alexnet.specs import SPECS, ModelSpec
+from keras_alexnet.specs import SPECS, ModelSpec, keras_name
 from porting.checkpoints import as_tensors, to_numpy
 from porting.errors import TransferError
 from porting.maps import Carried, Put, fit, identify, weight_map
@@ -62,7 +62,7 @@ def architecture_of(model: Any) -> Architecture:
     shapes = {name: tuple(variable.shape) for name, variable in _variables(model).items()}
     for spec in SPECS.values():
         head, aux = spec.head[-1].name, spec.aux
-        head_shape = shapes.get(f"{head.replace('.', '_')}/kernel")
+        head_shape = shapes.get(f"{keras_name(head)}/kernel")
         candidate = Architecture(
             spec,
             classes=head_shape[-1] if head_shape else 1000,

@@ -1,9 +1,7 @@
 """A `.keras` file written on one backend gives the same logits on the two others."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +10,6 @@ from keras_alexnet.backend import BACKENDS
 from porting import write_checkpoint
 from porting.seeded import seeded_state_dict
 from porting.tolerances import TOLERANCES
-
-ROOT = Path(__file__).resolve().parents[1]
 
 WRITE = """
 import sys
@@ -35,22 +31,10 @@ assert not {"keras_alexnet", "porting"} & set(sys.modules)
 """
 
 
-def run(code: str, backend: str, *arguments: object, project: bool) -> None:
-    environment = os.environ | {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    environment["PYTHONPATH"] = str(ROOT) if project else ""
-    done = subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-
-
 @pytest.fixture(scope="module")
-def logits(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], np.ndarray]:
+def logits(
+    tmp_path_factory: pytest.TempPathFactory, run_python: Callable[..., Any]
+) -> dict[tuple[str, str], np.ndarray]:
     """(Writing backend, reading backend) -> logits of three noise images."""
     folder = tmp_path_factory.mktemp("cross")
     weights, images = folder / "weights.safetensors", folder / "images.npy"
@@ -59,10 +43,11 @@ def logits(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], np
     np.save(images, rng.integers(0, 256, (3, 65, 90, 3), dtype=np.uint8))
     files = {backend: folder / f"written-{backend}" for backend in BACKENDS}
     for backend, file in files.items():
-        run(WRITE, backend, weights, file.with_suffix(".keras"), project=True)
+        run_python(WRITE, weights, file.with_suffix(".keras"), KERAS_BACKEND=backend)
     for backend in BACKENDS:
         paths = [file.with_suffix(".keras") for file in files.values()]
-        run(READ, backend, images, folder / backend, *paths, project=False)
+        arguments = images, folder / backend, *paths
+        run_python(READ, *arguments, on_path=False, KERAS_BACKEND=backend)
     return {
         (writer, reader): np.load(folder / f"{reader}-{writer}.keras.npy")
         for writer in BACKENDS

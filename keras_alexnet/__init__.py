@@ -1,15 +1,18 @@
 """AlexNet and GoogLeNet for Keras 3.
 
 Names are imported on first use: `import keras_alexnet` alone loads neither Keras nor a backend, so
-the specs and the preprocessing serve processes that have no framework.
+the specs and the preprocessing serve processes that have no framework. Where Keras is loaded
+already, our layers are registered with it, so that `keras.saving.load_model` knows them.
 """
 
 import importlib
+import sys
 from typing import Any
 
 _HOME = {
     "AlexNet": "alexnet",
     "GoogLeNet": "googlenet",
+    "LocalResponseNormalization": "layers",
     "Preprocessing": "preprocessing",
     "create_model": "registry",
     "feature_extractor": "features",
@@ -32,3 +35,7 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return [*__all__, "__version__"]
+
+
+if "keras" in sys.modules:
+    importlib.import_module(f"{__name__}.layers")

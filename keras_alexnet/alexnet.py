@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_alexnet.builder import build
-from keras_alexnet.specs import ALEXNET
+from keras_alexnet.specs.alexnet import ALEXNET
 
 
 def AlexNet(  # noqa: N802  (keras.applications names its constructors after the network)

@@ -5,7 +5,17 @@ from typing import Any
 
 from keras_alexnet.errors import ConfigurationError
 from keras_alexnet.layers import keras
-from keras_alexnet.specs import SPECS, keras_name
+from keras_alexnet.schema import (
+    LRN,
+    BatchNorm,
+    Conv,
+    MaxPool,
+    ModelSpec,
+    ReLU,
+    Row,
+    keras_name,
+)
+from keras_alexnet.specs import SPECS
 from keras_alexnet.trace import trace
 
 
@@ -30,7 +40,7 @@ def feature_extractor(model: Any, nodes: Sequence[str] | dict[str, str]) -> Any:
     wanted = dict(nodes) if isinstance(nodes, dict) else {node: node for node in nodes}
     if not wanted:
         raise ConfigurationError("nodes is empty: name at least one layer or stage")
-    known = {layer.name for layer in model.layers}
+    known = {layer.name: type(layer).__name__ for layer in model.layers}
     stages, modules = _names_of(known)
     outputs = {}
     for node, output in wanted.items():
@@ -45,10 +55,33 @@ def feature_extractor(model: Any, nodes: Sequence[str] | dict[str, str]) -> Any:
     return keras.Model(model.input, outputs, name=f"{model.name}_features")
 
 
-def _names_of(layer_names: set[str]) -> tuple[Mapping[str, str], Mapping[str, str]]:
-    """Return stage -> row and torch module -> row of the architecture that has these layers."""
+def _names_of(layers: Mapping[str, str]) -> tuple[Mapping[str, str], Mapping[str, str]]:
+    """Return stage -> row and torch module -> row of the architecture with these layers.
+
+    Args:
+        layers: Layer name -> class name.
+    """
     for spec in SPECS.values():
-        if {keras_name(row) for row in spec.stages.values()} <= layer_names:
+        if _is_body_of(spec, layers):
             rows = [traced.row for traced in trace(spec)]
             return spec.stages, {row.torch_module: row.name for row in rows if row.torch_module}
     return {}, {}
+
+
+# Rows whose names occur in several architectures, at other places.
+_CLASSES: Mapping[type[Row], str] = {
+    Conv: "Conv2D",
+    BatchNorm: "BatchNormalization",
+    LRN: "LocalResponseNormalization",
+    ReLU: "ReLU",
+    MaxPool: "MaxPooling2D",
+}
+
+
+def _is_body_of(spec: ModelSpec, layers: Mapping[str, str]) -> bool:
+    """Return whether a model has all layers of an architecture's body, each of its kind."""
+    for row, *_ in trace(spec, aux_heads=False, include_top=False):
+        found = layers.get(keras_name(row.name))
+        if found is None or found != _CLASSES.get(type(row), found):
+            return False
+    return True

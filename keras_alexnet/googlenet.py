@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_alexnet.builder import build
-from keras_alexnet.specs import GOOGLENET
+from keras_alexnet.specs.googlenet import GOOGLENET
 
 
 def GoogLeNet(  # noqa: N802  (keras.applications names its constructors after the network)

@@ -1,234 +1,151 @@
-"""Rows of a spec as Keras layers, with torch's semantics, from Keras' own layers alone.
+"""Layers that Keras lacks. Importing this module registers them for `keras.saving.load_model`."""
 
-A model built from these loads with `keras.saving.load_model` and no import of this package.
-"""
-
-import contextlib
-import contextvars
-from collections.abc import Iterator
-from dataclasses import dataclass
+import math
 from typing import Any
 
+import numpy as np
+
 from keras_alexnet import backend
-from keras_alexnet.specs import (
-    AdaptiveAvgPool,
-    BatchNorm,
-    Concat,
-    Conv,
-    Dense,
-    Dropout,
-    Flatten,
-    Init,
-    MaxPool,
-    ReLU,
-    Row,
-    keras_name,
-)
+from keras_alexnet.errors import ConfigurationError
+from keras_alexnet.schema import DATA_FORMATS
 
 keras = backend.load_keras()
-layers = keras.layers
+ops = keras.ops
 
-
-_weights_will_follow = contextvars.ContextVar("weights_will_follow", default=False)
-
-
-@contextlib.contextmanager
-def weights_will_follow() -> Iterator[None]:
-    """Within this block, new kernels and biases are zeros instead of random numbers.
-
-    For models that get their weights next: drawing 61 million numbers takes seconds. The layers
-    keep their initialisers in their configuration.
-    """
-    token = _weights_will_follow.set(True)
-    try:
-        yield
-    finally:
-        _weights_will_follow.reset(token)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What every layer of one model shares.
-
-    Attributes:
-        data_format: `"channels_last"` or `"channels_first"`, already resolved.
-        dtype: Keras dtype policy of the layers, or None for the global one.
-        classes: Number of classes.
-        dropout_rate: Rate of the dropout rows without a rate of their own.
-        init: Distribution of new weights.
-    """
-
-    data_format: str
-    dtype: Any
-    classes: int
-    dropout_rate: float
-    init: Init
-
-    @property
-    def channel_axis(self) -> int:
-        """Axis of the channels in a batch of feature maps."""
-        return -1 if self.data_format == "channels_last" else 1
-
-    def spatial(self, x: Any) -> tuple[int | None, int | None]:
-        """Return height and width of a batch of feature maps, None where they vary."""
-        shape = x.shape[1:3] if self.data_format == "channels_last" else x.shape[2:4]
-        return shape[0], shape[1]
-
-
-def apply_rows(rows: tuple[Row, ...], x: Any, settings: Settings, outputs: dict[str, Any]) -> Any:
-    """Run `x` through rows, entering every row's output into `outputs` under its name."""
-    for row in rows:
-        if isinstance(row, Concat):
-            branches = [apply_rows(branch, x, settings, outputs) for branch in row.branches]
-            x = layers.Concatenate(
-                axis=settings.channel_axis, name=keras_name(row.name), dtype=settings.dtype
-            )(branches)
-        else:
-            x = _BUILDERS[type(row)](row, x, settings)
-        outputs[row.name] = x
-    return x
-
-
-def _conv(row: Conv, x: Any, settings: Settings) -> Any:
-    """A convolution that pads zeros symmetrically, as torch does.
-
-    Keras' "same" does so too at stride 1 and an odd kernel; with a stride it pads the bottom and
-    the right first, so there the padding is a layer of its own.
-    """
-    same = row.stride == 1 and 2 * row.padding == row.kernel - 1
-    if row.padding and not same:
-        x = _zero_pad(x, row.padding, f"{row.name}.pad", settings)
-    fan_in = x.shape[settings.channel_axis] * row.kernel**2
-    convolution = layers.Conv2D(
-        row.filters,
-        row.kernel,
-        strides=row.stride,
-        padding="same" if same else "valid",
-        use_bias=row.bias,
-        name=keras_name(row.name),
-        data_format=settings.data_format,
-        dtype=settings.dtype,
-        **_initializers(settings.init, fan_in),
-    )
-    return _built_on(convolution, x)
-
-
-def _batch_norm(row: BatchNorm, x: Any, settings: Settings) -> Any:
-    return layers.BatchNormalization(
-        axis=settings.channel_axis,
-        epsilon=row.eps,
-        momentum=1 - row.momentum,  # Keras weighs the old statistics, torch the new ones.
-        name=keras_name(row.name),
-        dtype=settings.dtype,
-    )(x)
-
-
-def _relu(row: ReLU, x: Any, settings: Settings) -> Any:
-    return layers.ReLU(name=keras_name(row.name), dtype=settings.dtype)(x)
-
-
-def _max_pool(row: MaxPool, x: Any, settings: Settings) -> Any:
-    """Max pooling of a non-negative map (every pool of ours follows a ReLU).
-
-    There a zero is as neutral as the -inf that torch pads with. Ceil mode with a window one pixel
-    wider than the stride, or as wide as it at stride 2, is the valid pooling of a map with one
-    row and column of zeros more, at every size.
-    """
-    if row.ceil:
-        if row.padding or row.stride != 2 or row.size not in (2, 3):
-            raise ValueError(f"ceil-mode pooling {row} is not covered by the padding rule")
-        x = _zero_pad(x, ((0, 1), (0, 1)), f"{row.name}.pad", settings)
-    if row.padding and (row.stride != 1 or 2 * row.padding != row.size - 1):
-        raise ValueError(f"padded pooling {row} is not Keras' 'same'")
-    return layers.MaxPooling2D(
-        row.size,
-        strides=row.stride,
-        padding="same" if row.padding else "valid",
-        name=keras_name(row.name),
-        data_format=settings.data_format,
-        dtype=settings.dtype,
-    )(x)
-
-
-def _adaptive_avg_pool(row: AdaptiveAvgPool, x: Any, settings: Settings) -> Any:
-    """Adaptive average pooling from the cheapest stock layer that is exact at this size.
-
-    Keras' `AdaptiveAveragePooling2D` refuses maps one pixel wide on TensorFlow; such an axis is
-    only repeated, and is repeated here before.
-    """
-    shared = {"data_format": settings.data_format, "dtype": settings.dtype}
-    name = keras_name(row.name)
-    if row.size == 1:
-        return layers.GlobalAveragePooling2D(keepdims=True, name=name, **shared)(x)
-    height, width = settings.spatial(x)
-    if 1 in (height, width):
-        factors = (row.size if height == 1 else 1, row.size if width == 1 else 1)
-        x = layers.UpSampling2D(factors, name=f"{name}_repeat", **shared)(x)
-        height, width = settings.spatial(x)
-    if height is not None and width is not None and height % row.size == width % row.size == 0:
-        window = (height // row.size, width // row.size)
-        return layers.AveragePooling2D(window, name=name, **shared)(x)
-    return layers.AdaptiveAveragePooling2D((row.size, row.size), name=name, **shared)(x)
-
-
-def _flatten(row: Flatten, x: Any, settings: Settings) -> Any:
-    # Keras moves the channels last before it flattens, so both formats share one dense kernel.
-    return layers.Flatten(
-        name=keras_name(row.name), data_format=settings.data_format, dtype=settings.dtype
-    )(x)
-
-
-def _dropout(row: Dropout, x: Any, settings: Settings) -> Any:
-    rate = settings.dropout_rate if row.rate is None else row.rate
-    return layers.Dropout(rate, name=keras_name(row.name), dtype=settings.dtype)(x)
-
-
-def _dense(row: Dense, x: Any, settings: Settings) -> Any:
-    dense = layers.Dense(
-        settings.classes if row.units is None else row.units,
-        name=keras_name(row.name),
-        dtype=settings.dtype,
-        **_initializers(settings.init, fan_in=x.shape[-1]),
-    )
-    return _built_on(dense, x)
-
-
-_BUILDERS: dict[type[Row], Any] = {
-    Conv: _conv,
-    BatchNorm: _batch_norm,
-    ReLU: _relu,
-    MaxPool: _max_pool,
-    AdaptiveAvgPool: _adaptive_avg_pool,
-    Flatten: _flatten,
-    Dropout: _dropout,
-    Dense: _dense,
+# d ** -beta for the exponents in use, several times faster than the general power.
+_INVERSE_POWERS = {
+    0.5: ops.rsqrt,
+    0.75: lambda d: ops.rsqrt(d * ops.sqrt(d)),
+    1.0: ops.reciprocal,
 }
 
 
-def _zero_pad(x: Any, padding: Any, name: str, settings: Settings) -> Any:
-    return layers.ZeroPadding2D(
-        padding, name=keras_name(name), data_format=settings.data_format, dtype=settings.dtype
-    )(x)
+@keras.saving.register_keras_serializable(package="keras_alexnet")
+class LocalResponseNormalization(keras.layers.Layer):  # type: ignore[name-defined]
+    """Local response normalisation across channels, with `torch.nn.LocalResponseNorm`'s semantics.
 
+    y[c] = x[c] / (k + alpha / size * sum of x[j]**2) ** beta, where j runs over the `size` channels
+    from c - size // 2 to c + (size - 1) // 2 and channels beyond the border count as zero.
+    (Krizhevsky et al. 2012, section 3.3, but for the division of alpha.) Parameters of TensorFlow
+    and Caffe are translated by `keras_alexnet.lrn`.
 
-def _initializers(init: Init, fan_in: int) -> dict[str, Any]:
-    bound = fan_in**-0.5
-    return {
-        "kernel_initializer": (
-            keras.initializers.RandomUniform(-bound, bound)
-            if init.kernel_std is None
-            else keras.initializers.RandomNormal(stddev=init.kernel_std)
-        ),
-        "bias_initializer": keras.initializers.RandomUniform(-bound, bound),
-    }
+    It computes in float32 under float16 and bfloat16 policies, since squares leave their range.
 
+    Args:
+        size: Channels in the window.
+        alpha: Factor of the mean of squares.
+        beta: Exponent.
+        k: Offset of the denominator.
+        data_format: `"channels_last"`, `"channels_first"`, or None for Keras' global setting.
+        **kwargs: `name` and `dtype` of a Keras layer.
 
-def _built_on(layer: Any, x: Any) -> Any:
-    """Call a new layer, drawing its weights unless others will follow."""
-    if not _weights_will_follow.get():
-        return layer(x)
-    initializers = layer.kernel_initializer, layer.bias_initializer
-    layer.kernel_initializer = layer.bias_initializer = keras.initializers.Zeros()
-    y = layer(x)
-    layer.kernel_initializer, layer.bias_initializer = initializers
-    return y
+    Shapes:
+        Input and output (N, ..., C) or (N, C, ...), with any number of axes between.
+
+    Raises:
+        ConfigurationError: A parameter is out of range.
+    """
+
+    def __init__(
+        self,
+        size: int = 5,
+        alpha: float = 1e-4,
+        beta: float = 0.75,
+        k: float = 1.0,
+        data_format: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if not (isinstance(size, int | np.integer) and size >= 1):
+            raise ConfigurationError(f"size must be a positive integer, got {size!r}")
+        for name, value in (("alpha", alpha), ("beta", beta), ("k", k)):
+            if not (isinstance(value, int | float | np.number) and math.isfinite(value)):
+                raise ConfigurationError(f"{name} must be a finite number, got {value!r}")
+        self.size = int(size)
+        self.alpha = float(alpha)
+        self.beta = float(beta)
+        self.k = float(k)
+        self.data_format = data_format or keras.config.image_data_format()
+        if self.data_format not in DATA_FORMATS:
+            raise ConfigurationError(
+                f"data_format must be 'channels_last', 'channels_first' or None, "
+                f"got {data_format!r}"
+            )
+
+    def call(self, inputs: Any) -> Any:
+        """Normalise a batch."""
+        dtype = keras.backend.standardize_dtype(inputs.dtype)
+        wide = dtype if dtype == "float64" else "float32"
+        return ops.cast(self._normalize(ops.cast(inputs, wide)), dtype)
+
+    def _normalize(self, inputs: Any) -> Any:
+        before, behind = self.size // 2, (self.size - 1) // 2
+
+        # The gradient in closed form needs one windowed sum more and nothing but the input; what
+        # automatic differentiation makes of the sum and the power takes up to twice the time.
+        @ops.custom_gradient
+        def normalize(x: Any) -> Any:
+            d = self.k + self._windowed_sum(ops.square(x), before, behind)
+            factor = self._inverse_power(d)
+            y = x * factor
+
+            def gradient(*args: Any, upstream: Any = None) -> Any:
+                if upstream is None:
+                    (upstream,) = args
+                shared = self._windowed_sum(upstream * y / d, behind, before)
+                return upstream * factor - (2 * self.beta) * x * shared
+
+            return y, gradient
+
+        return normalize(inputs)
+
+    def _inverse_power(self, d: Any) -> Any:
+        known = _INVERSE_POWERS.get(self.beta)
+        return ops.power(d, -self.beta) if known is None else known(d)
+
+    def _windowed_sum(self, x: Any, before: int, behind: int) -> Any:
+        """Return alpha / size times the sum over channels c - before .. c + behind.
+
+        XLA fuses shifted slices into one loop; elsewhere a product with a band matrix is fastest
+        (benchmarks/lrn.py). A running sum would cancel where channels differ much.
+        """
+        scale = self.alpha / self.size
+        if keras.backend.backend() == "jax":
+            return scale * self._slices(x, before, behind)
+        channels = x.shape[-1 if self.data_format == "channels_last" else 1]
+        offset = np.arange(channels)[:, None] - np.arange(channels)
+        dtype = keras.backend.standardize_dtype(x.dtype)
+        band = (scale * ((offset >= -before) & (offset <= behind))).astype(dtype)  # (from, to)
+        if self.data_format == "channels_last":
+            return ops.matmul(x, band)
+        shape = ops.shape(x)
+        columns = ops.reshape(x, (shape[0], channels, -1))  # (N, C, H * W)
+        return ops.reshape(ops.matmul(band.T, columns), shape)
+
+    def _slices(self, x: Any, before: int, behind: int) -> Any:
+        axis = len(x.shape) - 1 if self.data_format == "channels_last" else 1
+        channels = x.shape[axis]
+        padding = [(0, 0)] * len(x.shape)
+        padding[axis] = (before, behind)
+        padded = ops.pad(x, padding)
+        window = [slice(None)] * len(x.shape)
+        total: Any = 0
+        for start in range(self.size):
+            window[axis] = slice(start, start + channels)
+            total = total + padded[tuple(window)]
+        return total
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Return the input's shape."""
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what `from_config` needs."""
+        return {
+            **super().get_config(),
+            "size": self.size,
+            "alpha": self.alpha,
+            "beta": self.beta,
+            "k": self.k,
+            "data_format": self.data_format,
+        }

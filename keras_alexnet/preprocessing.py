@@ -1,4 +1,4 @@
-"""What happens to a photo before the first layer: one record per weights file.
+"""What happens to a photo before the first layer, after the record of its weights file.
 
 Resizing and cropping work on decoded pixels through Pillow, which is what torchvision's presets
 use, so both give the same uint8 values. Normalisation exists twice with the same arithmetic: here
@@ -6,42 +6,14 @@ as NumPy (`normalize`), and as Keras layers inside a model (`builder.py`).
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from keras_alexnet.errors import ConfigurationError, ImageFileError
-
-RGB = tuple[float, float, float]
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """Evaluation preprocessing of a weights file.
-
-    Attributes:
-        resize_size: Length of the short side after resizing, in pixels.
-        crop_size: Height and width of the centre crop, in pixels.
-        mean: Mean of the R, G and B channels, for values in [0, 1].
-        std: Standard deviation of the channels, for values in [0, 1].
-    """
-
-    resize_size: int = 256
-    crop_size: tuple[int, int] = (224, 224)
-    mean: RGB = (0.485, 0.456, 0.406)
-    std: RGB = (0.229, 0.224, 0.225)
-
-    def at_size(self, height: int, width: int) -> "Preprocessing":
-        """Return the same record for another input size, the margin of the resize kept."""
-        resize_size = round(max(height, width) * self.resize_size / max(self.crop_size))
-        return Preprocessing(resize_size, (height, width), self.mean, self.std)
-
-
-# torchvision/transforms/_presets.py, ImageClassification(crop_size=224): all AlexNet and GoogLeNet
-# weights of torchvision.
-IMAGENET = Preprocessing()
+from keras_alexnet.schema import Preprocessing
+from keras_alexnet.specs.inputs import IMAGENET
 
 # torchvision/models/googlenet.py, GoogLeNet._transform_input: from the ImageNet statistics above
 # to mean .5 and deviation .5 in every channel; scale and offset in float64, as there.
@@ -76,10 +48,11 @@ def resize_and_crop(
 
     Args:
         image: RGB image, or a uint8 array (H, W, 3).
-        preprocessing: Sizes to use.
+        preprocessing: Sizes to use, and whether the network sees grey.
 
     Returns:
-        uint8 array (crop height, crop width, 3), values 0..255.
+        uint8 array (crop height, crop width, 3), values 0..255 in the order R, G, B whatever the
+        network's; (crop height, crop width, 1) for a network that sees grey.
 
     Raises:
         ConfigurationError: The array is not (H, W, 3) of uint8.
@@ -91,8 +64,9 @@ def resize_and_crop(
                 f"got {image.dtype} of shape {image.shape}"
             )
         image = Image.fromarray(image)
-    elif image.mode != "RGB":
-        image = image.convert("RGB")
+    mode = "L" if preprocessing.channels == "L" else "RGB"
+    if image.mode != mode:
+        image = image.convert(mode)
     width, height = image.size
     short, long = sorted((width, height))
     if short != preprocessing.resize_size:
@@ -100,11 +74,12 @@ def resize_and_crop(
         short = preprocessing.resize_size
         size = (short, long) if width <= height else (long, short)
         image = image.resize(size, Image.Resampling.BILINEAR)
-    return _center_crop(np.asarray(image), preprocessing.crop_size)
+    pixels = np.asarray(image)
+    return _center_crop(pixels if pixels.ndim == 3 else pixels[..., None], preprocessing.crop_size)
 
 
 def _center_crop(pixels: np.ndarray, crop_size: tuple[int, int]) -> np.ndarray:
-    """Cut the centre out of (H, W, 3), with black margins where the image is smaller."""
+    """Cut the centre out of (H, W, C), with black margins where the image is smaller."""
     margins = []
     for have, want in zip(pixels.shape[:2], crop_size, strict=True):
         missing = max(want - have, 0)
@@ -118,7 +93,7 @@ def _center_crop(pixels: np.ndarray, crop_size: tuple[int, int]) -> np.ndarray:
 
 
 def load_images(paths: Iterable[str | Path], preprocessing: Preprocessing = IMAGENET) -> np.ndarray:
-    """Decode, resize and crop files into one uint8 batch (N, height, width, 3).
+    """Decode, resize and crop files into one uint8 batch (N, height, width, C).
 
     Raises:
         ImageFileError: A file cannot be decoded.
@@ -133,19 +108,22 @@ def load_images(paths: Iterable[str | Path], preprocessing: Preprocessing = IMAG
 def normalize(
     pixels: np.ndarray, preprocessing: Preprocessing = IMAGENET, *, transform_input: bool = False
 ) -> np.ndarray:
-    """Turn RGB values 0..255 into a network's input, in torchvision's order of operations.
+    """Turn pixel values 0..255 into a network's input, in torchvision's order of operations.
 
     Args:
-        pixels: Array (..., 3), values 0..255, any real dtype.
-        preprocessing: Mean and deviation to use.
+        pixels: Array (..., 3) in the order R, G, B, or (..., 1) of grey; any real dtype.
+        preprocessing: Channel order, scale, mean and deviation to use.
         transform_input: Whether GoogLeNet's `transform_input` follows.
 
     Returns:
-        float32 array of the same shape.
+        float32 array of the same shape, its channels in the network's order.
     """
+    x = np.asarray(pixels, np.float32)
+    if preprocessing.channels == "BGR":
+        x = x[..., ::-1]
     mean = np.asarray(preprocessing.mean, np.float32)
     std = np.asarray(preprocessing.std, np.float32)
-    x = (np.asarray(pixels, np.float32) / np.float32(255) - mean) / std
+    x = (x / np.float32(preprocessing.scale) - mean) / std
     if transform_input:
         scale = np.asarray(TRANSFORM_INPUT_SCALE, np.float32)
         x = x * scale + np.asarray(TRANSFORM_INPUT_OFFSET, np.float32)

@@ -1,19 +1,15 @@
 """Models by name, in the manner of timm."""
 
 import fnmatch
-from collections.abc import Callable, Mapping
 from typing import Any
 
-from keras_alexnet.alexnet import AlexNet
-from keras_alexnet.googlenet import GoogLeNet
-from keras_alexnet.specs import find_spec
-
-_CONSTRUCTORS: Mapping[str, Callable[..., Any]] = {"alexnet": AlexNet, "googlenet": GoogLeNet}
+from keras_alexnet.builder import build
+from keras_alexnet.specs import SPECS, find_spec
 
 
 def list_models(pattern: str = "*") -> list[str]:
     """Return the names of all models that match a shell pattern such as `"*net*"`, sorted."""
-    return sorted(fnmatch.filter(_CONSTRUCTORS, pattern))
+    return sorted(fnmatch.filter(SPECS, pattern))
 
 
 def create_model(name: str, /, **arguments: Any) -> Any:
@@ -21,10 +17,19 @@ def create_model(name: str, /, **arguments: Any) -> Any:
 
     Args:
         name: One of `list_models()`.
-        **arguments: Passed to the constructor as they are (`AlexNet`, `GoogLeNet`).
+        **arguments: Those of `AlexNet` and `GoogLeNet`, for every model. What is left out follows
+            the model: its number of classes, its input shape, its dropout rate. `aux_heads` is for
+            the GoogLeNets, `transform_input` for torchvision's alone. `include_preprocessing` puts
+            the model's own normalisation in: it always takes R, G, B of 0..255 (grey for LeNet-5),
+            Caffe's models too.
+
+    Returns:
+        A functional `keras.Model`: images to logits (N, classes), or to a dict of them with
+        `aux_heads`. Networks without adaptive pooling before their dense layers fit weights of one
+        image size only.
 
     Raises:
         UnknownModelError: No model has this name.
         ConfigurationError: An argument is out of range.
     """
-    return _CONSTRUCTORS[find_spec(name).name](**arguments)
+    return build(find_spec(name), **arguments)

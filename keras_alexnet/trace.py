@@ -1,10 +1,11 @@
-"""Shapes along a spec, by arithmetic alone: what the weight maps and checks read."""
+"""Shapes along a spec, by arithmetic alone: what the weight maps, checks and profiles read."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from keras_alexnet.specs import (
+from keras_alexnet.schema import (
     AdaptiveAvgPool,
+    AvgPool,
     Concat,
     Conv,
     Dense,
@@ -26,9 +27,9 @@ class Traced(NamedTuple):
 def trace(
     spec: ModelSpec,
     *,
-    classes: int = 1000,
+    classes: int | None = None,
     size: tuple[int, int] | None = None,
-    channels: int = 3,
+    channels: int | None = None,
     aux_heads: bool = True,
     include_top: bool = True,
 ) -> Iterator[Traced]:
@@ -36,9 +37,9 @@ def trace(
 
     Args:
         spec: The network.
-        classes: Number of classes.
+        classes: Number of classes; by default the spec's.
         size: Input height and width in pixels; by default the spec's.
-        channels: Input channels.
+        channels: Input channels; by default the spec's.
         aux_heads: Whether the auxiliary classifiers are included.
         include_top: Whether the head is included.
 
@@ -48,9 +49,9 @@ def trace(
     Raises:
         ValueError: A feature map would vanish at this size.
     """
-    height, width = size or (spec.default_size, spec.default_size)
+    classes = spec.classes if classes is None else classes
     outputs: dict[str, tuple[int, ...]] = {}
-    shape: tuple[int, ...] = (channels, height, width)
+    shape: tuple[int, ...] = (channels or spec.channels, *(size or spec.default_size))
     for traced in _trace_rows(spec.body, shape, classes):
         outputs[traced.row.name] = traced.after
         yield traced
@@ -59,6 +60,39 @@ def trace(
         yield from _trace_rows(aux.rows, outputs[aux.reads], classes)
     if include_top:
         yield from _trace_rows(spec.head, shape, classes)
+
+
+def min_size(spec: ModelSpec, *, aux_heads: bool = False) -> int:
+    """Return the smallest height and width in pixels at which no feature map vanishes."""
+    size = 1
+    while True:
+        try:
+            for _ in trace(spec, size=(size, size), aux_heads=aux_heads):
+                pass
+        except ValueError:
+            size += 1
+        else:
+            return size
+
+
+def too_small(
+    spec: ModelSpec, size: Sequence[int | None], *, aux_heads: bool = False
+) -> str | None:
+    """Return a sentence where images are too small for a network, else None.
+
+    Args:
+        spec: The network.
+        size: Height and width in pixels, None where it varies.
+        aux_heads: Whether the auxiliary classifiers are included.
+    """
+    least = min_size(spec, aux_heads=aux_heads)
+    if all(n is None or n >= least for n in size):
+        return None
+    heads = " with auxiliary heads" if aux_heads else ""
+    return (
+        f"{spec.name}{heads} needs images of at least {least} x {least} pixels, as its feature map "
+        f"vanishes below; got {size[0]} x {size[1]}"
+    )
 
 
 def _trace_rows(rows: tuple[Row, ...], shape: tuple[int, ...], classes: int) -> Iterator[Traced]:
@@ -81,10 +115,11 @@ def _trace_rows(rows: tuple[Row, ...], shape: tuple[int, ...], classes: int) -> 
 def _shape_after(row: Row, shape: tuple[int, ...], classes: int) -> tuple[int, ...]:
     match row:
         case Conv():
-            sizes = [(n + 2 * row.padding - row.kernel) // row.stride + 1 for n in shape[1:]]
-            return (row.filters, *sizes)
+            return (row.filters, *(convolved_size(n, row) for n in shape[1:]))
         case MaxPool():
             return (shape[0], *(pooled_size(n, row) for n in shape[1:]))
+        case AvgPool():
+            return (shape[0], *((n - row.size) // row.stride + 1 for n in shape[1:]))
         case AdaptiveAvgPool():
             return (shape[0], row.size, row.size)
         case Flatten():
@@ -92,6 +127,21 @@ def _shape_after(row: Row, shape: tuple[int, ...], classes: int) -> tuple[int, .
         case Dense():
             return (classes if row.units is None else row.units,)
     return shape
+
+
+def convolved_size(size: int, conv: Conv) -> int:
+    """Return the output size of `conv` along an axis of `size` pixels (below 1 if it vanishes)."""
+    if conv.padding == "same":
+        return -(-size // conv.stride)
+    return (size + 2 * conv.padding - conv.kernel) // conv.stride + 1
+
+
+def conv_padding(size: int, conv: Conv) -> tuple[int, int]:
+    """Return the zeros that `conv` puts before and behind an axis of `size` pixels."""
+    if conv.padding != "same":
+        return conv.padding, conv.padding
+    total = max((convolved_size(size, conv) - 1) * conv.stride + conv.kernel - size, 0)
+    return total // 2, total - total // 2
 
 
 def pooled_size(size: int, pool: MaxPool) -> int:

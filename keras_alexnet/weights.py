@@ -4,10 +4,9 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from keras_alexnet import backend
 from keras_alexnet.errors import ModelFileError
-
-keras = backend.load_keras()
+from keras_alexnet.fast import split_groups
+from keras_alexnet.layers import keras
 
 
 def load_model(path: str | Path) -> Any:
@@ -22,10 +21,13 @@ def load_model(path: str | Path) -> Any:
     if not zipfile.is_zipfile(path):
         raise ModelFileError(f"{path}: Keras cannot load it (no .keras archive, or truncated)")
     try:
-        return keras.saving.load_model(path, compile=False, safe_mode=True)
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:
         # Keras raises whatever its readers happen to raise on damaged input.
         raise ModelFileError(f"{path}: Keras cannot load it ({_first_line(error)})") from error
+    for layer in model.layers:
+        split_groups(layer)
+    return model
 
 
 def load_weights(model: Any, path: str | Path) -> None:

@@ -15,19 +15,20 @@ from rich.console import Console
 
 from keras_alexnet.errors import KerasAlexNetError
 from keras_alexnet.files import atomic_output, check_output
-from keras_alexnet.specs import DATA_FORMATS, SPECS, find_spec
+from keras_alexnet.schema import DATA_FORMATS
+from keras_alexnet.specs import SPECS, find_spec
 from porting import conversion, inspection
-from porting.checking import DEFAULT_SIZES, check
+from porting.checking import check
 from porting.checkpoints import write_checkpoint
 from porting.console import print_diff, print_inspection, print_parity, print_photos
 from porting.errors import PortingError, UsageError
-from porting.inputs import parse_sizes
+from porting.inputs import parse_size, parse_sizes
 from porting.report import write_report
 from porting.results import to_json
 from porting.seeded import seeded_state_dict
 
 app = typer.Typer(
-    help="Move AlexNet and GoogLeNet between PyTorch and Keras, and prove that both agree.",
+    help="Move AlexNets and GoogLeNets between PyTorch and Keras, and prove that both agree.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -69,12 +70,14 @@ def convert_command(
         typer.Option(help="Keras dtype policy, such as mixed_bfloat16.", show_default=False),
     ] = None,
     aux_heads: Annotated[
-        bool, typer.Option("--aux-heads", help="Keep GoogLeNet's auxiliary classifiers.")
+        bool, typer.Option("--aux-heads", help="Keep a GoogLeNet's auxiliary classifiers.")
     ] = False,
     transform_input: TransformInput = None,
     input_size: Annotated[
         str | None,
-        typer.Option(help="N, HEIGHTxWIDTH or any, in pixels; by default 224.", show_default=False),
+        typer.Option(
+            help="N, HEIGHTxWIDTH or any, in pixels; by default the model's.", show_default=False
+        ),
     ] = None,
     labels: Annotated[
         Path | None,
@@ -132,9 +135,14 @@ def check_command(
             show_default=False,
         ),
     ] = None,
-    sizes: Annotated[str, typer.Option(help="N or HEIGHTxWIDTH, comma-separated, in pixels.")] = (
-        ",".join(f"{h}" if h == w else f"{h}x{w}" for h, w in DEFAULT_SIZES)
-    ),
+    sizes: Annotated[
+        str | None,
+        typer.Option(
+            help="N or HEIGHTxWIDTH, comma-separated, in pixels; by default the model's own and "
+            "up to three others that its weights serve.",
+            show_default=False,
+        ),
+    ] = None,
     noise: Annotated[int, typer.Option(min=0, help="Noise images of each size.")] = 2,
     seed: Annotated[int, typer.Option(min=0, help="Of the noise and of seeded weights.")] = 0,
     backends: Annotated[
@@ -143,6 +151,15 @@ def check_command(
     ] = None,
     data_formats: Annotated[str, typer.Option(help="Comma-separated.")] = ",".join(DATA_FORMATS),
     transform_input: TransformInput = None,
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE.py:FUNCTION",
+            help="Your own torch network: FUNCTION(model, classes=, aux_heads=, size=) is run and "
+            "returns it. By default torchvision's, or one of torch's layers after our table.",
+            show_default=False,
+        ),
+    ] = None,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds for each child process.")] = 900,
     report: Annotated[
         Path | None, typer.Option(help="HTML page to write.", show_default=False)
@@ -151,7 +168,7 @@ def check_command(
         Path | None, typer.Option("--json", help="JSON file to write.", show_default=False)
     ] = None,
 ) -> None:
-    """Compare torchvision and Keras layer by layer on every backend; exit 0 only if all agree."""
+    """Compare torch and Keras layer by layer on every backend; exit 0 only if all agree."""
     for output in filter(None, (report, json_file)):
         check_output(output)
     with tempfile.TemporaryDirectory(prefix="porting-") as folder, _progress() as say:
@@ -161,12 +178,13 @@ def check_command(
             Path(folder),
             candidate=candidate,
             images=images,
-            sizes=parse_sizes(sizes),
+            sizes=parse_sizes(sizes) if sizes else None,
             noise=noise,
             seed=seed,
             backends=backends.split(",") if backends else None,
             data_formats=data_formats.split(","),
             transform_input=transform_input,
+            reference=reference,
             timeout=timeout,
             say=say,
         )
@@ -207,8 +225,14 @@ def seed_command(
     model: Name,
     output: Annotated[Path, typer.Option(help="A .pth, .pt, .safetensors or .npz file to write.")],
     seed: Annotated[int, typer.Option(min=0)] = 0,
-    classes: Annotated[int, typer.Option(min=1)] = 1000,
+    classes: Annotated[
+        int | None, typer.Option(min=1, help="By default the model's.", show_default=False)
+    ] = None,
     aux_heads: Annotated[bool, typer.Option("--aux-heads")] = False,
+    input_size: Annotated[
+        str | None,
+        typer.Option(help="N or HEIGHTxWIDTH, in pixels; by default the model's."),
+    ] = None,
     statistics: Annotated[
         Path | None,
         typer.Option(
@@ -227,7 +251,12 @@ def seed_command(
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UsageError(f"{statistics}: no statistics of {model} in it ({error})") from error
     arrays = seeded_state_dict(
-        model, seed=seed, classes=classes, aux_heads=aux_heads, statistics=moments
+        model,
+        seed=seed,
+        classes=classes,
+        aux_heads=aux_heads,
+        size=parse_size(input_size) if input_size else None,
+        statistics=moments,
     )
     write_checkpoint(output, arrays)
     console.print(f"wrote {output}: {len(arrays)} tensors", markup=False)
@@ -243,12 +272,7 @@ def _progress() -> Iterator[Any]:
 def _input_size(text: str | None) -> tuple[int | None, int | None] | None:
     if text is None:
         return None
-    if text == "any":
-        return (None, None)
-    sizes = parse_sizes(text)
-    if len(sizes) != 1:
-        raise UsageError(f"one input size is needed, got {text!r}")
-    return sizes[0]
+    return (None, None) if text == "any" else parse_size(text)
 
 
 def _labels(path: Path | None) -> list[str] | None:

@@ -21,7 +21,7 @@ from porting.gradients import named_outputs, weight_gradients
 from porting.inputs import InputSet, gradient_labels
 from porting.layouts import nchw_to_nhwc, nhwc_to_nchw
 from porting.maps import first_weighted_layer, layer_pairs
-from porting.precision import allow_float64, full_precision
+from porting.precision import float64_allowed, full_precision
 from porting.transfer import Architecture, architecture_of
 
 _BATCH = 32
@@ -60,7 +60,7 @@ class _Variants:
         convolution = next(layer for layer in model.layers if hasattr(layer, "data_format"))
         self.architecture: Architecture = architecture_of(model)
         self.data_format: str = convolution.data_format
-        self.preprocessing = "preprocessing_scale" in names
+        self.preprocessing = any(name.startswith("preprocessing_") for name in names)
         self.transform_input = "transform_input" in names
         self._model = model
         self._size = self._size_of(model.input_shape)
@@ -90,17 +90,18 @@ class _Variants:
     ) -> Any:
         """Return a new model with the loaded weights."""
         from keras_alexnet import create_model
-        from keras_alexnet.layers import weights_will_follow
+        from keras_alexnet.initialization import weights_will_follow
 
         if self.architecture.spec.aux:
             options["aux_heads"] = self.architecture.aux_heads
         if self.architecture.spec.transform_input:
             options["transform_input"] = transform_input
+        channels, last = self.architecture.channels, data_format == "channels_last"
         with weights_will_follow():
             variant = create_model(
                 self.architecture.spec.name,
                 classes=self.architecture.classes,
-                input_shape=(*size, 3) if data_format == "channels_last" else (3, *size),
+                input_shape=(*size, channels) if last else (channels, *size),
                 data_format=data_format,
                 **options,
             )
@@ -120,7 +121,8 @@ def _forward(
     for inputs in sets:
         model = variants.get(inputs.size, data_format)
         pixels = inputs.pixels()
-        images = _placed(pixels if variants.preprocessing else normalize(pixels), data_format)
+        images = pixels if variants.preprocessing else normalize(pixels, inputs.preprocessing)
+        images = _placed(images, data_format)
         results[f"pixels/{inputs.name}"] = pixels
         logits = model.predict(images, batch_size=_BATCH, verbose=0)
         for output, value in named_outputs(logits).items():
@@ -144,13 +146,14 @@ def _gradients(
     variants: _Variants, inputs: InputSet, data_format: str, job: Mapping[str, Any]
 ) -> dict[str, np.ndarray]:
     """Return the gradient of every weight, computed in float64 from the normalised images."""
-    allow_float64(job["backend"])
-    images = normalize(inputs.pixels()[: job["layer_images"]]).astype(np.float64)
+    pixels = inputs.pixels()[: job["layer_images"]]
+    images = normalize(pixels, inputs.preprocessing).astype(np.float64)
     if variants.transform_input:
         images = images * TRANSFORM_INPUT_SCALE + TRANSFORM_INPUT_OFFSET
-    model = variants.build(inputs.size, data_format, transform_input=False, dtype="float64")
     labels = gradient_labels(len(images), variants.architecture.classes)
-    gradients = weight_gradients(job["backend"], model, _placed(images, data_format), labels)
+    with float64_allowed(job["backend"]):
+        model = variants.build(inputs.size, data_format, transform_input=False, dtype="float64")
+        gradients = weight_gradients(job["backend"], model, _placed(images, data_format), labels)
     return {
         f"gradient/{variable.path}": gradient
         for variable, gradient in zip(model.trainable_variables, gradients, strict=True)
@@ -158,7 +161,7 @@ def _gradients(
 
 
 def _placed(images: np.ndarray, data_format: str) -> np.ndarray:
-    """Return images (N, H, W, 3) in a data format."""
+    """Return images (N, H, W, C) in a data format."""
     return images if data_format == "channels_last" else np.ascontiguousarray(nhwc_to_nchw(images))
 
 

@@ -6,20 +6,44 @@ from pathlib import Path
 from keras_alexnet.backend import BACKENDS, installed_backends, pip_line, require
 from keras_alexnet.errors import ModelFileError
 from keras_alexnet.record import read_record
-from keras_alexnet.specs import DATA_FORMATS, find_spec
+from keras_alexnet.schema import DATA_FORMATS, ModelSpec
+from keras_alexnet.specs import find_spec
+from keras_alexnet.trace import too_small
 from porting import torchvision_zoo
 from porting.checkpoints import write_checkpoint
-from porting.children import run_child
+from porting.children import Run, run_child
 from porting.errors import UsageError
-from porting.inputs import Size, input_sets
+from porting.inputs import input_sets
+from porting.maps import Size, fit, weight_map
 from porting.parity import Say, run_check
+from porting.reference_nets import check_reference
 from porting.results import Check, ParityResult
 from porting.seeded import seeded_state_dict
 from porting.sources import open_source
 
-# torchvision's own size, AlexNet's of the paper, an uncropped photo's, and an odd one that is no
-# square: strided padding, ceil-mode and adaptive pooling differ between them.
-DEFAULT_SIZES: tuple[Size, ...] = ((224, 224), (227, 227), (256, 256), (193, 251))
+# How far sizes lie from the architecture's own. At 224: torchvision's own size, AlexNet's of the
+# paper, an uncropped photo's, and an odd one that is no square: strided padding, ceil-mode and
+# adaptive pooling differ between them. The small steps are for networks whose dense layers fit few
+# sizes.
+_STEPS: tuple[Size, ...] = ((0, 0), (3, 3), (32, 32), (-31, 27), (1, 3), (2, 1))
+_MAX_SIZES = 4
+
+
+def default_sizes(spec: ModelSpec) -> tuple[Size, ...]:
+    """Return sizes around the architecture's own at which one set of weights serves."""
+    height, width = spec.default_size
+    sizes = ((height + down, width + right) for down, right in _STEPS)
+    serving = [size for size in sizes if _same_weights(spec, size, spec.default_size)]
+    return tuple(serving[:_MAX_SIZES])
+
+
+def _same_weights(spec: ModelSpec, size: Size, other: Size) -> bool:
+    """Return whether an architecture, heads and all, has the same weights at two sizes."""
+    try:
+        tables = [weight_map(spec, spec.classes, size=each) for each in (size, other)]
+    except ValueError:
+        return False
+    return tables[0] == tables[1]
 
 
 def check(
@@ -29,16 +53,18 @@ def check(
     *,
     candidate: str | Path | None = None,
     images: Sequence[str | Path] | None = None,
-    sizes: Sequence[Size] = DEFAULT_SIZES,
+    sizes: Sequence[Size] | None = None,
     noise: int = 2,
     seed: int = 0,
     backends: Sequence[str] | None = None,
     data_formats: Sequence[str] = DATA_FORMATS,
     transform_input: bool | None = None,
+    reference: str | None = None,
     timeout: float = 900,
     say: Say = lambda _: None,
+    run: Run = run_child,
 ) -> ParityResult:
-    """Compare a torchvision network with its Keras port, layer by layer on every backend.
+    """Compare a torch network with its Keras port, layer by layer on every backend.
 
     Args:
         name: Architecture.
@@ -46,14 +72,19 @@ def check(
         folder: An existing folder for large temporary files.
         candidate: The `.keras` file to check; by default the source is converted here.
         images: Photo files and folders; None for scikit-learn's samples, empty for noise alone.
-        sizes: Heights and widths in pixels.
+        sizes: Heights and widths in pixels; by default `default_sizes` of the architecture. The
+            weights are those of the first.
         noise: Noise images of each size.
         seed: Seed of the noise and of seeded weights.
         backends: Keras backends; None for all that are installed.
         data_formats: Data formats to run on each.
         transform_input: As in `sources.open_source`.
+        reference: `FILE.py:FUNCTION` that returns the torch network to compare with, see
+            `reference_nets.check_reference`; by default torchvision's, or one built of torch's
+            layers after the architecture's table.
         timeout: Seconds for each child process.
         say: Called with a line of progress before each step.
+        run: As in `parity.run_check`.
 
     Returns:
         The result; `passed` says whether every cell agrees.
@@ -63,22 +94,32 @@ def check(
         KerasAlexNetError: A requested backend or the reference framework is not installed.
     """
     spec = find_spec(name)
+    sizes = default_sizes(spec) if sizes is None else sizes
     for size in sizes:
-        if min(size) < spec.min_size:
-            raise UsageError(f"size {size[0]}x{size[1]} is below {name}'s minimum {spec.min_size}")
+        if problem := too_small(spec, size):
+            raise UsageError(problem)
+    if reference is not None:
+        reference = check_reference(reference)
     chosen = _checked_backends(backends)
     if unknown := [f for f in data_formats if f not in DATA_FORMATS]:
         raise UsageError(f"unknown data format {unknown[0]!r}; known: {', '.join(DATA_FORMATS)}")
     require("torchvision")  # the reference; said before anything is computed
-    sets = input_sets(images, sizes, noise=noise, seed=seed)
+    sets = input_sets(images, sizes, spec.preprocessing, noise=noise, seed=seed)
     seeded = source is None
     if source is None:
         say("seeded weights")
         source = folder / f"{name}-seeded.safetensors"
-        aux_heads = bool(spec.aux)
-        write_checkpoint(source, seeded_state_dict(name, seed=seed, aux_heads=aux_heads))
-    opened = open_source(name, source, transform_input=transform_input)
+        arrays = seeded_state_dict(name, seed=seed, aux_heads=bool(spec.aux), size=sizes[0])
+        write_checkpoint(source, arrays)
+    opened = open_source(name, source, transform_input=transform_input, size=sizes[0])
     aux_heads = opened.fit.aux_heads
+    for size in sizes[1:]:
+        if opened.fit != fit(spec, opened.checkpoint.shapes, size=size):
+            raise UsageError(
+                f"{name} has other weights for {size[0]}x{size[1]} than for "
+                f"{sizes[0][0]}x{sizes[0][1]} pixels, as its dense layers follow the feature "
+                "map's size; check it in a run of its own"
+            )
     labels = opened.info.labels if opened.info else ()
     if candidate is None:
         say(f"converting on {chosen[0]}")
@@ -91,8 +132,9 @@ def check(
             "aux_heads": aux_heads,
             "transform_input": opened.transform_input,
             "data_format": data_formats[0],
+            "input_size": sizes[0],
         }
-        run_child("porting.conversion", job, backend=chosen[0], timeout=timeout)
+        run("porting.conversion", job, backend=chosen[0], timeout=timeout)
     else:
         if not Path(candidate).is_file():
             raise ModelFileError(f"{candidate}: no such file")
@@ -100,7 +142,8 @@ def check(
         labels = tuple(record.get("labels") or labels)
         # A file without the heads is compared without them.
         aux_heads = aux_heads and bool(record.get("model", {}).get("aux_heads", False))
-    if seeded and not labels and any(inputs.paths for inputs in sets):
+    known = name in torchvision_zoo.NETWORKS
+    if seeded and known and not labels and any(inputs.paths for inputs in sets):
         labels = torchvision_zoo.describe(name, "DEFAULT").labels
     return run_check(
         Check(
@@ -110,6 +153,7 @@ def check(
             classes=opened.classes,
             aux_heads=aux_heads,
             transform_input=opened.transform_input,
+            reference=reference,
             inputs=tuple(sets),
             backends=chosen,
             data_formats=tuple(data_formats),
@@ -118,6 +162,7 @@ def check(
         ),
         folder,
         say,
+        run,
     )
 
 

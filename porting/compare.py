@@ -86,9 +86,15 @@ _CAUSES = {
         "beta swapped"
     ),
     "MaxPool": "ceil mode or padding of the pool",
+    "LRN": (
+        "the channels of the window, alpha divided by the size (torch, Caffe) or not (TensorFlow), "
+        "or another k"
+    ),
+    "AvgPool": "size, stride or padding of the pool",
     "AdaptiveAvgPool": "the windows of the adaptive pool, or padding counted in the average",
     "Concat": "the order of the branches, or the axis",
     "ReLU": "a missing or another activation",
+    "Sigmoid": "a missing or another activation",
     "Dense": (
         "a kernel that was not transposed; after a flatten, inputs not permuted from C, H, W to "
         "H, W, C order"

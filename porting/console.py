@@ -17,7 +17,8 @@ LIVELY = 0.01
 
 def print_parity(console: Console, result: ParityResult) -> None:
     """Print the parity table of a check, its first divergence, and the photos' best classes."""
-    table = Table(title=f"{result.check.model}: Keras against torchvision, relative to the scale")
+    check = result.check
+    table = Table(title=f"{check.model}: Keras against {check.reference_name}, relative to scale")
     for column in ("backend", "data format"):
         table.add_column(column)
     for column in ("pixels", "layers", "logits", "top-1", "gradients", "verdict"):
@@ -88,7 +89,8 @@ def print_photos(console: Console, result: ParityResult, limit: int = 4) -> None
     """Print the five best classes of the first photos, a column per framework."""
     first = result.check.data_formats[0]
     for photo in result.photos[:limit]:
-        columns = [name for name in photo.top if name == "torchvision" or name.endswith(first)]
+        reference = result.check.reference_name
+        columns = [name for name in photo.top if name == reference or name.endswith(first)]
         table = Table(title=escape(f"{result.check.model}: {photo.path.rpartition('/')[2]}"))
         for name in columns:
             table.add_column(name.removesuffix(f", {first}"))

@@ -11,8 +11,8 @@ import numpy as np
 
 from keras_alexnet import __version__
 from keras_alexnet.files import check_output
-from keras_alexnet.preprocessing import IMAGENET, Preprocessing
 from keras_alexnet.record import read_record, save_model
+from keras_alexnet.schema import Preprocessing
 from porting.checkpoints import SUFFIXES, write_checkpoint
 from porting.children import enter_child
 from porting.errors import TransferError, UsageError
@@ -35,7 +35,7 @@ def build_from_source(
         TransferError: A weight is missing, misshapen or not finite.
         UsageError: `aux_heads` is asked for and the file has none.
     """
-    from keras_alexnet.layers import weights_will_follow
+    from keras_alexnet.initialization import weights_will_follow
     from keras_alexnet.registry import create_model
 
     if aux_heads and not source.fit.aux_heads:
@@ -97,12 +97,12 @@ def convert(
         source: A weights file, or the name of torchvision weights.
         output: File to write, ending in `.keras`; complete or not there.
         classes: Number of classes that the file must have, or None.
-        include_preprocessing: Whether the saved model takes RGB 0..255.
+        include_preprocessing: Whether the saved model takes RGB (or grey) 0..255.
         data_format: Keras data format of the saved model, or None for the global setting.
         dtype: Keras dtype policy of the saved model, or None for the global one.
         aux_heads: Whether to keep the auxiliary classifiers.
         transform_input: As in `open_source`.
-        input_size: Height and width in pixels, None for any; by default 224 x 224.
+        input_size: Height and width in pixels, None for any; by default the architecture's.
         labels: Class names to store; torchvision's weights bring their own.
 
     Returns:
@@ -116,7 +116,10 @@ def convert(
     if output.suffix != ".keras":
         raise UsageError(f"{output}: a Keras model file must be named *.keras")
     check_output(output)
-    opened = open_source(name, source, classes=classes, transform_input=transform_input)
+    size = None
+    if input_size is not None and None not in input_size:
+        size = (int(input_size[0] or 0), int(input_size[1] or 0))
+    opened = open_source(name, source, classes=classes, transform_input=transform_input, size=size)
     if labels is None and opened.info is not None:
         labels = opened.info.labels
     if labels is not None and len(labels) != opened.classes:
@@ -126,7 +129,8 @@ def convert(
         from keras_alexnet.builder import resolve_data_format
 
         first = resolve_data_format(data_format) == "channels_first"
-        shape = (3, *input_size) if first else (*input_size, 3)
+        channels = opened.spec.channels
+        shape = (channels, *input_size) if first else (*input_size, channels)
     model = build_from_source(
         opened,
         include_preprocessing=include_preprocessing,
@@ -147,7 +151,7 @@ def _record(
     aux_heads: bool,
     labels: Sequence[str] | None,
 ) -> dict[str, Any]:
-    info, preprocessing = source.info, IMAGENET
+    info, preprocessing = source.info, source.spec.preprocessing
     if info is not None:
         preprocessing = Preprocessing(
             info.preprocessing["resize_size"],
@@ -155,7 +159,7 @@ def _record(
             tuple(info.preprocessing["mean"]),
             tuple(info.preprocessing["std"]),
         )
-        if include_preprocessing and preprocessing != IMAGENET:
+        if include_preprocessing and preprocessing != source.spec.preprocessing:
             raise UsageError(
                 f"torchvision's {info.name} needs {preprocessing}, which the model cannot include"
             )

@@ -1,4 +1,4 @@
-"""What a check feeds to both frameworks: photos from files and seeded noise, as RGB 0..255."""
+"""What a check feeds to both frameworks: photos from files and seeded noise, 0..255."""
 
 import dataclasses
 import importlib.util
@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from keras_alexnet.preprocessing import IMAGENET, Preprocessing, decode, load_images
+from keras_alexnet.preprocessing import decode, load_images
+from keras_alexnet.schema import Preprocessing
+from keras_alexnet.sizes import parse_size as parse_one_size
 from porting.errors import UsageError
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
@@ -26,6 +28,7 @@ class InputSet:
     Attributes:
         name: Unique name, such as `photos 224x224`.
         size: Height and width in pixels.
+        preprocessing: What brings a photo to this size and to the network's values.
         paths: Photo files, or none for noise.
         count: Number of images.
         seed: Seed of the noise.
@@ -33,6 +36,7 @@ class InputSet:
 
     name: str
     size: Size
+    preprocessing: Preprocessing
     paths: tuple[str, ...] = ()
     count: int = 0
     seed: int = 0
@@ -40,23 +44,27 @@ class InputSet:
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> "InputSet":
         """Return the set whose fields travelled as JSON, which knows no tuples."""
-        return cls(**{**fields, "size": tuple(fields["size"])})
-
-    @property
-    def preprocessing(self) -> Preprocessing:
-        """Resize and crop that bring a photo to this size."""
-        return IMAGENET.at_size(*self.size)
+        preprocessing = Preprocessing(**fields["preprocessing"])
+        height, width = fields["size"]
+        record = preprocessing.at_size(height, width)
+        return cls(**{**fields, "size": (height, width), "preprocessing": record})
 
     def pixels(self) -> np.ndarray:
-        """Return the images, uint8 (N, height, width, 3)."""
+        """Return the images, uint8 (N, height, width, C): R, G, B or grey."""
         if self.paths:
             return load_images(self.paths, self.preprocessing)
         rng = np.random.default_rng([self.seed, *self.size])
-        return rng.integers(0, 256, (self.count, *self.size, 3), dtype=np.uint8)
+        channels = len(self.preprocessing.channels)
+        return rng.integers(0, 256, (self.count, *self.size, channels), dtype=np.uint8)
 
 
 def input_sets(
-    images: Sequence[str | Path] | None, sizes: Sequence[Size], *, noise: int, seed: int
+    images: Sequence[str | Path] | None,
+    sizes: Sequence[Size],
+    preprocessing: Preprocessing,
+    *,
+    noise: int,
+    seed: int,
 ) -> list[InputSet]:
     """Return the input sets of a check: photos and noise at every size.
 
@@ -64,6 +72,7 @@ def input_sets(
         images: Files and folders; None for scikit-learn's two sample photos, where they are
             installed.
         sizes: Heights and widths in pixels.
+        preprocessing: What the network's images go through, at its own size.
         noise: Number of noise images of each size.
         seed: Seed of the noise.
 
@@ -77,11 +86,12 @@ def input_sets(
     sets = []
     for height, width in sizes:
         title = f"{height}x{width}"
+        record = preprocessing.at_size(height, width)
         if paths:
             names = tuple(str(path) for path in paths)
-            sets.append(InputSet(f"photos {title}", (height, width), names, len(paths)))
+            sets.append(InputSet(f"photos {title}", (height, width), record, names, len(paths)))
         if noise:
-            sets.append(InputSet(f"noise {title}", (height, width), count=noise, seed=seed))
+            sets.append(InputSet(f"noise {title}", (height, width), record, count=noise, seed=seed))
     if not sets:
         raise UsageError("nothing to compare: no photos, and noise images are switched off")
     return sets
@@ -117,15 +127,22 @@ def parse_sizes(text: str) -> list[Size]:
     """Read `224,227,193x251` as sizes; a single number is a square.
 
     Raises:
-        UsageError: A part is neither N nor HEIGHTxWIDTH.
+        ConfigurationError: A part is neither N nor HEIGHTxWIDTH.
     """
-    sizes = []
-    for part in text.split(","):
-        numbers = part.strip().lower().split("x")
-        if not (1 <= len(numbers) <= 2 and all(n.isdecimal() and int(n) > 0 for n in numbers)):
-            raise UsageError(f"size {part.strip()!r} is neither N nor HEIGHTxWIDTH, in pixels")
-        sizes.append((int(numbers[0]), int(numbers[-1])))
-    return sizes
+    return [parse_one_size(part.strip()) for part in text.split(",")]
+
+
+def parse_size(text: str) -> Size:
+    """Read `224` or `193x251` as one size.
+
+    Raises:
+        ConfigurationError: The text is no size.
+        UsageError: It names several.
+    """
+    sizes = parse_sizes(text)
+    if len(sizes) != 1:
+        raise UsageError(f"one input size is needed, got {text!r}")
+    return sizes[0]
 
 
 def gradient_labels(count: int, classes: int) -> np.ndarray:

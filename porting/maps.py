@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from keras_alexnet.specs import (
-    SPECS,
+from keras_alexnet.schema import (
     BatchNorm,
     Concat,
     Conv,
@@ -20,10 +19,12 @@ from keras_alexnet.specs import (
     ModelSpec,
     keras_name,
 )
+from keras_alexnet.specs import SPECS
 from keras_alexnet.trace import trace
 from porting.layouts import CHW, TRANSFORMS
 
 Shape = tuple[int, ...]
+Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -75,18 +76,42 @@ _BATCH_NORM = {
 
 
 def weight_map(
-    spec: ModelSpec, classes: int, *, aux_heads: bool = True, include_top: bool = True
+    spec: ModelSpec,
+    classes: int,
+    *,
+    aux_heads: bool = True,
+    include_top: bool = True,
+    size: Size | None = None,
+    channels: int | None = None,
 ) -> tuple[Put | Carried, ...]:
-    """Return the table of an architecture, in the order of torch's state_dict."""
+    """Return the table of an architecture, in the order of torch's state_dict.
+
+    Args:
+        spec: The architecture.
+        classes: Number of classes.
+        aux_heads: Whether the auxiliary classifiers are included.
+        include_top: Whether the head is included.
+        size: Height and width of the images in pixels; by default the spec's. It matters where a
+            feature map is flattened that adaptive pooling has not brought to one size.
+        channels: Channels of the images; by default the spec's.
+
+    Raises:
+        ValueError: A feature map would vanish at this size.
+    """
     table: list[Put | Carried] = []
     flattened: CHW | None = None
     for row, before, after in trace(
-        spec, classes=classes, aux_heads=aux_heads, include_top=include_top
+        spec,
+        classes=classes,
+        aux_heads=aux_heads,
+        include_top=include_top,
+        size=size,
+        channels=channels,
     ):
         layer = keras_name(row.name)
         match row:
             case Conv():
-                shape: Shape = (row.filters, before[0], row.kernel, row.kernel)
+                shape: Shape = (row.filters, before[0] // row.groups, row.kernel, row.kernel)
                 table.append(Put(f"{layer}/kernel", f"{row.name}.weight", "conv", shape))
                 if row.bias:
                     bias = (row.filters,)
@@ -166,16 +191,16 @@ class Fit:
         return f"{self.name} ({', '.join(options)})" if options else self.name
 
 
-def fit(spec: ModelSpec, shapes: Mapping[str, Shape]) -> Fit:
-    """Compare the keys and shapes of a file with an architecture.
+def fit(spec: ModelSpec, shapes: Mapping[str, Shape], *, size: Size | None = None) -> Fit:
+    """Compare the keys and shapes of a file with an architecture for images of `size`.
 
     The class count is taken from the file. Counters of batches may be absent: they exist since
     PyTorch 0.4.1 and do not influence the outputs.
     """
-    head = shapes.get(f"{spec.head[-1].name}.weight")
+    head = shapes.get(f"{spec.classifier}.weight")
     classes = head[0] if head else None
     aux_heads = any(key.startswith(f"{aux.name}.") for aux in spec.aux for key in shapes)
-    table = weight_map(spec, classes or 1000, aux_heads=aux_heads)
+    table = weight_map(spec, classes or spec.classes, aux_heads=aux_heads, size=size)
     puts = {entry.key: entry for entry in table if isinstance(entry, Put)}
     known = {entry.key for entry in table}
     return Fit(
@@ -200,5 +225,5 @@ def identify(shapes: Mapping[str, Shape]) -> list[Fit]:
 def first_weighted_layer(spec: ModelSpec) -> str:
     """Return the Keras layer whose input is the normalised image."""
     row = next(row for row in spec.body if not isinstance(row, Concat))
-    padded = isinstance(row, Conv) and row.padding and row.stride > 1
+    padded = isinstance(row, Conv) and row.padding and not row.is_same
     return keras_name(f"{row.name}.pad" if padded else row.name)

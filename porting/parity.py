@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from porting.children import run_child
+from porting.children import Run, run_child
 from porting.compare import agreement, compare, softmax, top_classes
 from porting.errors import ChildError
 from porting.inputs import InputSet
@@ -20,22 +20,25 @@ Arrays = Mapping[str, np.ndarray]
 Say = Callable[[str], None]
 
 
-def run_check(check: Check, folder: Path, say: Say = lambda _: None) -> ParityResult:
+def run_check(
+    check: Check, folder: Path, say: Say = lambda _: None, run: Run = run_child
+) -> ParityResult:
     """Run the reference and every candidate, each backend in a process of its own.
 
     Args:
         check: What to compare.
         folder: Existing folder for the children's results, which are large and do not stay.
         say: Called with a line of progress before each step.
+        run: What does a child's job: a process for each, or `Workers.run`.
 
     Raises:
         ChildError: The reference failed. A candidate's failure is a failed cell instead.
     """
     with tempfile.TemporaryDirectory(prefix="results-", dir=folder) as scratch:
-        return _run_and_compare(check, Path(scratch), say)
+        return _run_and_compare(check, Path(scratch), say, run)
 
 
-def _run_and_compare(check: Check, folder: Path, say: Say) -> ParityResult:
+def _run_and_compare(check: Check, folder: Path, say: Say, run: Run) -> ParityResult:
     inputs = [dataclasses.asdict(each) for each in check.inputs]
     shared = {
         "model": check.model,
@@ -43,20 +46,22 @@ def _run_and_compare(check: Check, folder: Path, say: Say) -> ParityResult:
         "layer_images": check.layer_images,
         "gradients": next((i for i in check.inputs if not i.paths), check.inputs[0]).name,
     }
-    say("torchvision")
+    say(check.reference_name)
     output = folder / "reference.npz"
     job = shared | {
         "weights": str(check.weights),
         "classes": check.classes,
         "aux_heads": check.aux_heads,
         "transform_input": check.transform_input,
+        "size": check.inputs[0].size,
+        "reference": check.reference,
         "output": str(output),
     }
-    run_child("porting.reference", job, timeout=check.timeout)
+    run("porting.reference", job, timeout=check.timeout)
     reference = _take(output)
 
     cells: list[Cell] = []
-    tops = {"torchvision": _top(reference, check)}
+    tops = {check.reference_name: _top(reference, check)}
     for backend in check.backends:
         say(f"Keras on {backend}")
         outputs = {name: folder / f"{backend}-{name}.npz" for name in check.data_formats}
@@ -69,7 +74,7 @@ def _run_and_compare(check: Check, folder: Path, say: Say) -> ParityResult:
         }
         failure = ""
         try:
-            run_child("porting.candidate", job, backend=backend, timeout=check.timeout)
+            run("porting.candidate", job, backend=backend, timeout=check.timeout)
         except ChildError as error:
             failure = str(error)
         for data_format, path in outputs.items():
@@ -112,7 +117,9 @@ def _with_gradients(check: Check, cell: Cell, reference: Arrays, candidate: Arra
             candidate.get(f"gradient/{put.variable}"),
             "gradient",
         )
-        for put in weight_map(check.spec, check.classes, aux_heads=check.aux_heads)
+        for put in weight_map(
+            check.spec, check.classes, aux_heads=check.aux_heads, size=check.inputs[0].size
+        )
         if isinstance(put, Put) and f"gradient/{put.key}" in reference
     )
     return dataclasses.replace(cell, gradients=gradients)

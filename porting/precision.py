@@ -1,5 +1,8 @@
 """Floating-point precision of a child process, for comparisons that rounding must not decide."""
 
+import contextlib
+from collections.abc import Iterator
+
 from keras_alexnet.backend import load_keras, require
 
 
@@ -15,15 +18,23 @@ def full_precision(backend: str) -> None:
         require("jax").config.update("jax_default_matmul_precision", "highest")
 
 
-def allow_float64(backend: str) -> None:
-    """Let a float64 model compute in float64, for the rest of the process.
+@contextlib.contextmanager
+def float64_allowed(backend: str) -> Iterator[None]:
+    """Let float64 models compute in float64, within this block.
 
     JAX has 64-bit types switched off. On torch and JAX, Keras computes products and batch norm of
     float64 in float32, by a private table of promotions for which there is no public switch. Should
     that table move, this fails and the gradients' cell says so.
     """
     load_keras()
+    promotions = require("keras.src.backend.common.dtypes").BIT64_TO_BIT32_DTYPE
+    lowered = promotions["float64"]
+    promotions["float64"] = "float64"
     if backend == "jax":
         require("jax").config.update("jax_enable_x64", True)
-    promotions = require("keras.src.backend.common.dtypes")
-    promotions.BIT64_TO_BIT32_DTYPE["float64"] = "float64"
+    try:
+        yield
+    finally:
+        promotions["float64"] = lowered
+        if backend == "jax":
+            require("jax").config.update("jax_enable_x64", False)

@@ -1,4 +1,4 @@
-"""Child process: torchvision's network on the inputs of a check, layer by layer.
+"""Child process: the torch network on the inputs of a check, layer by layer.
 
 Writes one `.npz`: `logits/SET/OUTPUT`, `layer/SET/MODULE`, `input/SET`, `pixels/SET` and
 `gradient/KEY`, feature maps as (N, H, W, C), everything else as torch has it.
@@ -12,29 +12,32 @@ import numpy as np
 from keras_alexnet.backend import require
 from keras_alexnet.preprocessing import decode
 from keras_alexnet.specs import SPECS
-from porting import torchvision_zoo
+from porting import reference_nets, torchvision_zoo
 from porting.checkpoints import as_tensors, read_checkpoint, to_numpy
 from porting.children import enter_child
 from porting.inputs import AUX_LOSS_WEIGHT, InputSet, gradient_labels
 from porting.layouts import nchw_to_nhwc
 from porting.maps import layer_pairs
 from porting.precision import full_precision
+from porting.reference_nets import forward
 
 _BATCH = 32
 
 
 def main(job: dict[str, Any]) -> None:
-    """Run torchvision's part of a check."""
+    """Run torch's part of a check."""
     require("torchvision")  # before anything that might load another LLVM
     torch = require("torch")
     full_precision("torch")
     spec = SPECS[job["model"]]
     aux = spec.aux if job["aux_heads"] else ()
-    net = torchvision_zoo.build(
+    net = reference_nets.build(
         job["model"],
         classes=job["classes"],
         aux_heads=job["aux_heads"],
         transform_input=job["transform_input"],
+        size=tuple(job["size"]),
+        reference=job["reference"],
     )
     net.load_state_dict(as_tensors(read_checkpoint(job["weights"]).arrays), strict=True)
     modules = [pair.module for pair in layer_pairs(spec, aux_heads=bool(aux))]
@@ -46,7 +49,7 @@ def main(job: dict[str, Any]) -> None:
         pixels, images = _prepare(job["model"], inputs)
         results[f"pixels/{inputs.name}"] = pixels
         with torch.no_grad():
-            batches = [torchvision_zoo.forward(net, batch, aux) for batch in images.split(_BATCH)]
+            batches = [forward(net, batch, aux) for batch in images.split(_BATCH)]
             for output in batches[0]:
                 logits = torch.cat([batch[output] for batch in batches])
                 results[f"logits/{inputs.name}/{output}"] = to_numpy(logits)
@@ -65,7 +68,7 @@ def main(job: dict[str, Any]) -> None:
 
 
 def _prepare(model: str, inputs: InputSet) -> tuple[np.ndarray, Any]:
-    """Return uint8 pixels (N, H, W, 3) and normalised images (N, 3, H, W) by torchvision alone."""
+    """Return uint8 pixels (N, H, W, C) and normalised images (N, C, H, W) by torchvision alone."""
     torch = require("torch")
     transform = torchvision_zoo.transforms(model, inputs.preprocessing)
     if not inputs.paths:
@@ -75,7 +78,9 @@ def _prepare(model: str, inputs: InputSet) -> tuple[np.ndarray, Any]:
         transform.resize_size = [min(inputs.size)]
         return pixels, transform(planes)
     functional = require("torchvision").transforms.functional
-    photos = [decode(path) for path in inputs.paths]
+    # Networks that see BGR get RGB pixels too, and turn them round in `transform`.
+    mode = "L" if inputs.preprocessing.channels == "L" else "RGB"
+    photos = [decode(path).convert(mode) for path in inputs.paths]
     steps = [
         np.asarray(
             functional.center_crop(
@@ -90,7 +95,9 @@ def _prepare(model: str, inputs: InputSet) -> tuple[np.ndarray, Any]:
         )
         for photo in photos
     ]
-    return np.stack(steps), torch.stack([transform(photo) for photo in photos])
+    pixels = np.stack(steps)
+    images = torch.stack([transform(photo) for photo in photos])
+    return pixels if pixels.ndim == 4 else pixels[..., None], images
 
 
 def _record(
@@ -109,7 +116,7 @@ def _record(
             lambda _module, inputs: outputs.__setitem__(None, to_numpy(inputs[0]).copy())
         )
     )
-    torchvision_zoo.forward(net, images, aux)
+    forward(net, images, aux)
     for hook in hooks:
         hook.remove()
     return outputs
@@ -122,7 +129,7 @@ def _gradients(net: Any, images: Any, aux: Any) -> dict[str, np.ndarray]:
     ReLU or of a max pool's choice, which moves single gradients by up to 1 %.
     """
     torch = require("torch")
-    outputs = torchvision_zoo.forward(net, images, aux)
+    outputs = forward(net, images, aux)
     labels = torch.from_numpy(gradient_labels(len(images), outputs["logits"].shape[1]))
     loss = sum(
         torch.nn.functional.cross_entropy(logits, labels)

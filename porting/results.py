@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from keras_alexnet.specs import SPECS, ModelSpec
+from keras_alexnet.schema import ModelSpec
+from keras_alexnet.specs import SPECS
 from porting.compare import Agreement, Compared, Divergence, first_divergence, worst
 from porting.inputs import InputSet
+from porting.reference_nets import title
 from porting.tolerances import TOLERANCES
 
 # Cells whose float64 gradients the framework does not have, with words of the error that proves it.
@@ -26,6 +28,7 @@ class Check:
         classes: Number of classes.
         aux_heads: Whether both sides have the auxiliary classifiers.
         transform_input: Whether the source network applies torchvision's `transform_input`.
+        reference: `FILE.py:FUNCTION` of the user's own torch network, or None.
         inputs: What to feed.
         backends: Keras backends to run.
         data_formats: Data formats to run on each.
@@ -40,6 +43,7 @@ class Check:
     classes: int
     aux_heads: bool
     transform_input: bool
+    reference: str | None
     inputs: tuple[InputSet, ...]
     backends: tuple[str, ...]
     data_formats: tuple[str, ...]
@@ -51,6 +55,11 @@ class Check:
     def spec(self) -> ModelSpec:
         """The architecture."""
         return SPECS[self.model]
+
+    @property
+    def reference_name(self) -> str:
+        """What the reference is called in the results."""
+        return title(self.model, self.reference)
 
 
 @dataclasses.dataclass(frozen=True)

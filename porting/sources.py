@@ -4,12 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from keras_alexnet.backend import installed
-from keras_alexnet.specs import ModelSpec, find_spec
+from keras_alexnet.schema import ModelSpec
+from keras_alexnet.specs import find_spec
+from keras_alexnet.trace import too_small
 from porting import torchvision_zoo
 from porting.checkpoints import SUFFIXES, Checkpoint, read_checkpoint, sha256
 from porting.download import fetch
 from porting.errors import CheckpointError, TransferError, UsageError
-from porting.maps import Fit, fit
+from porting.maps import Fit, Size, fit
 from porting.torchvision_zoo import OFFICIAL_HASHES, WeightsInfo
 from porting.transfer import list_problems, suggest
 
@@ -51,6 +53,7 @@ def open_source(
     *,
     classes: int | None = None,
     transform_input: bool | None = None,
+    size: Size | None = None,
 ) -> Source:
     """Find, download if needed, read and check the weights of an architecture.
 
@@ -60,6 +63,8 @@ def open_source(
         classes: Number of classes that the file must have, or None for whatever it has.
         transform_input: Whether the source network applies `transform_input`. None stands for
             torchvision's own rule: yes for its pretrained weights, otherwise no.
+        size: Height and width of the images in pixels, which the first dense layer may depend on;
+            by default the architecture's.
 
     Raises:
         UnknownModelError: No model has this name.
@@ -76,10 +81,18 @@ def open_source(
     if not path.is_file():
         if path.suffix.lower() in SUFFIXES or len(path.parts) > 1:
             raise CheckpointError(f"{path}: no such file")
+        if name not in torchvision_zoo.NETWORKS:
+            raise UsageError(
+                f"{path}: no such file, and {name} has no weights to download; known suffixes: "
+                f"{', '.join(SUFFIXES)}"
+            )
         info = torchvision_zoo.describe(name, str(source))
         path = fetch(info.url)
     checkpoint = read_checkpoint(path)
-    found = fit(spec, checkpoint.shapes)
+    heads = any(key.startswith(f"{aux.name}.") for aux in spec.aux for key in checkpoint.shapes)
+    if size is not None and (problem := too_small(spec, size, aux_heads=heads)):
+        raise UsageError(problem)
+    found = fit(spec, checkpoint.shapes, size=size)
     if found.problems:
         problems = {
             "missing": found.missing,
@@ -92,6 +105,7 @@ def open_source(
                     f"{path} does not hold {name}:",
                     *list_problems(problems),
                     suggest(checkpoint.shapes),
+                    *_hint_at_size(spec, found, size),
                 ]
             )
         )
@@ -112,5 +126,16 @@ def open_source(
 
 def _official_name(name: str, digest: str) -> str | None:
     """Return the name of torchvision's weights whose file has this SHA-256, or None."""
-    known = OFFICIAL_HASHES[name].items()
+    known = OFFICIAL_HASHES.get(name, {}).items()
     return next((weights for prefix, weights in known if digest.startswith(prefix)), None)
+
+
+def _hint_at_size(spec: ModelSpec, found: Fit, size: Size | None) -> list[str]:
+    """Return a line for files whose only fault is the size of their first dense layer."""
+    if found.missing or found.unexpected or len(found.wrong_shape) != 1:
+        return []
+    height, width = size or spec.default_size
+    return [
+        f"Its first dense layer may belong to images of another size than {height} x {width}: "
+        "name theirs (--input-size, for a check --sizes)."
+    ]

@@ -12,10 +12,11 @@ from typing import Any
 
 from keras_alexnet.backend import installed, pip_line, require
 from keras_alexnet.errors import MissingDependencyError
-from keras_alexnet.preprocessing import Preprocessing
-from keras_alexnet.specs import AuxHead
+from keras_alexnet.schema import Preprocessing
 from porting.children import enter_child, run_child
 from porting.errors import PortingError, UsageError
+
+NETWORKS = ("alexnet", "googlenet")
 
 # Beginnings of the SHA-256 of torchvision's files, which their names hold too: a downloaded file is
 # recognised whatever it is called.
@@ -85,38 +86,45 @@ def build(model: str, *, classes: int, aux_heads: bool, transform_input: bool) -
     return models.get_model(model, weights=None, num_classes=classes, **options).eval()
 
 
-def forward(net: Any, images: Any, aux: tuple[AuxHead, ...] = ()) -> dict[str, Any]:
-    """Run a network and its auxiliary heads, which torchvision leaves out in inference.
-
-    Args:
-        net: Torchvision's network.
-        images: Tensor (N, 3, H, W).
-        aux: The heads that `net` has.
-
-    Returns:
-        `"logits"` and the heads' names -> tensors (N, classes).
-    """
-    maps: dict[str, Any] = {}
-    hooks = [
-        getattr(net, head.reads).register_forward_hook(
-            lambda _module, _inputs, output, name=head.name: maps.__setitem__(name, output)
-        )
-        for head in aux
-    ]
-    try:
-        outputs = {"logits": net(images)}
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return outputs | {name: getattr(net, name)(features) for name, features in maps.items()}
-
-
 def transforms(model: str, preprocessing: Preprocessing) -> Any:
-    """Return the evaluation transform of torchvision's weights, with the sizes of a record."""
-    transform = require("torchvision").models.get_model_weights(model).DEFAULT.transforms()
+    """Return an evaluation transform with the sizes of a record: image or tensor -> (C, H, W).
+
+    It is torchvision's own preset for its own networks, and made of torchvision's functions
+    elsewhere.
+    """
+    models = require("torchvision").models
+    if model not in NETWORKS:
+        return _Evaluation(preprocessing)
+    transform = models.get_model_weights(model).DEFAULT.transforms()
     transform.resize_size = [preprocessing.resize_size]
     transform.crop_size = list(preprocessing.crop_size)
     return transform
+
+
+class _Evaluation:
+    """What torchvision's preset does, for networks with other channels and ranges."""
+
+    def __init__(self, preprocessing: Preprocessing) -> None:
+        transforms = require("torchvision").transforms
+        self.preprocessing = preprocessing
+        self.resize_size = [preprocessing.resize_size]
+        self.crop_size = list(preprocessing.crop_size)
+        self.interpolation = transforms.InterpolationMode.BILINEAR
+        self.antialias = True
+
+    def __call__(self, image: Any) -> Any:
+        torch = require("torch")
+        functional = require("torchvision").transforms.functional
+        image = functional.resize(
+            image, self.resize_size, interpolation=self.interpolation, antialias=self.antialias
+        )
+        image = functional.center_crop(image, self.crop_size)
+        planes = image if isinstance(image, torch.Tensor) else functional.pil_to_tensor(image)
+        if self.preprocessing.channels == "BGR":
+            planes = planes.flip(-3)
+        unit = self.preprocessing.scale == 255
+        planes = functional.convert_image_dtype(planes) if unit else planes.float()
+        return functional.normalize(planes, self.preprocessing.mean, self.preprocessing.std)
 
 
 def _describe_here(model: str, weights: str) -> dict[str, Any]:

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from keras_alexnet.specs import SPECS, ModelSpec, keras_name
+from keras_alexnet.schema import ModelSpec, keras_name
+from keras_alexnet.specs import SPECS
 from porting.checkpoints import as_tensors, to_numpy
 from porting.errors import TransferError
-from porting.maps import Carried, Put, fit, identify, weight_map
+from porting.maps import Carried, Put, Size, first_weighted_layer, fit, identify, weight_map
 
 # Counters of batches by model: Keras' batch norm has no variable for them, and torch wants them
 # back. `.keras` files carry them in their record.
@@ -21,18 +22,28 @@ _MAX_LISTED = 8
 
 @dataclass(frozen=True)
 class Architecture:
-    """What a Keras model turned out to be."""
+    """What a Keras model turned out to be.
+
+    `size` is the height and width of its images in pixels, None where it takes any.
+    """
 
     spec: ModelSpec
     classes: int
     aux_heads: bool
     include_top: bool
+    size: Size | None
+    channels: int
 
     @property
     def table(self) -> tuple[Put | Carried, ...]:
         """The weight table of exactly the layers that the model has."""
         return weight_map(
-            self.spec, self.classes, aux_heads=self.aux_heads, include_top=self.include_top
+            self.spec,
+            self.classes,
+            aux_heads=self.aux_heads,
+            include_top=self.include_top,
+            size=self.size,
+            channels=self.channels,
         )
 
 
@@ -60,23 +71,40 @@ def architecture_of(model: Any) -> Architecture:
         TransferError: It is none of the known architectures.
     """
     shapes = {name: tuple(variable.shape) for name, variable in _variables(model).items()}
+    layers = {layer.name: layer for layer in model.layers}
     for spec in SPECS.values():
-        head, aux = spec.head[-1].name, spec.aux
-        head_shape = shapes.get(f"{keras_name(head)}/kernel")
+        first = layers.get(first_weighted_layer(spec))
+        if first is None or not hasattr(first, "data_format"):
+            continue
+        aux = spec.aux
+        head_shape = shapes.get(f"{keras_name(spec.classifier)}/kernel")
+        size, channels = _image_shape(first)
         candidate = Architecture(
             spec,
-            classes=head_shape[-1] if head_shape else 1000,
+            classes=head_shape[-1] if head_shape else spec.classes,
             aux_heads=bool(aux) and any(name.startswith(f"{aux[0].name}_") for name in shapes),
             include_top=head_shape is not None,
+            size=size,
+            channels=channels,
         )
-        wanted = {put.variable: put.keras_shape for put in candidate.table if isinstance(put, Put)}
-        if wanted == shapes:
+        try:
+            table = candidate.table
+        except ValueError:  # this architecture does not exist at this size
+            continue
+        if {put.variable: put.keras_shape for put in table if isinstance(put, Put)} == shapes:
             return candidate
     raise TransferError(
         f"model {model.name!r} is none of the known architectures ({', '.join(SPECS)}): its "
         f"{len(shapes)} weights have other names or shapes. Build it with "
         "keras_alexnet.create_model(...)"
     )
+
+
+def _image_shape(first: Any) -> tuple[Size | None, int]:
+    """Return the size and the channels of the images that a network's first layer reads."""
+    _, *shape = first.input.shape
+    *size, channels = shape if first.data_format == "channels_last" else (*shape[1:], shape[0])
+    return (None if None in size else (size[0], size[1])), channels
 
 
 def load_state_dict(model: Any, state_dict: Mapping[str, Any]) -> TransferReport:
@@ -168,6 +196,7 @@ def _to_host(variable: Any) -> Any:
 
 def _keys_of_absent_heads(architecture: Architecture, keys: Mapping[str, Any]) -> list[str]:
     """Return the keys that belong to heads which the architecture has and the model has not."""
+    # The keys are the same at every size, and at the spec's own no head vanishes.
     full = weight_map(architecture.spec, architecture.classes)
     absent = {entry.key for entry in full} - {entry.key for entry in architecture.table}
     return [key for key in keys if key in absent]
@@ -217,7 +246,8 @@ def _explain(
     problems: dict[str, list[str]],
     arrays: Mapping[str, np.ndarray],
 ) -> str:
-    own = fit(architecture.spec, {key: array.shape for key, array in arrays.items()})
+    shapes = {key: array.shape for key, array in arrays.items()}
+    own = fit(architecture.spec, shapes, size=architecture.size)
     lines = [f"the weights do not fit {architecture.spec.name}:", *list_problems(problems)]
     if own.classes not in (None, architecture.classes):
         lines.append(
@@ -227,7 +257,7 @@ def _explain(
     if architecture.aux_heads and not own.aux_heads:
         lines.append("The file has no auxiliary heads: build the model with aux_heads=False.")
     if own.problems:
-        lines.append(suggest({key: array.shape for key, array in arrays.items()}))
+        lines.append(suggest(shapes))
     return "\n".join(lines)
 
 

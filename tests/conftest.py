@@ -22,8 +22,9 @@ from hypothesis import HealthCheck, settings
 from model_helpers import SMALL
 
 from keras_alexnet import AlexNet, GoogLeNet
-from keras_alexnet.layers import weights_will_follow
-from porting import load_state_dict, torchvision_zoo
+from keras_alexnet.initialization import weights_will_follow
+from keras_alexnet.specs import SPECS
+from porting import load_state_dict, reference_nets, torchvision_zoo
 from porting.checkpoints import as_tensors
 from porting.seeded import seeded_state_dict
 
@@ -31,6 +32,7 @@ from porting.seeded import seeded_state_dict
 torch.set_num_threads(1)
 
 ROOT = Path(__file__).resolve().parents[1]
+TWINS = f"{ROOT / 'tests' / 'twins.py'}:build"
 
 # Reproducible and without a deadline, as the time of a first call says nothing about the code.
 settings.register_profile(
@@ -59,14 +61,14 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def state_dicts() -> Callable[[str], StateDict]:
-    """Name -> live seeded state_dict with 1000 classes, GoogLeNet's with auxiliary heads.
+    """Name -> live seeded state_dict, that of a GoogLeNet with auxiliary heads.
 
     The arrays are read-only, because all tests share them.
     """
 
     @functools.cache
     def get(name: str) -> StateDict:
-        arrays = seeded_state_dict(name, seed=0, aux_heads=name == "googlenet")
+        arrays = seeded_state_dict(name, seed=0, aux_heads=bool(SPECS[name].aux))
         for array in arrays.values():
             array.flags.writeable = False
         return arrays
@@ -76,12 +78,18 @@ def state_dicts() -> Callable[[str], StateDict]:
 
 @pytest.fixture(scope="session")
 def nets(state_dicts: Callable[[str], StateDict]) -> Callable[[str], Any]:
-    """Name -> torchvision's network with the weights of `state_dicts`, in inference mode."""
+    """Name -> torch network with the weights of `state_dicts`, in inference mode.
+
+    It is torchvision's own, or the twin that the tests hold.
+    """
 
     @functools.cache
     def get(name: str) -> Any:
-        aux_heads = name == "googlenet"
-        net = torchvision_zoo.build(name, classes=1000, aux_heads=aux_heads, transform_input=False)
+        spec = SPECS[name]
+        reference = None if name in torchvision_zoo.NETWORKS else TWINS
+        net = reference_nets.build(
+            name, classes=spec.classes, aux_heads=bool(spec.aux), reference=reference
+        )
         net.load_state_dict(as_tensors(state_dicts(name)), strict=True)
         return net.requires_grad_(False)
 
@@ -150,7 +158,7 @@ def torch_outputs() -> Callable[..., dict[str, np.ndarray]]:
         ]
         planes = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
         with torch.no_grad():
-            outputs |= torchvision_zoo.forward(net, planes, aux)
+            outputs |= reference_nets.forward(net, planes, aux)
         for hook in hooks:
             hook.remove()
         return {

@@ -10,7 +10,7 @@ import torch
 from keras_alexnet import (
     create_model,
 )
-from keras_alexnet.layers import weights_will_follow
+from keras_alexnet.initialization import weights_will_follow
 from porting import torchvision_zoo
 from porting.compare import difference
 from porting.layouts import nhwc_to_nchw

@@ -146,7 +146,7 @@ def test_diff_names_what_differs(run: Run) -> None:
         ("check alexnet --source no.pth", "no.pth: no such file"),
         ("check alexnet --backends mxnet", "unknown backend 'mxnet'"),
         ("check alexnet --data-formats nchw", "unknown data format 'nchw'"),
-        ("check alexnet --sizes 62", "below alexnet's minimum 63"),
+        ("check alexnet --sizes 62", "alexnet needs images of at least 63 x 63 pixels"),
         ("check alexnet --sizes a", "neither N nor HEIGHTxWIDTH"),
         ("check alexnet --images no.jpg", "no.jpg: no such image file or folder"),
         ("check alexnet --images {root}/porting", "the folder holds no image"),

@@ -38,7 +38,6 @@ from keras_alexnet.weights import load_weights
         ({"classes": -3}, "classes must be a positive integer, got -3"),
         ({"classes": 2.0}, "classes must be a positive integer, got 2.0"),
         ({"classes": "10"}, "classes must be a positive integer, got '10'"),
-        ({"classes": None}, "classes must be a positive integer, got None"),
         ({"dropout_rate": 1.0}, r"dropout_rate must lie in \[0, 1\), got 1.0"),
         ({"dropout_rate": -0.1}, r"dropout_rate must lie in \[0, 1\), got -0.1"),
         ({"dropout_rate": float("nan")}, r"dropout_rate must lie in \[0, 1\), got nan"),

@@ -29,8 +29,13 @@ from keras_alexnet.trace import trace
 
 
 def test_models_by_name() -> None:
-    assert list_models() == ["alexnet", "googlenet"]
-    assert list_models("goo*") == ["googlenet"]
+    assert list_models() == sorted(SPECS)
+    assert list_models("goo*") == [
+        "googlenet",
+        "googlenet_caffe",
+        "googlenet_lab",
+        "googlenet_paper",
+    ]
     assert list_models("vgg*") == []
     assert create_model("googlenet", **SMALL).name == "googlenet"
 
@@ -43,7 +48,7 @@ def test_models_by_name_can_be_named() -> None:
 
 
 def test_unknown_model_names_the_nearest() -> None:
-    text = "unknown model 'googlnet'. Did you mean 'googlenet'\\? Known: alexnet, googlenet"
+    text = "unknown model 'googlnet'. Did you mean 'googlenet'\\? Known: alexnet, alexnet_lrn, "
     with pytest.raises(UnknownModelError, match=text):
         create_model("googlnet")
     with pytest.raises(UnknownModelError, match=r"unknown model 'resnet50'\. Known: alexnet"):

@@ -24,7 +24,7 @@ from keras_alexnet import (
     feature_extractor,
     normalize,
 )
-from keras_alexnet.layers import weights_will_follow
+from keras_alexnet.initialization import weights_will_follow
 
 # Without top, other inputs, other outputs
 

@@ -22,9 +22,11 @@ from keras_alexnet import (
     create_model,
 )
 from keras_alexnet.errors import ConfigurationError
-from keras_alexnet.layers import weights_will_follow
-from keras_alexnet.specs import GOOGLENET, SPECS, BatchNorm, Conv, Dense
-from keras_alexnet.trace import trace
+from keras_alexnet.initialization import weights_will_follow
+from keras_alexnet.schema import BatchNorm, Conv, Dense
+from keras_alexnet.specs import SPECS
+from keras_alexnet.specs.googlenet import GOOGLENET
+from keras_alexnet.trace import min_size, trace
 from porting import torchvision_zoo
 from porting.checkpoints import as_tensors
 from porting.compare import difference
@@ -95,8 +97,9 @@ def test_traced_shapes_are_the_models(name: str, size: tuple[int, int]) -> None:
 @EACH
 def test_trace_refuses_what_the_model_refuses(name: str) -> None:
     spec = SPECS[name]
-    list(trace(spec, size=(spec.min_size, spec.min_size)))
-    for size in [(spec.min_size - 1, 224), (224, spec.min_size - 1)]:
+    least = min_size(spec)
+    list(trace(spec, size=(least, least)))
+    for size in [(least - 1, 224), (224, least - 1)]:
         with pytest.raises(ValueError, match="the feature map vanishes at"):
             list(trace(spec, size=size))
 
@@ -257,7 +260,7 @@ def test_other_numbers_of_channels(torch_outputs: Callable[..., dict[str, np.nda
 @pytest.mark.parametrize("side", ["height", "width"])
 @BOTH
 def test_below_the_smallest_size(name: str, side: str, data_format: str) -> None:
-    least = SPECS[name].min_size
+    least = min_size(SPECS[name])
     size = (least - 1, 224) if side == "height" else (224, least - 1)
     text = (
         f"{name} needs images of at least {least} x {least} pixels, as its feature map vanishes "
@@ -270,7 +273,7 @@ def test_below_the_smallest_size(name: str, side: str, data_format: str) -> None
 @EACH
 def test_torch_refuses_below_the_smallest_size_too(name: str, nets: Callable[[str], Any]) -> None:
     """So the limit is the network's and not ours."""
-    least = SPECS[name].min_size
+    least = min_size(SPECS[name])
     assert least == {"alexnet": 63, "googlenet": 15}[name]
     with torch.no_grad():
         nets(name)(torch.zeros(1, 3, least, least))

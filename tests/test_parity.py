@@ -1,18 +1,26 @@
 """The parity matrix: model x backend x data format, real photos and noise, even and odd sizes.
 
 Each network is checked once, every backend in a process of its own; the tests read the result.
+torchvision's networks are checked on photos at their own size and an odd one, the others against
+the twins of `twins.py`, on noise at one small odd size here and on photos at their own by
+`make test-all`.
 """
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from conftest import TWINS
+from family import ODD_SIZES
 
-from keras_alexnet.specs import DATA_FORMATS, SPECS
-from porting.checking import DEFAULT_SIZES, check
+from keras_alexnet.schema import DATA_FORMATS, BatchNorm, Conv, Dense
+from keras_alexnet.specs import SPECS
+from keras_alexnet.trace import trace
+from porting.checking import check, default_sizes
 from porting.checkpoints import write_checkpoint
+from porting.children import Workers
 from porting.compare import worst
 from porting.console import LIVELY
 from porting.inputs import sample_photos
@@ -23,6 +31,8 @@ from porting.tolerances import TOLERANCES
 
 BACKENDS = ("tensorflow", "torch", "jax")
 SIZES = ((224, 224), (193, 251))
+PHOTOS = "photos 224x224", "photos 193x251"
+TORCHVISION = ("alexnet", "googlenet")
 Results = Callable[[str], ParityResult]
 
 matrix = [
@@ -34,17 +44,27 @@ matrix = [
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
+def results(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Results]:
     """Name -> result of its check with seeded weights, computed once."""
     known: dict[str, ParityResult] = {}
+    with Workers() as workers:
 
-    def get(name: str) -> ParityResult:
-        if name not in known:
-            folder = tmp_path_factory.mktemp(name)
-            known[name] = check(name, None, folder, sizes=SIZES, noise=1)
-        return known[name]
+        def get(name: str) -> ParityResult:
+            if name not in known:
+                folder = tmp_path_factory.mktemp(name)
+                run = workers.run
+                if name in TORCHVISION:
+                    known[name] = check(name, None, folder, sizes=SIZES, noise=1, run=run)
+                else:
+                    sizes = [ODD_SIZES[name]]
+                    known[name] = check(
+                        name, None, folder, images=[], sizes=sizes, reference=TWINS, run=run
+                    )
+                for file in folder.iterdir():
+                    file.unlink()  # hundreds of megabytes each
+            return known[name]
 
-    return get
+        yield get
 
 
 def cell_of(result: ParityResult, backend: str, data_format: str) -> Cell:
@@ -58,8 +78,11 @@ def test_logits_layers_and_classes_agree(
     results: Results, name: str, backend: str, data_format: str
 ) -> None:
     cell = cell_of(results(name), backend, data_format)
-    photos = "photos 224x224", "photos 193x251"
-    assert [s.inputs for s in cell.sets if s.inputs in photos] == list(photos)
+    if name in TORCHVISION:
+        assert [s.inputs for s in cell.sets if s.inputs in PHOTOS] == list(PHOTOS)
+    else:
+        height, width = ODD_SIZES[name]
+        assert [s.inputs for s in cell.sets] == [f"noise {height}x{width}"]
     expected = {"input"} | {p.layer for p in layer_pairs(SPECS[name], aux_heads=True)}
     for result in cell.sets:
         assert result.pixel_steps == 0
@@ -83,7 +106,11 @@ def test_gradients_agree_in_float64(
         assert cell.gradients_declared, cell.gradients_error
         return
     assert not cell.gradients_error
-    parameters = {"alexnet": 16, "googlenet": 57 * 3 + 2 + 2 * (3 + 4)}[name]
+    rows = [row for row, *_ in trace(SPECS[name])]
+    parameters = sum(
+        1 + row.bias if isinstance(row, Conv) else 2 * isinstance(row, Dense | BatchNorm)
+        for row in rows
+    )
     assert len(cell.gradients) == parameters
     farthest = worst(cell.gradients)
     assert farthest is not None
@@ -95,7 +122,7 @@ def test_seeded_weights_are_live(results: Results, name: str) -> None:
     assert results(name).spread >= LIVELY
 
 
-@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("name", TORCHVISION)
 def test_each_photo_has_the_same_names_everywhere(results: Results, name: str) -> None:
     result = results(name)
     assert [Path(photo.path).name for photo in result.photos] == ["china.jpg", "flower.jpg"]
@@ -116,8 +143,26 @@ def test_json_holds_every_cell_and_no_nan(results: Results, name: str) -> None:
         assert cell["backend"] in cell["versions"]
 
 
+def test_the_reference_is_named(results: Results) -> None:
+    names = {name: results(name).check.reference_name for name in SPECS}
+    assert names == {name: "torchvision" if name in TORCHVISION else "twins.py" for name in SPECS}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("name", ODD_SIZES)
+def test_photos_at_the_models_own_sizes(name: str, tmp_path: Path) -> None:
+    """What `python -m porting check` runs, against the twins."""
+    result = check(name, None, tmp_path, reference=TWINS)
+    assert [s.inputs for s in result.cells[0].sets if s.inputs.startswith("photos")] == [
+        f"photos {height}x{width}" for height, width in default_sizes(SPECS[name])
+    ]
+    assert result.spread >= LIVELY
+    for cell in result.cells:
+        assert cell.passed, (cell.error, cell.divergence, cell.gradients_error)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TORCHVISION)
 def test_300_photos_at_every_size(name: str, shared_data: Path, tmp_path: Path) -> None:
     """The check of the README's table, on the statistics of the pretrained weights."""
     moments = None
@@ -127,7 +172,7 @@ def test_300_photos_at_every_size(name: str, shared_data: Path, tmp_path: Path) 
     weights = tmp_path / "weights.safetensors"
     write_checkpoint(weights, seeded_state_dict(name, seed=0, statistics=moments))
     photos = [shared_data / "imagenet_val300" / "images", *sample_photos()]
-    result = check(name, weights, tmp_path, images=photos, sizes=DEFAULT_SIZES, timeout=3000)
+    result = check(name, weights, tmp_path, images=photos, timeout=3000)
     assert result.spread >= LIVELY
     assert len(result.photos) == 302
     for cell in result.cells:

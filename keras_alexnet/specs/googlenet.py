@@ -1,0 +1,396 @@
+"""GoogLeNet: torchvision's, the lab's, the paper's and Caffe's.
+
+All four share the widths of the nine Inception blocks (Szegedy et al. 2014, table 1). They differ
+in what a convolution comes with, in the third branch and in the names.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from keras_alexnet.lrn import lrn_from_caffe
+from keras_alexnet.schema import (
+    LRN,
+    AdaptiveAvgPool,
+    AuxHead,
+    AvgPool,
+    BatchNorm,
+    Concat,
+    Conv,
+    Dense,
+    Dropout,
+    Flatten,
+    MaxPool,
+    ModelSpec,
+    Preprocessing,
+    ReLU,
+    Row,
+)
+from keras_alexnet.specs.inputs import (
+    CAFFE_GOOGLENET_INIT,
+    IMAGENET,
+    TORCH_INIT,
+    TORCHVISION_GOOGLENET_INIT,
+)
+
+# name, filters, kernel, stride, padding -> a convolution with what belongs to it
+Unit = Callable[..., tuple[Row, ...]]
+
+
+@dataclass(frozen=True)
+class Widths:
+    """Channels of one Inception block: four branches, two with a reduction before."""
+
+    b1: int
+    b2_reduce: int
+    b2: int
+    b3_reduce: int
+    b3: int
+    b4: int
+
+
+WIDTHS: Mapping[str, Widths] = {
+    "3a": Widths(b1=64, b2_reduce=96, b2=128, b3_reduce=16, b3=32, b4=32),
+    "3b": Widths(b1=128, b2_reduce=128, b2=192, b3_reduce=32, b3=96, b4=64),
+    "4a": Widths(b1=192, b2_reduce=96, b2=208, b3_reduce=16, b3=48, b4=64),
+    "4b": Widths(b1=160, b2_reduce=112, b2=224, b3_reduce=24, b3=64, b4=64),
+    "4c": Widths(b1=128, b2_reduce=128, b2=256, b3_reduce=24, b3=64, b4=64),
+    "4d": Widths(b1=112, b2_reduce=144, b2=288, b3_reduce=32, b3=64, b4=64),
+    "4e": Widths(b1=256, b2_reduce=160, b2=320, b3_reduce=32, b3=128, b4=128),
+    "5a": Widths(b1=256, b2_reduce=160, b2=320, b3_reduce=32, b3=128, b4=128),
+    "5b": Widths(b1=384, b2_reduce=192, b2=384, b3_reduce=48, b3=128, b4=128),
+}
+
+
+@dataclass(frozen=True)
+class Names:
+    """What the parts of an Inception block are called below its own name."""
+
+    b1: str = "branch1"
+    b2_reduce: str = "branch2.0"
+    b2: str = "branch2.1"
+    b3_reduce: str = "branch3.0"
+    b3: tuple[str, ...] = ("branch3.1", "branch3.2")
+    pool: str = "branch4.0"
+    b4: str = "branch4.1"
+
+
+CAFFE_NAMES = Names("1x1", "3x3_reduce", "3x3", "5x5_reduce", ("5x5",), "pool", "pool_proj")
+
+
+def _conv_bn_relu(bias: bool, eps: float) -> Unit:
+    def unit(
+        name: str, filters: int, *, kernel: int = 1, stride: int = 1, padding: int = 0
+    ) -> tuple[Row, ...]:
+        return (
+            Conv(f"{name}.conv", filters, kernel, stride, padding, bias),
+            BatchNorm(f"{name}.bn", eps=eps),
+            ReLU(f"{name}.relu", module=name),
+        )
+
+    return unit
+
+
+# torchvision's `BasicConv2d`.
+basic_conv = _conv_bn_relu(bias=False, eps=1e-3)
+# The lab's, with PyTorch's default eps.
+lab_conv = _conv_bn_relu(bias=True, eps=1e-5)
+
+
+def conv_relu(
+    name: str, filters: int, *, kernel: int = 1, stride: int = 1, padding: int = 0
+) -> tuple[Row, ...]:
+    """Return a convolution with bias and ReLU, grouped under one name."""
+    return (
+        Conv(f"{name}.conv", filters, kernel, stride, padding),
+        ReLU(f"{name}.relu", module=name),
+    )
+
+
+def caffe_conv(
+    name: str, filters: int, *, kernel: int = 1, stride: int = 1, padding: int = 0
+) -> tuple[Row, ...]:
+    """Return a convolution with bias and ReLU, named `block.part` and `block.relu_part`."""
+    block, _, part = name.rpartition(".")
+    return (
+        Conv(name, filters, kernel, stride, padding),
+        ReLU(f"{block}.relu_{part}"),
+    )
+
+
+@dataclass(frozen=True)
+class Style:
+    """What tells one GoogLeNet's blocks from another's.
+
+    Attributes:
+        block: Prefix of the blocks' names.
+        unit: A convolution with what belongs to it.
+        names: Names of the parts of a block.
+        third: Kernel and padding of the convolutions that follow the third branch's reduction.
+        pool3: Pooling behind block 3b.
+        pool4: Pooling behind block 4e.
+    """
+
+    block: str
+    unit: Unit
+    names: Names
+    third: tuple[tuple[int, int], ...]
+    pool3: MaxPool
+    pool4: MaxPool
+
+
+def _inception(name: str, widths: Widths, style: Style) -> Concat:
+    unit, names = style.unit, style.names
+    third = unit(f"{name}.{names.b3_reduce}", widths.b3_reduce)
+    for part, (kernel, padding) in zip(names.b3, style.third, strict=False):
+        third += unit(f"{name}.{part}", widths.b3, kernel=kernel, padding=padding)
+    return Concat(
+        name,
+        (
+            unit(f"{name}.{names.b1}", widths.b1),
+            unit(f"{name}.{names.b2_reduce}", widths.b2_reduce)
+            + unit(f"{name}.{names.b2}", widths.b2, kernel=3, padding=1),
+            third,
+            (
+                MaxPool(f"{name}.{names.pool}", 3, 1, padding=1),
+                *unit(f"{name}.{names.b4}", widths.b4),
+            ),
+        ),
+    )
+
+
+def _blocks(style: Style) -> tuple[Row, ...]:
+    """Return the nine blocks with both poolings between them."""
+    rows: list[Row] = []
+    pools = {"3b": style.pool3, "4e": style.pool4}
+    for number, widths in WIDTHS.items():
+        rows.append(_inception(style.block + number, widths, style))
+        if number in pools:
+            rows.append(pools[number])
+    return tuple(rows)
+
+
+TORCHVISION = Style(
+    "inception",
+    basic_conv,
+    Names(),
+    third=((3, 1),),  # called "5x5" there
+    pool3=MaxPool("maxpool3", 3, 2, ceil=True),
+    pool4=MaxPool("maxpool4", 2, 2, ceil=True),
+)
+LAB = Style(
+    "inception",
+    lab_conv,
+    Names(),
+    third=((3, 1), (3, 1)),
+    pool3=MaxPool("maxpool3", 3, 2, padding=1),
+    pool4=MaxPool("maxpool4", 3, 2, padding=1),
+)
+PAPER = Style(
+    "inception",
+    conv_relu,
+    Names(),
+    third=((5, 2),),
+    pool3=MaxPool("maxpool3", 3, 2, ceil=True),
+    pool4=MaxPool("maxpool4", 3, 2, ceil=True),
+)
+CAFFE = Style(
+    "inception_",
+    caffe_conv,
+    CAFFE_NAMES,
+    third=((5, 2),),
+    pool3=MaxPool("pool3.3x3_s2", 3, 2, ceil=True),
+    pool4=MaxPool("pool4.3x3_s2", 3, 2, ceil=True),
+)
+
+
+def _torchvision_aux(name: str, *, reads: str) -> AuxHead:
+    """Mirror torchvision's `InceptionAux`; pool, flatten and ReLU are calls without module."""
+    return AuxHead(
+        name,
+        reads,
+        (
+            AdaptiveAvgPool(f"{name}.pool", 4, module=None),
+            *basic_conv(f"{name}.conv", 128),
+            Flatten(f"{name}.flatten", module=None),
+            Dense(f"{name}.fc1", 1024),
+            ReLU(f"{name}.relu", module=None),
+            Dropout(f"{name}.dropout", 0.7),
+            Dense(f"{name}.fc2", None),
+        ),
+    )
+
+
+def _plain_aux(name: str, *, reads: str) -> AuxHead:
+    """Return the paper's auxiliary classifier, which the lab has too: no batch norm."""
+    return AuxHead(
+        name,
+        reads,
+        (
+            AvgPool(f"{name}.pool", 5, 3),
+            *conv_relu(f"{name}.conv", 128),
+            Flatten(f"{name}.flatten", module=None),
+            Dense(f"{name}.fc1", 1024),
+            ReLU(f"{name}.relu"),
+            Dropout(f"{name}.dropout", 0.7),
+            Dense(f"{name}.fc2", None),
+        ),
+    )
+
+
+def _caffe_aux(name: str, *, reads: str) -> AuxHead:
+    """Return the same classifier under Caffe's names."""
+    return AuxHead(
+        name,
+        reads,
+        (
+            AvgPool(f"{name}.ave_pool", 5, 3),
+            *caffe_conv(f"{name}.conv", 128),
+            Flatten(f"{name}.flatten", module=None),
+            Dense(f"{name}.fc", 1024),
+            ReLU(f"{name}.relu_fc"),
+            Dropout(f"{name}.drop_fc", 0.7),
+            Dense(f"{name}.classifier", None),
+        ),
+    )
+
+
+def _global_head() -> tuple[Row, ...]:
+    """Return the global average and the classifier.
+
+    At 224 x 224 the last map is 7 x 7, the window that the paper and Caffe write.
+    """
+    return (
+        AdaptiveAvgPool("avgpool", 1),
+        Flatten("flatten", module=None),
+        Dropout("dropout"),
+        Dense("fc", None),
+    )
+
+
+GOOGLENET = ModelSpec(
+    name="googlenet",
+    origin="torchvision",
+    reference="torchvision.models.googlenet (Szegedy et al. 2014 with batch norm)",
+    body=(
+        *basic_conv("conv1", 64, kernel=7, stride=2, padding=3),
+        MaxPool("maxpool1", 3, 2, ceil=True),
+        *basic_conv("conv2", 64),
+        *basic_conv("conv3", 192, kernel=3, padding=1),
+        MaxPool("maxpool2", 3, 2, ceil=True),
+        *_blocks(TORCHVISION),
+    ),
+    head=_global_head(),
+    aux=(
+        _torchvision_aux("aux1", reads="inception4a"),
+        _torchvision_aux("aux2", reads="inception4d"),
+    ),
+    stages={
+        "stage1": "conv1.relu",
+        "stage2": "conv3.relu",
+        "stage3": "inception3b",
+        "stage4": "inception4e",
+        "stage5": "inception5b",
+    },
+    dropout_rate=0.2,
+    init=TORCHVISION_GOOGLENET_INIT,
+    preprocessing=IMAGENET,
+    transform_input=True,
+    weights=("IMAGENET1K_V1",),
+)
+
+GOOGLENET_LAB = ModelSpec(
+    name="googlenet_lab",
+    origin="report",
+    reference="AlexNet vs GoogLeNet lab: batch norm and biases, two 3x3 for the 5x5, LRN",
+    body=(
+        *conv_relu("conv1", 64, kernel=7, stride=2, padding=3),
+        MaxPool("maxpool1", 3, 2, padding=1),
+        LRN("norm1", size=5, alpha=1e-4, beta=0.75, k=2.0),
+        *conv_relu("conv2", 64),
+        *conv_relu("conv3", 192, kernel=3, padding=1),
+        LRN("norm2", size=5, alpha=1e-4, beta=0.75, k=2.0),
+        MaxPool("maxpool2", 3, 2, padding=1),
+        *_blocks(LAB),
+    ),
+    head=_global_head(),
+    aux=(_plain_aux("aux1", reads="inception4a"), _plain_aux("aux2", reads="inception4d")),
+    stages={
+        "stage1": "conv1.relu",
+        "stage2": "norm2",
+        "stage3": "inception3b",
+        "stage4": "inception4e",
+        "stage5": "inception5b",
+    },
+    classes=10,
+    dropout_rate=0.4,
+    init=TORCH_INIT,
+    preprocessing=IMAGENET,
+)
+
+GOOGLENET_PAPER = ModelSpec(
+    name="googlenet_paper",
+    origin="paper",
+    reference="Szegedy et al. 2014, arXiv:1409.4842; new weights drawn as Caffe's, it gives none",
+    body=(
+        *conv_relu("conv1", 64, kernel=7, stride=2, padding=3),
+        MaxPool("maxpool1", 3, 2, ceil=True),
+        LRN("norm1", size=5, alpha=1e-4, beta=0.75, k=1.0),
+        *conv_relu("conv2", 64),
+        *conv_relu("conv3", 192, kernel=3, padding=1),
+        LRN("norm2", size=5, alpha=1e-4, beta=0.75, k=1.0),
+        MaxPool("maxpool2", 3, 2, ceil=True),
+        *_blocks(PAPER),
+    ),
+    head=_global_head(),
+    aux=(_plain_aux("aux1", reads="inception4a"), _plain_aux("aux2", reads="inception4d")),
+    stages={
+        "stage1": "conv1.relu",
+        "stage2": "norm2",
+        "stage3": "inception3b",
+        "stage4": "inception4e",
+        "stage5": "inception5b",
+    },
+    dropout_rate=0.4,
+    init=CAFFE_GOOGLENET_INIT,
+    preprocessing=IMAGENET,
+)
+
+GOOGLENET_CAFFE = ModelSpec(
+    name="googlenet_caffe",
+    origin="Caffe",
+    reference="BVLC's bvlc_googlenet: the paper's network under Caffe's layer names",
+    body=(
+        *caffe_conv("conv1.7x7_s2", 64, kernel=7, stride=2, padding=3),
+        MaxPool("pool1.3x3_s2", 3, 2, ceil=True),
+        LRN("pool1.norm1", **lrn_from_caffe(local_size=5, alpha=1e-4, beta=0.75)),
+        *caffe_conv("conv2.3x3_reduce", 64),
+        *caffe_conv("conv2.3x3", 192, kernel=3, padding=1),
+        LRN("conv2.norm2", **lrn_from_caffe(local_size=5, alpha=1e-4, beta=0.75)),
+        MaxPool("pool2.3x3_s2", 3, 2, ceil=True),
+        *_blocks(CAFFE),
+    ),
+    head=(
+        AdaptiveAvgPool("pool5.7x7_s1", 1),
+        Dropout("pool5.drop_7x7_s1"),
+        Flatten("flatten", module=None),
+        Dense("loss3.classifier", None),
+    ),
+    aux=(_caffe_aux("loss1", reads="inception_4a"), _caffe_aux("loss2", reads="inception_4d")),
+    stages={
+        "stage1": "conv1.relu_7x7_s2",
+        "stage2": "conv2.norm2",
+        "stage3": "inception_3b",
+        "stage4": "inception_4e",
+        "stage5": "inception_5b",
+    },
+    dropout_rate=0.4,
+    init=CAFFE_GOOGLENET_INIT,
+    preprocessing=Preprocessing(
+        256,
+        (224, 224),
+        mean=(104.0, 117.0, 123.0),
+        std=(1.0, 1.0, 1.0),
+        channels="BGR",
+        scale=1.0,
+    ),
+)

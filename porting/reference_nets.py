@@ -1,0 +1,117 @@
+"""The torch network that a check compares with: the user's own, torchvision's, or the spec's."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+from keras_alexnet.schema import AuxHead
+from keras_alexnet.specs import SPECS
+from porting import torchvision_zoo
+from porting.errors import UsageError
+
+_MODULE = "porting_user_reference"
+
+
+def build(
+    model: str,
+    *,
+    classes: int,
+    aux_heads: bool = False,
+    transform_input: bool = False,
+    size: tuple[int, int] | None = None,
+    reference: str | None = None,
+) -> Any:
+    """Return the reference network with unspecified weights, in inference mode.
+
+    Args:
+        model: Architecture.
+        classes: Number of classes.
+        aux_heads: Whether to include the auxiliary classifiers.
+        transform_input: Whether torchvision's GoogLeNet applies it.
+        size: Height and width of the images in pixels; by default the spec's.
+        reference: `FILE.py:FUNCTION` of the user's own network, see `check_reference`.
+
+    Raises:
+        UsageError: The user's function is not there, failed, or returned no `torch.nn.Module`.
+    """
+    if reference is not None:
+        return _call(reference, model, classes=classes, aux_heads=aux_heads, size=size)
+    if model in torchvision_zoo.NETWORKS:
+        return torchvision_zoo.build(
+            model, classes=classes, aux_heads=aux_heads, transform_input=transform_input
+        )
+    from porting.torch_model import build_torch
+
+    return build_torch(SPECS[model], classes=classes, aux_heads=aux_heads, size=size)
+
+
+def title(model: str, reference: str | None) -> str:
+    """Return what the reference of a check is called in its results."""
+    if reference is not None:
+        return Path(reference.rpartition(":")[0]).name
+    return "torchvision" if model in torchvision_zoo.NETWORKS else "torch"
+
+
+def forward(net: Any, images: Any, aux: tuple[AuxHead, ...] = ()) -> dict[str, Any]:
+    """Run a network and its auxiliary heads, which are left out in inference.
+
+    Args:
+        net: The network; a head is a submodule with the head's name.
+        images: Tensor (N, C, H, W).
+        aux: The heads that `net` has.
+
+    Returns:
+        `"logits"` and the heads' names -> tensors (N, classes).
+    """
+    maps: dict[str, Any] = {}
+    hooks = [
+        net.get_submodule(head.reads).register_forward_hook(
+            lambda _module, _inputs, output, name=head.name: maps.__setitem__(name, output)
+        )
+        for head in aux
+    ]
+    try:
+        outputs = {"logits": net(images)}
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return outputs | {name: net.get_submodule(name)(features) for name, features in maps.items()}
+
+
+def check_reference(reference: str) -> str:
+    """Return `FILE.py:FUNCTION` with an absolute path.
+
+    The function is called as `function(model, classes=..., aux_heads=..., size=...)` and returns a
+    `torch.nn.Module` that takes images (N, C, H, W) and returns logits (N, classes). Its
+    state_dict has the architecture's keys.
+
+    Raises:
+        UsageError: The text has another form, or there is no such file.
+    """
+    file, _, function = reference.rpartition(":")
+    if not (file.endswith(".py") and function.isidentifier()):
+        raise UsageError(f"reference {reference!r} is not of the form FILE.py:FUNCTION")
+    if not Path(file).is_file():
+        raise UsageError(f"{file}: no such Python file")
+    return f"{Path(file).resolve()}:{function}"
+
+
+def _call(reference: str, model: str, **arguments: Any) -> Any:
+    from keras_alexnet.backend import require
+
+    file, _, function = reference.rpartition(":")
+    spec = importlib.util.spec_from_file_location(_MODULE, file)
+    assert spec is not None  # the name ends in .py
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[_MODULE] = module  # dataclasses look their module up
+    try:
+        spec.loader.exec_module(module)
+        net = getattr(module, function)(model, **arguments)
+    except Exception as error:
+        # Whatever the user's file happens to raise.
+        raise UsageError(f"{reference} failed: {type(error).__name__}: {error}") from error
+    if not isinstance(net, require("torch").nn.Module):
+        raise UsageError(f"{reference} returned {type(net).__name__}, wanted a torch.nn.Module")
+    return net.eval()

@@ -3,15 +3,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test test-all lint format parity clean
+.PHONY: help install demo test test-all lint format parity models-table clean
 
 help:
-	@echo "make demo      convert both networks, compare them with torchvision, write a report"
-	@echo "make test      the tests, about ten minutes on two cores"
-	@echo "make test-all  the slow tests too"
-	@echo "make lint      ruff and mypy"
-	@echo "make format    let ruff format the code"
-	@echo "make parity    measure the README's parity table again"
+	@echo "make demo          convert both networks, compare them with torchvision, write a report"
+	@echo "make test          the tests, about ten minutes on two cores"
+	@echo "make test-all      the slow tests too"
+	@echo "make lint          ruff and mypy"
+	@echo "make format        let ruff format the code"
+	@echo "make parity        measure the README's parity table again"
+	@echo "make models-table  write the README's table of models again"
 
 install: $(INSTALLED)
 
@@ -43,6 +44,9 @@ format: $(INSTALLED)
 # IMAGES is a folder of photos, STATISTICS a JSON file of per-tensor statistics; both optional.
 parity: $(INSTALLED)
 	$(BIN)/python benchmarks/parity_table.py $(if $(IMAGES),--images $(IMAGES)) $(if $(STATISTICS),--statistics $(STATISTICS))
+
+models-table: $(INSTALLED)
+	$(BIN)/python benchmarks/models_table.py
 
 clean:
 	rm -rf $(VENV) demo build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

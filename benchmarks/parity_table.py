@@ -11,7 +11,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from porting.checking import DEFAULT_SIZES, check
+from readme import replace_between
+
+from keras_alexnet.specs import SPECS
+from porting.checking import check, default_sizes
 from porting.checkpoints import write_checkpoint
 from porting.console import parity_columns
 from porting.errors import PortingError
@@ -20,7 +23,6 @@ from porting.results import ParityResult
 from porting.seeded import seeded_state_dict
 from porting.tolerances import TOLERANCES
 
-README = Path(__file__).resolve().parents[1] / "README.md"
 BEGIN, END = "<!-- parity table: make parity -->", "<!-- end of parity table -->"
 HEADER = "| network | backend | data format | pixels | layers | logits | top-1 | gradients |"
 NETWORKS = ("alexnet", "googlenet")
@@ -65,24 +67,19 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="parity-") as folder:
         results = [measure(name, images, arguments.statistics, Path(folder)) for name in NETWORKS]
     count = len(results[0].photos)
-    sizes = ", ".join(f"{h} x {w}" for h, w in DEFAULT_SIZES)
+    sizes = ", ".join(f"{h} x {w}" for h, w in default_sizes(SPECS[NETWORKS[0]]))
     weights = (
         "AlexNet He-scaled, GoogLeNet with the statistics of the pretrained tensors"
         if arguments.statistics
         else "He-scaled, batch norm calibrated"
     )
     text = (
-        f"{BEGIN}\n{table(results)}\n\n"
+        f"{table(results)}\n\n"
         f"Seeded weights ({weights}); {count} photos and 2 noise images at each of {sizes}; "
-        f"{', '.join(f'{name} {version}' for name, version in results[0].versions.items())}.\n{END}"
+        f"{', '.join(f'{name} {version}' for name, version in results[0].versions.items())}."
     )
-    readme = README.read_text()
-    before, _, rest = readme.partition(BEGIN)
-    _, found, after = rest.partition(END)
-    if not found:
-        raise SystemExit(f"{README} lacks the markers {BEGIN} and {END}")
-    README.write_text(before + text + after)
-    print(text)
+    replace_between(BEGIN, END, text)
+    print(BEGIN, text, END, sep="\n")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,17 @@
+"""Write the table of `keras-alexnet models` into the README."""
+
+from readme import replace_between
+
+from keras_alexnet.cli import model_sheet
+from keras_alexnet.tables import markdown
+
+BEGIN, END = "<!-- models table: make models-table -->", "<!-- end of models table -->"
+
+
+def main() -> None:
+    """Replace the table between the README's markers."""
+    replace_between(BEGIN, END, markdown(model_sheet()))
+
+
+if __name__ == "__main__":
+    main()

@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from porting.checking import check
+from porting.children import Workers
 from porting.console import print_parity, print_photos
 from porting.errors import DownloadError, PortingError
 from porting.report import write_report
@@ -21,7 +22,7 @@ SIZES = ((224, 224), (193, 251))
 console = Console(width=None if sys.stdout.isatty() else 160)
 
 
-def compare(name: str, source: str | None) -> ParityResult:
+def compare(name: str, source: str | None, workers: Workers) -> ParityResult:
     """Convert and check one network, showing what is being done."""
     with console.status("") as status:
         return check(
@@ -29,6 +30,7 @@ def compare(name: str, source: str | None) -> ParityResult:
             source,
             FOLDER,
             sizes=SIZES,
+            workers=workers,
             say=lambda step: status.update(f"{name}: {step} …"),
         )
 
@@ -38,20 +40,21 @@ def main() -> int:
     FOLDER.mkdir(exist_ok=True)
     source: str | None = "IMAGENET1K_V1"
     results = []
-    for name in ("alexnet", "googlenet"):
-        try:
-            result = compare(name, source)
-        except DownloadError:
-            console.print(
-                "No network: seeded weights stand in for the pretrained ones, so the names below "
-                "mean nothing; the comparison is as strict."
-            )
-            source = None
-            result = compare(name, source)
-        print_parity(console, result)
-        print_photos(console, result)
-        console.print(f"{name}: {result.check.candidate}", soft_wrap=True)
-        results.append(result)
+    with Workers() as workers:
+        for name in ("alexnet", "googlenet"):
+            try:
+                result = compare(name, source, workers)
+            except DownloadError:
+                console.print(
+                    "No network: seeded weights stand in for the pretrained ones, so the names "
+                    "below mean nothing; the comparison is as strict."
+                )
+                source = None
+                result = compare(name, source, workers)
+            print_parity(console, result)
+            print_photos(console, result)
+            console.print(f"{name}: {result.check.candidate}", soft_wrap=True)
+            results.append(result)
     print(write_report(FOLDER / "report.html", results))
     return 0 if all(result.passed for result in results) else 1
 

@@ -11,7 +11,7 @@ from keras_alexnet.specs import find_spec
 from keras_alexnet.trace import too_small
 from porting import torchvision_zoo
 from porting.checkpoints import write_checkpoint
-from porting.children import Run, run_child
+from porting.children import Workers, run_child
 from porting.errors import UsageError
 from porting.inputs import input_sets
 from porting.maps import Size, fit, weight_map
@@ -62,7 +62,7 @@ def check(
     reference: str | None = None,
     timeout: float = 900,
     say: Say = lambda _: None,
-    run: Run = run_child,
+    workers: Workers | None = None,
 ) -> ParityResult:
     """Compare a torch network with its Keras port, layer by layer on every backend.
 
@@ -84,7 +84,7 @@ def check(
             layers after the architecture's table.
         timeout: Seconds for each child process.
         say: Called with a line of progress before each step.
-        run: As in `parity.run_check`.
+        workers: As in `parity.run_check`.
 
     Returns:
         The result; `passed` says whether every cell agrees.
@@ -134,7 +134,8 @@ def check(
             "data_format": data_formats[0],
             "input_size": sizes[0],
         }
-        run("porting.conversion", job, backend=chosen[0], timeout=timeout)
+        convert = run_child if workers is None else workers.run
+        convert("porting.conversion", job, backend=chosen[0], timeout=timeout)
     else:
         if not Path(candidate).is_file():
             raise ModelFileError(f"{candidate}: no such file")
@@ -162,7 +163,7 @@ def check(
         ),
         folder,
         say,
-        run,
+        workers,
     )
 
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 from keras_alexnet.errors import KerasAlexNetError
 from porting.errors import ChildError, PortingError
@@ -19,15 +19,6 @@ _ROOT = Path(__file__).resolve().parents[1]
 _TAIL = 40  # lines of output in an error
 _POLL = 0.02  # seconds
 _DONE = ".done"
-
-
-class Run(Protocol):
-    """What `run_child` and `Workers.run` have in common."""
-
-    def __call__(
-        self, module: str, job: dict[str, Any], *, backend: str | None = None, timeout: float
-    ) -> None:
-        """Do a job in a child process."""
 
 
 def run_child(

@@ -62,7 +62,9 @@ def _jax_gradients(model: Any, images: np.ndarray, labels: np.ndarray) -> list[A
         return _loss(outputs, labels)
 
     trainable = [variable.value for variable in model.trainable_variables]
-    return list(jax.jit(jax.grad(loss))(trainable))
+    # Compiled once and run once: the compiler's optimisation would take most of the time.
+    lowered = jax.jit(jax.grad(loss)).lower(trainable)
+    return list(lowered.compile({"xla_backend_optimization_level": 0})(trainable))
 
 
 _GRADIENTS = {

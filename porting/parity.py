@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from porting.children import Run, run_child
+from porting.children import Workers, run_child
 from porting.compare import agreement, compare, softmax, top_classes
 from porting.errors import ChildError
 from porting.inputs import InputSet
@@ -21,7 +21,7 @@ Say = Callable[[str], None]
 
 
 def run_check(
-    check: Check, folder: Path, say: Say = lambda _: None, run: Run = run_child
+    check: Check, folder: Path, say: Say = lambda _: None, workers: Workers | None = None
 ) -> ParityResult:
     """Run the reference and every candidate, each backend in a process of its own.
 
@@ -29,16 +29,19 @@ def run_check(
         check: What to compare.
         folder: Existing folder for the children's results, which are large and do not stay.
         say: Called with a line of progress before each step.
-        run: What does a child's job: a process for each, or `Workers.run`.
+        workers: Children of other checks to go on with; by default new ones, which end with this.
 
     Raises:
         ChildError: The reference failed. A candidate's failure is a failed cell instead.
     """
     with tempfile.TemporaryDirectory(prefix="results-", dir=folder) as scratch:
+        run = run_child if workers is None else workers.run
         return _run_and_compare(check, Path(scratch), say, run)
 
 
-def _run_and_compare(check: Check, folder: Path, say: Say, run: Run) -> ParityResult:
+def _run_and_compare(
+    check: Check, folder: Path, say: Say, run: Callable[..., None]
+) -> ParityResult:
     inputs = [dataclasses.asdict(each) for each in check.inputs]
     shared = {
         "model": check.model,

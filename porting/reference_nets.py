@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from keras_alexnet.schema import AuxHead
-from keras_alexnet.specs import SPECS
 from porting import torchvision_zoo
 from porting.errors import UsageError
 
@@ -43,7 +42,7 @@ def build(
         )
     from porting.torch_model import build_torch
 
-    return build_torch(SPECS[model], classes=classes, aux_heads=aux_heads, size=size)
+    return build_torch(model, classes=classes, aux_heads=aux_heads, size=size)
 
 
 def title(model: str, reference: str | None) -> str:

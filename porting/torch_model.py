@@ -21,11 +21,11 @@ from keras_alexnet.schema import (
     Dropout,
     Flatten,
     MaxPool,
-    ModelSpec,
     ReLU,
     Row,
     Sigmoid,
 )
+from keras_alexnet.specs import find_spec
 from keras_alexnet.trace import Traced, conv_padding, trace
 
 torch = require("torch")
@@ -70,23 +70,28 @@ class Paths(nn.Module):  # type: ignore[name-defined]
 
 
 def build_torch(
-    spec: ModelSpec,
+    name: str,
     *,
     classes: int | None = None,
     aux_heads: bool = False,
     size: tuple[int, int] | None = None,
 ) -> Any:
-    """Return the torch network of a spec in inference mode, with new weights.
+    """Return a model's torch network in inference mode, with new weights.
 
     Its state_dict has the keys of `maps.weight_map`. The forward pass takes images (N, C, H, W) and
     returns the logits (N, classes); auxiliary heads are submodules that it does not call.
 
     Args:
-        spec: The architecture.
-        classes: Number of classes; by default the spec's.
+        name: Name of the model.
+        classes: Number of classes; by default the model's.
         aux_heads: Whether to include the auxiliary classifiers.
-        size: Height and width of the images in pixels; by default the spec's.
+        size: Height and width of the images in pixels; by default the model's.
+
+    Raises:
+        UnknownModelError: No model has this name.
+        ValueError: The images are too small for the network.
     """
+    spec = find_spec(name)
     traced = {
         step.row.name: step for step in trace(spec, classes=classes, size=size, aux_heads=aux_heads)
     }

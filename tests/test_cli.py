@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import TWINS
 
 import keras_alexnet
 from porting import __main__ as cli
@@ -50,6 +51,13 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def alexnet_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("checkpoint") / "alexnet.safetensors"
     write_checkpoint(path, seeded_state_dict("alexnet", seed=3, classes=7))
+    return path
+
+
+@pytest.fixture(scope="module")
+def lenet_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("checkpoint") / "lenet.npz"
+    write_checkpoint(path, seeded_state_dict("lenet5", seed=3))
     return path
 
 
@@ -148,6 +156,16 @@ def test_diff_names_what_differs(run: Run) -> None:
         ("check alexnet --data-formats nchw", "unknown data format 'nchw'"),
         ("check alexnet --sizes 62", "alexnet needs images of at least 63 x 63 pixels"),
         ("check alexnet --sizes a", "neither N nor HEIGHTxWIDTH"),
+        ("check alexnet_paper --sizes 224,256", "has other weights for 256x256 than for 224x224"),
+        ("check lenet5 --reference net.py", "is not of the form FILE.py:FUNCTION"),
+        ("check lenet5 --reference no.py:build", "no.py: no such Python file"),
+        ("convert alexnet_wide --source {alex} --output m.keras", "fit alexnet (7 classes)"),
+        ("convert lenet5 --source IMAGENET1K_V1 --output m.keras", "has no weights to download"),
+        (
+            "convert lenet5 --source {lenet} --output m.keras --input-size 40",
+            "images of another size",
+        ),
+        ("seed lenet5 --output w.npz --input-size 11", "needs images of at least 12 x 12 pixels"),
         ("check alexnet --images no.jpg", "no.jpg: no such image file or folder"),
         ("check alexnet --images {root}/porting", "the folder holds no image"),
         ("check alexnet --report no/r.html", "there is no folder no"),
@@ -158,9 +176,15 @@ def test_diff_names_what_differs(run: Run) -> None:
     ],
 )
 def test_a_mistake_gets_one_message_and_leaves_nothing(
-    run: Run, checkpoint: Path, alexnet_checkpoint: Path, arguments: str, message: str
+    run: Run,
+    checkpoint: Path,
+    alexnet_checkpoint: Path,
+    lenet_checkpoint: Path,
+    arguments: str,
+    message: str,
 ) -> None:
-    filled = arguments.format(file=checkpoint, alex=alexnet_checkpoint, root=ROOT)
+    files = {"file": checkpoint, "alex": alexnet_checkpoint, "lenet": lenet_checkpoint}
+    filled = arguments.format(root=ROOT, **files)
     code, _, err = run(*filled.split())
     assert code == 2
     assert err.startswith("error: ")
@@ -202,13 +226,14 @@ def test_an_image_that_is_none_fails_the_check(run: Run, alexnet_checkpoint: Pat
     assert "photo.jpg: not an image that Pillow can read" in err
 
 
-def test_check_writes_report_and_json(run: Run, alexnet_checkpoint: Path) -> None:
+def test_check_writes_report_and_json(run: Run) -> None:
     code, out, _ = run(
-        *("check", "alexnet", "--source", alexnet_checkpoint, "--sizes", "95x127"),
+        *("check", "alexnet_cifar", "--sizes", "33x37", "--reference", TWINS),
         *("--backends", "torch", "--report", "r.html", "--json", "r.json"),
     )
     assert code == 0, out
     assert "passed" in out
+    assert "against twins.py" in out
     content = json.loads(Path("r.json").read_text())
     assert content["passed"] is True
     page = Path("r.html").read_text()

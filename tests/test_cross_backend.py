@@ -15,7 +15,7 @@ WRITE = """
 import sys
 from porting import convert
 source, output = sys.argv[1:]
-convert("googlenet", source, output, include_preprocessing=True, input_size=(65, 90))
+convert("alexnet_bn_cifar100", source, output, include_preprocessing=True, input_size=(99, 83))
 """
 
 # Keras alone: the child fails if it can import this project.
@@ -38,9 +38,11 @@ def logits(
     """(Writing backend, reading backend) -> logits of three noise images."""
     folder = tmp_path_factory.mktemp("cross")
     weights, images = folder / "weights.safetensors", folder / "images.npy"
-    write_checkpoint(weights, seeded_state_dict("googlenet", seed=5, classes=11))
+    write_checkpoint(
+        weights, seeded_state_dict("alexnet_bn_cifar100", seed=5, classes=11, size=(99, 83))
+    )
     rng = np.random.default_rng(0)
-    np.save(images, rng.integers(0, 256, (3, 65, 90, 3), dtype=np.uint8))
+    np.save(images, rng.integers(0, 256, (3, 99, 83, 3), dtype=np.uint8))
     files = {backend: folder / f"written-{backend}" for backend in BACKENDS}
     for backend, file in files.items():
         run_python(WRITE, weights, file.with_suffix(".keras"), KERAS_BACKEND=backend)

@@ -11,6 +11,9 @@ from PIL import Image
 from torch import nn
 from twins import ALEXNETS, GOOGLENETS, NAMES, SameConv2d, build
 
+from porting import reference_nets
+from porting.errors import UsageError
+
 
 def on_meta(name: str, classes: int = 10, **options) -> nn.Module:
     """The network without values, which costs no time."""
@@ -200,3 +203,27 @@ def test_bvlc_weights(shared_data):
         logits = network(torch.from_numpy(bgr.transpose(0, 3, 1, 2).copy()))
     # Measured: 0.8125 (top-1) of this easy selection.
     assert (logits.argmax(dim=1) == classes).float().mean() > 0.7
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("raise ValueError('not today')", "net.py:make failed: ValueError: not today"),
+        ("return 3", r"net.py:make returned int, wanted a torch.nn.Module"),
+        ("pass\nmake = None", "net.py:make failed: TypeError: 'NoneType' object is not callable"),
+        ("pass\ndel make", "net.py:make failed: AttributeError: .* has no attribute 'make'"),
+    ],
+)
+def test_a_reference_that_is_no_network(tmp_path, body, message):
+    (tmp_path / "net.py").write_text(f"def make(model, **options):\n    {body}\n")
+    with pytest.raises(UsageError, match=message):
+        reference_nets.build("lenet5", classes=10, reference=f"{tmp_path / 'net.py'}:make")
+
+
+def test_a_reference_of_the_users_own(tmp_path):
+    code = "import torch\ndef make(model, *, classes, aux_heads, size):\n"
+    code += "    return torch.nn.Linear(len(model) + sum(size), classes)\n"
+    (tmp_path / "net.py").write_text(code)
+    reference = reference_nets.check_reference(f"{tmp_path / 'net.py'}:make")
+    net = reference_nets.build("lenet5", classes=10, size=(28, 30), reference=reference)
+    assert (net.in_features, net.out_features, net.training) == (6 + 58, 10, False)

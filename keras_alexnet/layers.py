@@ -20,6 +20,11 @@ _INVERSE_POWERS = {
 }
 
 
+def _torch_differentiates() -> bool:
+    """Return whether torch records operations: in a backward pass, for a second derivative."""
+    return bool(backend.require("torch").is_grad_enabled())
+
+
 @keras.saving.register_keras_serializable(package="keras_alexnet")
 class LocalResponseNormalization(keras.layers.Layer):  # type: ignore[name-defined]
     """Local response normalisation across channels, with `torch.nn.LocalResponseNorm`'s semantics.
@@ -79,48 +84,57 @@ class LocalResponseNormalization(keras.layers.Layer):  # type: ignore[name-defin
         return ops.cast(self._normalize(ops.cast(inputs, wide)), dtype)
 
     def _normalize(self, inputs: Any) -> Any:
-        before, behind = self.size // 2, (self.size - 1) // 2
-
         # The gradient in closed form needs one windowed sum more and nothing but the input; what
         # automatic differentiation makes of the sum and the power takes up to twice the time.
         @ops.custom_gradient
         def normalize(x: Any) -> Any:
-            d = self.k + self._windowed_sum(ops.square(x), before, behind)
-            factor = self._inverse_power(d)
-            y = x * factor
+            known = self._terms(x)
 
             def gradient(*args: Any, upstream: Any = None) -> Any:
-                if upstream is None:
+                point, (d, factor, y) = x, known
+                if upstream is None:  # TensorFlow and JAX
                     (upstream,) = args
-                shared = self._windowed_sum(upstream * y / d, behind, before)
-                return upstream * factor - (2 * self.beta) * x * shared
+                elif _torch_differentiates():
+                    # For a second derivative: torch has taken the known ones for constants.
+                    point = args[0]
+                    d, factor, y = self._terms(point)
+                shared = self._windowed_sum(upstream * y / d, adjoint=True)
+                return upstream * factor - (2 * self.beta) * point * shared
 
-            return y, gradient
+            return known[2], gradient
 
         return normalize(inputs)
 
-    def _inverse_power(self, d: Any) -> Any:
+    def _terms(self, x: Any) -> tuple[Any, Any, Any]:
+        """Return the denominator's base d, d ** -beta, and the output."""
+        d = self.k + self._windowed_sum(ops.square(x))
         known = _INVERSE_POWERS.get(self.beta)
-        return ops.power(d, -self.beta) if known is None else known(d)
+        factor = d**-self.beta if known is None else known(d)
+        return d, factor, x * factor
 
-    def _windowed_sum(self, x: Any, before: int, behind: int) -> Any:
-        """Return alpha / size times the sum over channels c - before .. c + behind.
+    def _windowed_sum(self, x: Any, *, adjoint: bool = False) -> Any:
+        """Return alpha / size times the sum over the window of each channel.
 
-        XLA fuses shifted slices into one loop; elsewhere a product with a band matrix is fastest
-        (benchmarks/lrn.py). A running sum would cancel where channels differ much.
+        The adjoint sums over the channels whose windows hold this one. XLA fuses shifted slices
+        into one loop; elsewhere a product with a band matrix is fastest (benchmarks/lrn.py). A
+        running sum would cancel where channels differ much.
         """
+        before, behind = self.size // 2, (self.size - 1) // 2
+        if adjoint:
+            before, behind = behind, before
         scale = self.alpha / self.size
         if keras.backend.backend() == "jax":
             return scale * self._slices(x, before, behind)
         channels = x.shape[-1 if self.data_format == "channels_last" else 1]
-        offset = np.arange(channels)[:, None] - np.arange(channels)
-        dtype = keras.backend.standardize_dtype(x.dtype)
-        band = (scale * ((offset >= -before) & (offset <= behind))).astype(dtype)  # (from, to)
+        indices = ops.arange(channels)
+        offset = ops.expand_dims(indices, 1) - indices  # (from, to)
+        inside = ops.logical_and(offset >= -before, offset <= behind)
+        band = scale * ops.cast(inside, x.dtype)
         if self.data_format == "channels_last":
             return ops.matmul(x, band)
         shape = ops.shape(x)
-        columns = ops.reshape(x, (shape[0], channels, -1))  # (N, C, H * W)
-        return ops.reshape(ops.matmul(band.T, columns), shape)
+        columns = ops.reshape(x, (shape[0], channels, math.prod(shape[2:])))  # (N, C, H * W)
+        return ops.reshape(ops.matmul(ops.transpose(band), columns), shape)
 
     def _slices(self, x: Any, before: int, behind: int) -> Any:
         axis = len(x.shape) - 1 if self.data_format == "channels_last" else 1

@@ -29,14 +29,18 @@ def difference(reference: np.ndarray, candidate: np.ndarray) -> Difference:
     """Compare two arrays of one shape; NaN anywhere makes them infinitely far apart."""
     a = np.asarray(reference, np.float64).ravel()
     b = np.asarray(candidate, np.float64).ravel()
-    gap = np.abs(a - b)
-    if not np.isfinite(gap).all():
+    if not a.size:
+        return Difference(0.0, 0.0, 0.0, 1.0)
+    # Few passes: gradients hold 61 million numbers.
+    gap = np.subtract(a, b)
+    np.abs(gap, out=gap)
+    scale, worst = float(max(a.max(), -a.min())), float(gap.max())
+    if not np.isfinite(worst):
         return Difference(float("inf"), float("inf"), float("inf"), 0.0)
-    scale, worst = float(np.abs(a).max(initial=0)), float(gap.max(initial=0))
     relative = worst / scale if scale else (float("inf") if worst else 0.0)
-    norms = float(np.linalg.norm(a) * np.linalg.norm(b))
+    norms = float((a @ a) ** 0.5 * (b @ b) ** 0.5)
     cosine = float(a @ b) / norms if norms else float(worst == 0)
-    return Difference(worst, float(gap.mean()) if gap.size else 0.0, relative, cosine)
+    return Difference(worst, float(gap.mean()), relative, cosine)
 
 
 @dataclass(frozen=True)

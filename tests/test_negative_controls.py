@@ -1,7 +1,7 @@
 """Mistakes that people make must not pass: each control is a port with one of them."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from keras_alexnet import create_model, load_images, normalize
 from keras_alexnet.preprocessing import IMAGENET
 from porting.checking import check
 from porting.checkpoints import write_checkpoint
+from porting.children import Workers
 from porting.compare import difference
 from porting.inputs import sample_photos
 from porting.layouts import dense_to_keras
@@ -108,7 +109,15 @@ def test_bgr_and_swapped_statistics_show(
     assert difference(right, model.predict(wrong, verbose=0)).relative > 0.05
 
 
-def checked(name: str, model: Any, state_dict: dict[str, np.ndarray], folder: Path) -> ParityResult:
+@pytest.fixture(scope="module")
+def workers() -> Iterator[Workers]:
+    with Workers() as started:
+        yield started
+
+
+def checked(
+    name: str, model: Any, state_dict: dict[str, np.ndarray], folder: Path, workers: Workers
+) -> ParityResult:
     weights, candidate = folder / "weights.safetensors", folder / "candidate.keras"
     write_checkpoint(weights, state_dict)
     model.save(candidate)
@@ -122,13 +131,16 @@ def checked(name: str, model: Any, state_dict: dict[str, np.ndarray], folder: Pa
         noise=1,
         backends=("torch",),
         data_formats=("channels_last",),
+        workers=workers,
     )
 
 
-def test_the_check_finds_a_wrong_flatten_order(state_dicts: StateDicts, tmp_path: Path) -> None:
+def test_the_check_finds_a_wrong_flatten_order(
+    state_dicts: StateDicts, tmp_path: Path, workers: Workers
+) -> None:
     state_dict = state_dicts("alexnet")
     model = unpermuted_flatten(ported("alexnet", state_dicts), state_dict)
-    result = checked("alexnet", model, state_dict, tmp_path)
+    result = checked("alexnet", model, state_dict, tmp_path, workers)
     assert not result.passed
     (cell,) = result.cells
     assert cell.divergence is not None
@@ -140,12 +152,11 @@ def test_the_check_finds_a_wrong_flatten_order(state_dicts: StateDicts, tmp_path
 
 
 def test_the_check_finds_wrong_padding_in_a_users_file(
-    state_dicts: StateDicts, tmp_path: Path
+    state_dicts: StateDicts, tmp_path: Path, workers: Workers
 ) -> None:
     state_dict = {k: v for k, v in state_dicts("googlenet").items() if not k.startswith("aux")}
-    result = checked(
-        "googlenet", same_padding(ported("googlenet", state_dicts)), state_dict, tmp_path
-    )
+    model = same_padding(ported("googlenet", state_dicts))
+    result = checked("googlenet", model, state_dict, tmp_path, workers)
     assert not result.passed
     (cell,) = result.cells
     assert cell.divergence is not None

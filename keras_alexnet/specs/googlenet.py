@@ -19,6 +19,7 @@ from keras_alexnet.schema import (
     Dense,
     Dropout,
     Flatten,
+    Init,
     MaxPool,
     ModelSpec,
     Preprocessing,
@@ -26,6 +27,7 @@ from keras_alexnet.schema import (
     Row,
 )
 from keras_alexnet.specs.inputs import (
+    CAFFE_CLASSIFIER_INIT,
     CAFFE_GOOGLENET_INIT,
     IMAGENET,
     TORCH_INIT,
@@ -220,7 +222,7 @@ def _torchvision_aux(name: str, *, reads: str) -> AuxHead:
     )
 
 
-def _plain_aux(name: str, *, reads: str) -> AuxHead:
+def _plain_aux(name: str, *, reads: str, init: Init | None = None) -> AuxHead:
     """Return the paper's auxiliary classifier, which the lab has too: no batch norm."""
     return AuxHead(
         name,
@@ -232,7 +234,7 @@ def _plain_aux(name: str, *, reads: str) -> AuxHead:
             Dense(f"{name}.fc1", 1024),
             ReLU(f"{name}.relu"),
             Dropout(f"{name}.dropout", 0.7),
-            Dense(f"{name}.fc2", None),
+            Dense(f"{name}.fc2", None, init),
         ),
     )
 
@@ -249,12 +251,12 @@ def _caffe_aux(name: str, *, reads: str) -> AuxHead:
             Dense(f"{name}.fc", 1024),
             ReLU(f"{name}.relu_fc"),
             Dropout(f"{name}.drop_fc", 0.7),
-            Dense(f"{name}.classifier", None),
+            Dense(f"{name}.classifier", None, CAFFE_CLASSIFIER_INIT),
         ),
     )
 
 
-def _global_head() -> tuple[Row, ...]:
+def _global_head(init: Init | None = None) -> tuple[Row, ...]:
     """Return the global average and the classifier.
 
     At 224 x 224 the last map is 7 x 7, the window that the paper and Caffe write.
@@ -263,7 +265,7 @@ def _global_head() -> tuple[Row, ...]:
         AdaptiveAvgPool("avgpool", 1),
         Flatten("flatten", module=None),
         Dropout("dropout"),
-        Dense("fc", None),
+        Dense("fc", None, init),
     )
 
 
@@ -341,8 +343,11 @@ GOOGLENET_PAPER = ModelSpec(
         MaxPool("maxpool2", 3, 2, ceil=True),
         *_blocks(PAPER),
     ),
-    head=_global_head(),
-    aux=(_plain_aux("aux1", reads="inception4a"), _plain_aux("aux2", reads="inception4d")),
+    head=_global_head(CAFFE_CLASSIFIER_INIT),
+    aux=(
+        _plain_aux("aux1", reads="inception4a", init=CAFFE_CLASSIFIER_INIT),
+        _plain_aux("aux2", reads="inception4d", init=CAFFE_CLASSIFIER_INIT),
+    ),
     stages={
         "stage1": "conv1.relu",
         "stage2": "norm2",
@@ -373,7 +378,7 @@ GOOGLENET_CAFFE = ModelSpec(
         AdaptiveAvgPool("pool5.7x7_s1", 1),
         Dropout("pool5.drop_7x7_s1"),
         Flatten("flatten", module=None),
-        Dense("loss3.classifier", None),
+        Dense("loss3.classifier", None, CAFFE_CLASSIFIER_INIT),
     ),
     aux=(_caffe_aux("loss1", reads="inception_4a"), _caffe_aux("loss2", reads="inception_4d")),
     stages={

@@ -17,6 +17,7 @@ KERAS_INIT = Init(Uniform(1.0, "fan_avg"), bias=0.0)
 # away, so that nothing is cut off. The biases of its dense layers keep PyTorch's default.
 TORCHVISION_GOOGLENET_INIT = Init(Normal(0.01), bias=None)
 
-# BVLC's bvlc_googlenet/train_val.prototxt: the filler "xavier" (uniform, variance 1/fan-in) and
-# biases of .2.
+# BVLC's bvlc_googlenet/train_val.prototxt: the filler "xavier" (uniform, variance 1/fan-in), biases
+# of .2, but of 0 in the classifiers.
 CAFFE_GOOGLENET_INIT = Init(Uniform(1.0, "fan_in"), bias=0.2)
+CAFFE_CLASSIFIER_INIT = Init(Uniform(1.0, "fan_in"), bias=0.0)

@@ -15,9 +15,10 @@ _SPLITTING_BACKENDS = ("tensorflow", "jax")
 def split_groups(layer: Any) -> None:
     """Let a grouped `Conv2D` convolve its groups one by one where the backend gains by it.
 
-    TensorFlow has no grouped convolution on a CPU, so Keras compiles one with XLA, whose gradient
-    takes 6 to 9 times as long; JAX has the same one. Weights, shapes and the saved configuration
-    stay as they are. Layers of another kind and without groups are left alone.
+    TensorFlow has no grouped convolution on a CPU, so Keras compiles one with XLA, with which a
+    training step of the layer takes about ten times as long; JAX has the same one. Weights, shapes
+    and the saved configuration stay as they are. Layers of another kind and without groups are left
+    alone.
     """
     grouped = isinstance(layer, keras.layers.Conv2D) and layer.groups > 1
     if grouped and keras.backend.backend() in _SPLITTING_BACKENDS:

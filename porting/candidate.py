@@ -1,6 +1,6 @@
 """Child process: the Keras model of a check on one backend, layer by layer.
 
-The file is loaded with Keras alone. For other sizes and the other data format the same network is
+The file is loaded as Keras loads it. For other sizes and the other data format the same network is
 built anew and takes over the loaded weights. Writes two `.npz` per data format, named and laid out
 as the reference's: the forward pass, and the gradients of the Keras variables.
 """

@@ -114,6 +114,8 @@ def check(
     opened = open_source(name, source, transform_input=transform_input, size=sizes[0])
     aux_heads = opened.fit.aux_heads
     for size in sizes[1:]:
+        if problem := too_small(spec, size, aux_heads=aux_heads):
+            raise UsageError(problem)
         if opened.fit != fit(spec, opened.checkpoint.shapes, size=size):
             raise UsageError(
                 f"{name} has other weights for {size[0]}x{size[1]} than for "

@@ -9,6 +9,8 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
 from types import TracebackType
 from typing import Any, Self
 
@@ -145,10 +147,21 @@ class _Worker:
 def enter_child(main: Callable[[dict[str, Any]], object]) -> None:
     """Run a child's `main` on one job after the other, until its standard input ends.
 
+    That ends a job under way as well: nobody is left to wait for it, however the parent has died.
     An error that we raise on purpose ends the child with its message instead of a traceback.
     """
-    for line in sys.stdin:
-        path = Path(line.strip())
+    jobs: SimpleQueue[Path] = SimpleQueue()
+
+    def receive() -> None:
+        # A stream of its own: the interpreter locks `sys.stdin` when it ends.
+        with open(0, closefd=False) as lines:
+            for line in lines:
+                jobs.put(Path(line.strip()))
+        os._exit(0)
+
+    Thread(target=receive, daemon=True).start()
+    while True:
+        path = jobs.get()
         try:
             main(json.loads(path.read_text()))
         except (PortingError, KerasAlexNetError) as error:

@@ -116,10 +116,15 @@ def convert(
     if output.suffix != ".keras":
         raise UsageError(f"{output}: a Keras model file must be named *.keras")
     check_output(output)
-    size = None
-    if input_size is not None and None not in input_size:
-        size = (int(input_size[0] or 0), int(input_size[1] or 0))
-    opened = open_source(name, source, classes=classes, transform_input=transform_input, size=size)
+    height, width = input_size or (None, None)
+    opened = open_source(
+        name,
+        source,
+        classes=classes,
+        transform_input=transform_input,
+        size=None if height is None or width is None else (height, width),
+        aux_heads=aux_heads,
+    )
     if labels is None and opened.info is not None:
         labels = opened.info.labels
     if labels is not None and len(labels) != opened.classes:

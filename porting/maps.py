@@ -20,7 +20,7 @@ from keras_alexnet.schema import (
     keras_name,
 )
 from keras_alexnet.specs import SPECS
-from keras_alexnet.trace import trace
+from keras_alexnet.trace import too_small, trace
 from porting.layouts import CHW, TRANSFORMS
 
 Shape = tuple[int, ...]
@@ -194,12 +194,15 @@ class Fit:
 def fit(spec: ModelSpec, shapes: Mapping[str, Shape], *, size: Size | None = None) -> Fit:
     """Compare the keys and shapes of a file with an architecture for images of `size`.
 
-    The class count is taken from the file. Counters of batches may be absent: they exist since
+    The class count is taken from the file. Auxiliary heads that do not exist at this size are
+    compared at the spec's own. Counters of batches may be absent: they exist since
     PyTorch 0.4.1 and do not influence the outputs.
     """
     head = shapes.get(f"{spec.classifier}.weight")
     classes = head[0] if head else None
     aux_heads = any(key.startswith(f"{aux.name}.") for aux in spec.aux for key in shapes)
+    if size is not None and too_small(spec, size, aux_heads=aux_heads):
+        size = None
     table = weight_map(spec, classes or spec.classes, aux_heads=aux_heads, size=size)
     puts = {entry.key: entry for entry in table if isinstance(entry, Put)}
     known = {entry.key for entry in table}

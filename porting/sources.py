@@ -1,6 +1,6 @@
 """Where weights come from: a file or a name, found, downloaded, read and checked."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from keras_alexnet.backend import installed
@@ -54,6 +54,7 @@ def open_source(
     classes: int | None = None,
     transform_input: bool | None = None,
     size: Size | None = None,
+    aux_heads: bool = True,
 ) -> Source:
     """Find, download if needed, read and check the weights of an architecture.
 
@@ -65,6 +66,8 @@ def open_source(
             torchvision's own rule: yes for its pretrained weights, otherwise no.
         size: Height and width of the images in pixels, which the first dense layer may depend on;
             by default the architecture's.
+        aux_heads: Whether auxiliary heads in the file are wanted; otherwise they need not fit the
+            size.
 
     Raises:
         UnknownModelError: No model has this name.
@@ -89,10 +92,14 @@ def open_source(
         info = torchvision_zoo.describe(name, str(source))
         path = fetch(info.url)
     checkpoint = read_checkpoint(path)
-    heads = any(key.startswith(f"{aux.name}.") for aux in spec.aux for key in checkpoint.shapes)
-    if size is not None and (problem := too_small(spec, size, aux_heads=heads)):
-        raise UsageError(problem)
     found = fit(spec, checkpoint.shapes, size=size)
+    if not aux_heads and found.aux_heads:
+        heads = tuple(f"{aux.name}." for aux in spec.aux)
+        body = {k: shape for k, shape in checkpoint.shapes.items() if not k.startswith(heads)}
+        found = replace(fit(spec, body, size=size), aux_heads=True)
+    wanted_heads = aux_heads and found.aux_heads
+    if size is not None and (problem := too_small(spec, size, aux_heads=wanted_heads)):
+        raise UsageError(problem)
     if found.problems:
         problems = {
             "missing": found.missing,

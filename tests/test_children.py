@@ -6,7 +6,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,6 +23,10 @@ CHILDREN = {
     "complaining": (
         "from porting.children import enter_child\nfrom porting.errors import UsageError\n"
         "def main(job):\n    raise UsageError(f\"bad {job['what']}\")\nenter_child(main)"
+    ),
+    "busy": (
+        "import time\nfrom porting.children import enter_child\n"
+        "def main(job):\n    open(job['file'], 'w').close()\n    time.sleep(600)\nenter_child(main)"
     ),
     "parent": (
         "import subprocess, sys, time\n"
@@ -94,14 +100,52 @@ def test_an_interruption_ends_the_child(children: Path) -> None:
     environment = os.environ | {"PYTHONPATH": f"{children}{os.pathsep}{root}"}
     parent = subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE)
     try:
-        time.sleep(3)
+        # Until the child has started a child of its own.
+        mine = _wait_for(lambda: _descendants(parent.pid), count=2)
         parent.send_signal(signal.SIGINT)
         parent.wait(20)
     finally:
         parent.kill()
     assert parent.returncode != 0
-    found = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=False)
-    assert "parent_child" not in found.stdout
+    assert _wait_for(lambda: [pid for pid in mine if not _runs(pid)], count=2)
+
+
+@needs_ps
+def test_a_busy_child_does_not_outlive_its_parent(children: Path, tmp_path: Path) -> None:
+    """Even if the parent had no chance to end it."""
+    file = tmp_path / "started"
+    code = "import sys; from porting.children import run_child\n"
+    code += "run_child('busy_child', {'file': sys.argv[1]}, timeout=60)"
+    root = Path(__file__).resolve().parents[1]
+    environment = os.environ | {"PYTHONPATH": f"{children}{os.pathsep}{root}"}
+    parent = subprocess.Popen([sys.executable, "-c", code, str(file)], env=environment)
+    try:
+        _wait_for(lambda: [file] if file.exists() else [], count=1)
+        (child,) = _descendants(parent.pid)
+    finally:
+        parent.kill()
+        parent.wait()
+    assert _wait_for(lambda: [] if _runs(child) else [child], count=1)
+
+
+def _wait_for(found: Callable[[], list[Any]], *, count: int) -> list[Any]:
+    """Return what is found as soon as there is enough of it."""
+    deadline = time.monotonic() + 60
+    while len(result := found()) < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return result
+
+
+def _descendants(pid: int) -> list[int]:
+    """Return the children of a process, and theirs."""
+    listing = ["ps", "-eo", "pid=,ppid="]
+    lines = subprocess.run(listing, capture_output=True, text=True, check=False).stdout.splitlines()
+    pairs = [tuple(map(int, line.split())) for line in lines]
+    found = [pid]
+    for parent in found:
+        found += [child for child, of in pairs if of == parent]
+    return found[1:]
 
 
 def _runs(pid: int) -> bool:

@@ -157,6 +157,7 @@ def test_diff_names_what_differs(run: Run) -> None:
         ("check alexnet --sizes 62", "alexnet needs images of at least 63 x 63 pixels"),
         ("check alexnet --sizes a", "neither N nor HEIGHTxWIDTH"),
         ("check alexnet_paper --sizes 224,256", "has other weights for 256x256 than for 224x224"),
+        ("check googlenet_caffe --sizes 97,64", "with auxiliary heads needs images of at least 79"),
         ("check lenet5 --reference net.py", "is not of the form FILE.py:FUNCTION"),
         ("check lenet5 --reference no.py:build", "no.py: no such Python file"),
         ("convert alexnet_wide --source {alex} --output m.keras", "fit alexnet (7 classes)"),

@@ -26,9 +26,16 @@ from keras_alexnet.profile import profile
 from keras_alexnet.schema import LRN, ModelSpec
 from keras_alexnet.specs import SPECS
 from keras_alexnet.trace import min_size, trace
-from porting import load_state_dict, reference_nets, to_state_dict, torchvision_zoo
+from porting import (
+    convert,
+    load_state_dict,
+    reference_nets,
+    to_state_dict,
+    torchvision_zoo,
+    write_checkpoint,
+)
 from porting.checkpoints import as_tensors
-from porting.errors import TransferError
+from porting.errors import TransferError, UsageError
 from porting.maps import Put, fit, identify, layer_pairs, weight_map
 from porting.seeded import seeded_state_dict
 from porting.torch_model import build_torch
@@ -313,6 +320,26 @@ def test_weights_of_another_size_are_refused(member: Member) -> None:
         return
     with pytest.raises(TransferError, match=f"the weights do not fit {spec.name}.*\n.*wrong shape"):
         load_state_dict(model, member.arrays)
+
+
+def test_dropped_heads_need_not_fit_the_size(member: Member, tmp_path: Path) -> None:
+    """A network with its auxiliary heads cut off takes images that the heads do not."""
+    spec = member.spec
+    if not spec.aux:
+        pytest.skip("has no auxiliary heads")
+    source, output = tmp_path / "source.npz", tmp_path / "model.keras"
+    write_checkpoint(source, member.arrays)
+    for size in ((64, 64), (300, 260)):
+        convert(spec.name, source, output, input_size=size)
+        assert keras_alexnet.load_model(output).input_shape == (None, *size, 3)
+        text = "needs images of at least" if size == (64, 64) else "wrong shape: (aux|loss)1.fc"
+        with pytest.raises((UsageError, TransferError), match=text):
+            convert(spec.name, source, output, input_size=size, aux_heads=True)
+    with weights_will_follow():
+        model = create_model(spec.name, input_shape=(64, 64, 3))
+    arrays = {**member.arrays, "more": np.zeros(1, np.float32)}
+    with pytest.raises(TransferError, match="unexpected: more"):
+        load_state_dict(model, arrays)
 
 
 def test_unknown_size(member: Member) -> None:

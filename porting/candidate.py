@@ -22,7 +22,7 @@ from porting.inputs import InputSet, gradient_labels
 from porting.layouts import nchw_to_nhwc, nhwc_to_nchw
 from porting.maps import first_weighted_layer, layer_pairs
 from porting.precision import float64_allowed, full_precision
-from porting.transfer import Architecture, architecture_of
+from porting.recognition import Architecture, architecture_of
 
 _BATCH = 32
 # Keras colours its messages for terminals.

@@ -7,44 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from keras_alexnet.schema import ModelSpec, keras_name
-from keras_alexnet.specs import SPECS
 from porting.checkpoints import as_tensors, to_numpy
 from porting.errors import TransferError
-from porting.maps import Carried, Put, Size, first_weighted_layer, fit, identify, weight_map
+from porting.maps import Carried, Put, fit, identify, weight_map
+from porting.recognition import Architecture, architecture_of, variables_of
 
 # Counters of batches by model: Keras' batch norm has no variable for them, and torch wants them
 # back. `.keras` files carry them in their record.
 _counters: "weakref.WeakKeyDictionary[Any, dict[str, int]]" = weakref.WeakKeyDictionary()
 
 _MAX_LISTED = 8
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """What a Keras model turned out to be.
-
-    `size` is the height and width of its images in pixels, None where it takes any.
-    """
-
-    spec: ModelSpec
-    classes: int
-    aux_heads: bool
-    include_top: bool
-    size: Size | None
-    channels: int
-
-    @property
-    def table(self) -> tuple[Put | Carried, ...]:
-        """The weight table of exactly the layers that the model has."""
-        return weight_map(
-            self.spec,
-            self.classes,
-            aux_heads=self.aux_heads,
-            include_top=self.include_top,
-            size=self.size,
-            channels=self.channels,
-        )
 
 
 @dataclass(frozen=True)
@@ -62,49 +34,6 @@ class TransferReport:
     loaded: tuple[str, ...]
     carried: tuple[str, ...]
     ignored: tuple[str, ...]
-
-
-def architecture_of(model: Any) -> Architecture:
-    """Recognise a Keras model by the names and shapes of its weights.
-
-    Raises:
-        TransferError: It is none of the known architectures.
-    """
-    shapes = {name: tuple(variable.shape) for name, variable in _variables(model).items()}
-    layers = {layer.name: layer for layer in model.layers}
-    for spec in SPECS.values():
-        first = layers.get(first_weighted_layer(spec))
-        if first is None or not hasattr(first, "data_format"):
-            continue
-        aux = spec.aux
-        head_shape = shapes.get(f"{keras_name(spec.classifier)}/kernel")
-        size, channels = _image_shape(first)
-        candidate = Architecture(
-            spec,
-            classes=head_shape[-1] if head_shape else spec.classes,
-            aux_heads=bool(aux) and any(name.startswith(f"{aux[0].name}_") for name in shapes),
-            include_top=head_shape is not None,
-            size=size,
-            channels=channels,
-        )
-        try:
-            table = candidate.table
-        except ValueError:  # this architecture does not exist at this size
-            continue
-        if {put.variable: put.keras_shape for put in table if isinstance(put, Put)} == shapes:
-            return candidate
-    raise TransferError(
-        f"model {model.name!r} is none of the known architectures ({', '.join(SPECS)}): its "
-        f"{len(shapes)} weights have other names or shapes. Build it with "
-        "keras_alexnet.create_model(...)"
-    )
-
-
-def _image_shape(first: Any) -> tuple[Size | None, int]:
-    """Return the size and the channels of the images that a network's first layer reads."""
-    _, *shape = first.input.shape
-    *size, channels = shape if first.data_format == "channels_last" else (*shape[1:], shape[0])
-    return (None if None in size else (size[0], size[1])), channels
 
 
 def load_state_dict(model: Any, state_dict: Mapping[str, Any]) -> TransferReport:
@@ -126,7 +55,7 @@ def load_state_dict(model: Any, state_dict: Mapping[str, Any]) -> TransferReport
     puts = [entry for entry in architecture.table if isinstance(entry, Put)]
     counters = [entry.key for entry in architecture.table if isinstance(entry, Carried)]
     ignored = _keys_of_absent_heads(architecture, arrays)
-    variables = _variables(model)
+    variables = variables_of(model)
     dtypes = {put.key: variables[put.variable].dtype for put in puts}
     problems = _problems(puts, counters, ignored, arrays, dtypes)
     if problems:
@@ -158,7 +87,7 @@ def to_state_dict(model: Any, *, framework: str = "torch") -> dict[str, Any]:
     """
     if framework not in ("torch", "numpy"):
         raise ValueError(f"framework must be 'torch' or 'numpy', got {framework!r}")
-    variables = _variables(model)
+    variables = variables_of(model)
     carried = counters_of(model)
     arrays: dict[str, np.ndarray] = {}
     for entry in architecture_of(model).table:
@@ -179,14 +108,6 @@ def set_counters(model: Any, counters: Mapping[str, int]) -> None:
 def counters_of(model: Any) -> dict[str, int]:
     """Return the batch-norm counters kept beside a model."""
     return dict(_counters.get(model, {}))
-
-
-def _variables(model: Any) -> dict[str, Any]:
-    return {
-        f"{layer.name}/{variable.name}": variable
-        for layer in model.layers
-        for variable in layer.weights
-    }
 
 
 def _to_host(variable: Any) -> Any:

@@ -9,6 +9,7 @@ import torch  # isort: skip
 import torchvision  # isort: skip  # noqa: F401  (both before anything that may import TensorFlow)
 
 import functools
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -27,6 +28,9 @@ from keras_alexnet.specs import SPECS
 from porting import load_state_dict, reference_nets, torchvision_zoo
 from porting.checkpoints import as_tensors
 from porting.seeded import seeded_state_dict
+
+# Background jobs of a shell ignore it, and so would the children that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Maps are small here: a second thread costs more than it gives, tenfold on a busy machine.
 torch.set_num_threads(1)

@@ -37,9 +37,9 @@ from porting import (
 from porting.checkpoints import as_tensors
 from porting.errors import TransferError, UsageError
 from porting.maps import Put, fit, identify, layer_pairs, weight_map
+from porting.recognition import architecture_of
 from porting.seeded import seeded_state_dict
 from porting.torch_model import build_torch
-from porting.transfer import architecture_of
 
 
 @dataclass

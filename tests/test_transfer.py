@@ -18,7 +18,8 @@ from porting import load_state_dict, to_state_dict
 from porting.checkpoints import as_tensors
 from porting.errors import TransferError
 from porting.maps import Carried, Put, weight_map
-from porting.transfer import architecture_of, counters_of
+from porting.recognition import architecture_of
+from porting.transfer import counters_of
 
 
 def _with_counters(arrays: StateDict, seed: int = 0) -> StateDict:

@@ -5,14 +5,12 @@ from collections.abc import Mapping
 
 from keras_alexnet.errors import UnknownModelError
 from keras_alexnet.schema import ModelSpec
-from keras_alexnet.specs.alexnet import (
-    ALEXNET,
+from keras_alexnet.specs.alexnet import ALEXNET, ALEXNET_CAFFE, ALEXNET_PAPER
+from keras_alexnet.specs.alexnet_reports import (
     ALEXNET_BN_CIFAR100,
-    ALEXNET_CAFFE,
     ALEXNET_CIFAR,
     ALEXNET_KERAS,
     ALEXNET_LRN,
-    ALEXNET_PAPER,
     ALEXNET_WIDE,
 )
 from keras_alexnet.specs.googlenet import (

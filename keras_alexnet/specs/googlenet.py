@@ -4,18 +4,12 @@ All four share the widths of the nine Inception blocks (Szegedy et al. 2014, tab
 in what a convolution comes with, in the third branch and in the names.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-
 from keras_alexnet.lrn import lrn_from_caffe
 from keras_alexnet.schema import (
     LRN,
     AdaptiveAvgPool,
     AuxHead,
     AvgPool,
-    BatchNorm,
-    Concat,
-    Conv,
     Dense,
     Dropout,
     Flatten,
@@ -26,6 +20,16 @@ from keras_alexnet.schema import (
     ReLU,
     Row,
 )
+from keras_alexnet.specs.inception import (
+    CAFFE_NAMES,
+    Names,
+    Style,
+    basic_conv,
+    blocks,
+    caffe_conv,
+    conv_relu,
+    lab_conv,
+)
 from keras_alexnet.specs.inputs import (
     CAFFE_CLASSIFIER_INIT,
     CAFFE_GOOGLENET_INIT,
@@ -33,143 +37,6 @@ from keras_alexnet.specs.inputs import (
     TORCH_INIT,
     TORCHVISION_GOOGLENET_INIT,
 )
-
-# name, filters, kernel, stride, padding -> a convolution with what belongs to it
-Unit = Callable[..., tuple[Row, ...]]
-
-
-@dataclass(frozen=True)
-class Widths:
-    """Channels of one Inception block: four branches, two with a reduction before."""
-
-    b1: int
-    b2_reduce: int
-    b2: int
-    b3_reduce: int
-    b3: int
-    b4: int
-
-
-WIDTHS: Mapping[str, Widths] = {
-    "3a": Widths(b1=64, b2_reduce=96, b2=128, b3_reduce=16, b3=32, b4=32),
-    "3b": Widths(b1=128, b2_reduce=128, b2=192, b3_reduce=32, b3=96, b4=64),
-    "4a": Widths(b1=192, b2_reduce=96, b2=208, b3_reduce=16, b3=48, b4=64),
-    "4b": Widths(b1=160, b2_reduce=112, b2=224, b3_reduce=24, b3=64, b4=64),
-    "4c": Widths(b1=128, b2_reduce=128, b2=256, b3_reduce=24, b3=64, b4=64),
-    "4d": Widths(b1=112, b2_reduce=144, b2=288, b3_reduce=32, b3=64, b4=64),
-    "4e": Widths(b1=256, b2_reduce=160, b2=320, b3_reduce=32, b3=128, b4=128),
-    "5a": Widths(b1=256, b2_reduce=160, b2=320, b3_reduce=32, b3=128, b4=128),
-    "5b": Widths(b1=384, b2_reduce=192, b2=384, b3_reduce=48, b3=128, b4=128),
-}
-
-
-@dataclass(frozen=True)
-class Names:
-    """What the parts of an Inception block are called below its own name."""
-
-    b1: str = "branch1"
-    b2_reduce: str = "branch2.0"
-    b2: str = "branch2.1"
-    b3_reduce: str = "branch3.0"
-    b3: tuple[str, ...] = ("branch3.1", "branch3.2")
-    pool: str = "branch4.0"
-    b4: str = "branch4.1"
-
-
-CAFFE_NAMES = Names("1x1", "3x3_reduce", "3x3", "5x5_reduce", ("5x5",), "pool", "pool_proj")
-
-
-def _conv_bn_relu(bias: bool, eps: float) -> Unit:
-    def unit(
-        name: str, filters: int, *, kernel: int = 1, stride: int = 1, padding: int = 0
-    ) -> tuple[Row, ...]:
-        return (
-            Conv(f"{name}.conv", filters, kernel, stride, padding, bias),
-            BatchNorm(f"{name}.bn", eps=eps),
-            ReLU(f"{name}.relu", module=name),
-        )
-
-    return unit
-
-
-# torchvision's `BasicConv2d`.
-basic_conv = _conv_bn_relu(bias=False, eps=1e-3)
-# The lab's, with PyTorch's default eps.
-lab_conv = _conv_bn_relu(bias=True, eps=1e-5)
-
-
-def conv_relu(
-    name: str, filters: int, *, kernel: int = 1, stride: int = 1, padding: int = 0
-) -> tuple[Row, ...]:
-    """Return a convolution with bias and ReLU, grouped under one name."""
-    return (
-        Conv(f"{name}.conv", filters, kernel, stride, padding),
-        ReLU(f"{name}.relu", module=name),
-    )
-
-
-def caffe_conv(
-    name: str, filters: int, *, kernel: int = 1, stride: int = 1, padding: int = 0
-) -> tuple[Row, ...]:
-    """Return a convolution with bias and ReLU, named `block.part` and `block.relu_part`."""
-    block, _, part = name.rpartition(".")
-    return (
-        Conv(name, filters, kernel, stride, padding),
-        ReLU(f"{block}.relu_{part}"),
-    )
-
-
-@dataclass(frozen=True)
-class Style:
-    """What tells one GoogLeNet's blocks from another's.
-
-    Attributes:
-        block: Prefix of the blocks' names.
-        unit: A convolution with what belongs to it.
-        names: Names of the parts of a block.
-        third: Kernel and padding of the convolutions that follow the third branch's reduction.
-        pool3: Pooling behind block 3b.
-        pool4: Pooling behind block 4e.
-    """
-
-    block: str
-    unit: Unit
-    names: Names
-    third: tuple[tuple[int, int], ...]
-    pool3: MaxPool
-    pool4: MaxPool
-
-
-def _inception(name: str, widths: Widths, style: Style) -> Concat:
-    unit, names = style.unit, style.names
-    third = unit(f"{name}.{names.b3_reduce}", widths.b3_reduce)
-    for part, (kernel, padding) in zip(names.b3, style.third, strict=False):
-        third += unit(f"{name}.{part}", widths.b3, kernel=kernel, padding=padding)
-    return Concat(
-        name,
-        (
-            unit(f"{name}.{names.b1}", widths.b1),
-            unit(f"{name}.{names.b2_reduce}", widths.b2_reduce)
-            + unit(f"{name}.{names.b2}", widths.b2, kernel=3, padding=1),
-            third,
-            (
-                MaxPool(f"{name}.{names.pool}", 3, 1, padding=1),
-                *unit(f"{name}.{names.b4}", widths.b4),
-            ),
-        ),
-    )
-
-
-def _blocks(style: Style) -> tuple[Row, ...]:
-    """Return the nine blocks with both poolings between them."""
-    rows: list[Row] = []
-    pools = {"3b": style.pool3, "4e": style.pool4}
-    for number, widths in WIDTHS.items():
-        rows.append(_inception(style.block + number, widths, style))
-        if number in pools:
-            rows.append(pools[number])
-    return tuple(rows)
-
 
 TORCHVISION = Style(
     "inception",
@@ -279,7 +146,7 @@ GOOGLENET = ModelSpec(
         *basic_conv("conv2", 64),
         *basic_conv("conv3", 192, kernel=3, padding=1),
         MaxPool("maxpool2", 3, 2, ceil=True),
-        *_blocks(TORCHVISION),
+        *blocks(TORCHVISION),
     ),
     head=_global_head(),
     aux=(
@@ -312,7 +179,7 @@ GOOGLENET_LAB = ModelSpec(
         *conv_relu("conv3", 192, kernel=3, padding=1),
         LRN("norm2", size=5, alpha=1e-4, beta=0.75, k=2.0),
         MaxPool("maxpool2", 3, 2, padding=1),
-        *_blocks(LAB),
+        *blocks(LAB),
     ),
     head=_global_head(),
     aux=(_plain_aux("aux1", reads="inception4a"), _plain_aux("aux2", reads="inception4d")),
@@ -341,7 +208,7 @@ GOOGLENET_PAPER = ModelSpec(
         *conv_relu("conv3", 192, kernel=3, padding=1),
         LRN("norm2", size=5, alpha=1e-4, beta=0.75, k=1.0),
         MaxPool("maxpool2", 3, 2, ceil=True),
-        *_blocks(PAPER),
+        *blocks(PAPER),
     ),
     head=_global_head(CAFFE_CLASSIFIER_INIT),
     aux=(
@@ -372,7 +239,7 @@ GOOGLENET_CAFFE = ModelSpec(
         *caffe_conv("conv2.3x3", 192, kernel=3, padding=1),
         LRN("conv2.norm2", **lrn_from_caffe(local_size=5, alpha=1e-4, beta=0.75)),
         MaxPool("pool2.3x3_s2", 3, 2, ceil=True),
-        *_blocks(CAFFE),
+        *blocks(CAFFE),
     ),
     head=(
         AdaptiveAvgPool("pool5.7x7_s1", 1),

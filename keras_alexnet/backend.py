@@ -24,6 +24,7 @@ _DISTRIBUTIONS = {
     "torchvision": "torch torchvision",
     "jinja2": "jinja2 matplotlib",
     "matplotlib": "jinja2 matplotlib",
+    "sklearn": "scikit-learn",
 }
 
 # Both ship their own LLVM and abort the process when they come after TensorFlow's
@@ -43,7 +44,8 @@ def installed_backends() -> tuple[str, ...]:
 
 def pip_line(package: str) -> str:
     """Return the command that installs a package, torch together with the matching torchvision."""
-    return f"pip install {_DISTRIBUTIONS.get(package, package)}"
+    top = package.partition(".")[0]
+    return f"pip install {_DISTRIBUTIONS.get(top, top)}"
 
 
 def require(package: str) -> ModuleType:

@@ -27,3 +27,11 @@ class ModelFileError(KerasAlexNetError, ValueError):
 
 class ImageFileError(KerasAlexNetError, ValueError):
     """A file is not a readable image."""
+
+
+class DataError(KerasAlexNetError, ValueError):
+    """A data set is missing, damaged or contradicts itself."""
+
+
+class TrainingError(KerasAlexNetError, RuntimeError):
+    """A run cannot go on: its loss is not finite, or its folder cannot be written to or resumed."""

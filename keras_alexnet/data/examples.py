@@ -1,0 +1,155 @@
+"""Labelled images, in memory or as files, and how they are divided."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from keras_alexnet.backend import require
+from keras_alexnet.errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class Arrays:
+    """Images of one size in memory.
+
+    Attributes:
+        images: uint8 (N, H, W, C), 0..255, C is 3 (RGB) or 1 (grey).
+        labels: int64 (N,), class indices.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def subset(self, indices: np.ndarray) -> Self:
+        """Return the examples at `indices`, in their order."""
+        return type(self)(self.images[indices], self.labels[indices])
+
+
+@dataclass(frozen=True, eq=False)
+class Files:
+    """Image files.
+
+    Attributes:
+        paths: One for each example.
+        labels: int64 (N,), class indices.
+    """
+
+    paths: tuple[Path, ...]
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def subset(self, indices: np.ndarray) -> Self:
+        """Return the examples at `indices`, in their order."""
+        return type(self)(tuple(self.paths[i] for i in indices), self.labels[indices])
+
+
+Examples = Arrays | Files
+
+
+@dataclass(frozen=True, eq=False)
+class DataSet:
+    """Labelled images in up to three parts that share no example.
+
+    Attributes:
+        name: What people call it.
+        classes: Names of the classes, by index.
+        train: Examples to learn from; None where the source has none.
+        val: Examples to choose the best epoch by; None where the source has none.
+        test: Examples to report; None where the source has none.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    train: Examples | None
+    val: Examples | None = None
+    test: Examples | None = None
+
+    def __post_init__(self) -> None:
+        for part, examples in self.parts().items():
+            if not len(examples):
+                raise DataError(f"{self.name}: its {part} part holds no images")
+            low, high = int(examples.labels.min()), int(examples.labels.max())
+            if low < 0 or high >= len(self.classes):
+                raise DataError(
+                    f"{self.name}: the {part} part has labels from {low} to {high}, but there are "
+                    f"{len(self.classes)} classes (0..{len(self.classes) - 1})"
+                )
+
+    def parts(self) -> dict[str, Examples]:
+        """Return the parts that exist, by name."""
+        named = {"train": self.train, "val": self.val, "test": self.test}
+        return {name: part for name, part in named.items() if part is not None}
+
+    def with_validation(self, fraction: float, *, seed: int) -> Self:
+        """Return the data with a validation part, cut from the training part where it has none.
+
+        Args:
+            fraction: Share of the training examples, in (0, 1); each class gives the same share.
+            seed: Decides which.
+
+        Raises:
+            DataError: The training part is missing or too small to be divided.
+        """
+        if self.val is not None:
+            return self
+        if self.train is None:
+            raise DataError(f"{self.name} has no training part to cut a validation part from")
+        train, val = stratified_split(self.train.labels, fraction, seed=seed, name=self.name)
+        return replace(self, train=self.train.subset(train), val=self.train.subset(val))
+
+
+def stratified_split(
+    labels: np.ndarray, fraction: float, *, seed: int, name: str = "data"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Divide examples in two, every class in the same proportion.
+
+    Args:
+        labels: int (N,).
+        fraction: Share of the second part, in (0, 1).
+        seed: Decides which examples go where.
+        name: What error messages call the examples.
+
+    Returns:
+        Sorted int64 indices of both parts: disjoint, together all of them.
+
+    Raises:
+        DataError: A class has too few examples.
+    """
+    selection = require("sklearn.model_selection")
+    try:
+        first, second = selection.train_test_split(
+            np.arange(len(labels)), test_size=fraction, random_state=seed, stratify=labels
+        )
+    except ValueError as error:
+        raise DataError(
+            f"{name}: {len(labels)} examples cannot be divided with {fraction:g} of every class in "
+            f"the second part ({error})"
+        ) from error
+    return np.sort(first), np.sort(second)
+
+
+def fingerprint(data: DataSet) -> str:
+    """Return the SHA-256 of who is in which part: labels, and file names or pixels."""
+    digest = hashlib.sha256()
+    for part, examples in data.parts().items():
+        digest.update(f"{part} {len(examples)}\n".encode())
+        digest.update(np.ascontiguousarray(examples.labels, "<i8").data)
+        if isinstance(examples, Files):
+            digest.update("\n".join(_relative(examples.paths)).encode())
+        else:
+            digest.update(np.ascontiguousarray(examples.images).data)
+    return digest.hexdigest()
+
+
+def _relative(paths: Sequence[Path]) -> list[str]:
+    """Return the last two parts of paths: the same wherever the data lies."""
+    return ["/".join(path.parts[-2:]) for path in paths]

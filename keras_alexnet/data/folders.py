@@ -1,0 +1,148 @@
+"""Image files in a folder for each class."""
+
+import itertools
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+
+from keras_alexnet.data.examples import DataSet, Files
+from keras_alexnet.errors import DataError
+
+# torchvision.datasets.folder.IMG_EXTENSIONS, and GIF, of which Pillow reads the first frame.
+IMAGE_SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif")
+)
+
+# What people call the parts of a data set, in lower case, and what we call them.
+PARTS: Mapping[str, str] = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+
+
+def listed(names: Iterable[str], limit: int = 5) -> str:
+    """Return names as a sentence has them: the first few, and how many more there are."""
+    names = list(names)
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
+
+
+def subfolders(folder: Path) -> dict[str, Path]:
+    """Return the folders in a folder by name, sorted, without hidden ones.
+
+    Raises:
+        DataError: It does not exist or is a file.
+    """
+    if not folder.is_dir():
+        what = "it is a file, a folder was expected" if folder.exists() else "no such folder"
+        raise DataError(f"{folder}: {what}")
+    return {
+        path.name: path
+        for path in sorted(folder.iterdir())
+        if path.is_dir() and not path.name.startswith(".")
+    }
+
+
+def find_images(folder: Path) -> list[Path]:
+    """Return the image files in a folder and below, without hidden ones, in a fixed order."""
+    found: list[Path] = []
+    for place, folders, names in os.walk(folder, onerror=_raise):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += (
+            Path(place, name)
+            for name in sorted(names)
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122  (a Path for every file is slow)
+        )
+    return found
+
+
+def _raise(error: OSError) -> NoReturn:
+    raise error
+
+
+def class_folder_files(folder: Path, classes: Mapping[str, int], origin: Path) -> Files:
+    """Return the images of the class folders in a folder.
+
+    Args:
+        folder: Holds one folder for each class, and no others.
+        classes: The folders' names and the labels of their images.
+        origin: Where the classes are from, for messages.
+
+    Raises:
+        DataError: Class folders are missing, unknown, or without images.
+    """
+    found = subfolders(folder)
+    missing = [name for name in classes if name not in found]
+    extra = [name for name in found if name not in classes]
+    if missing or extra:
+        problems = [f"missing {listed(missing)}"] if missing else []
+        problems += [f"unexpected {listed(extra)}"] if extra else []
+        raise DataError(
+            f"{folder}: its class folders differ from the classes in {origin}: "
+            + "; ".join(problems)
+        )
+    images = {name: find_images(found[name]) for name in classes}
+    if empty := [name for name, paths in images.items() if not paths]:
+        raise DataError(
+            f"{folder}: the class folders {listed(empty)} hold no images "
+            f"(files that end in {' '.join(sorted(IMAGE_SUFFIXES))})"
+        )
+    labels = np.repeat(
+        np.fromiter(classes.values(), np.int64), [len(paths) for paths in images.values()]
+    )
+    return Files(tuple(itertools.chain.from_iterable(images.values())), labels)
+
+
+def read_folder(path: Path) -> DataSet:
+    """Find images by class: `path/train/cat/1.jpg`, or `path/cat/1.jpg` where there are no parts.
+
+    Parts are called train or training; val, valid or validation; test or testing. Without them
+    everything is the training part. Images may lie deeper in a class folder. Classes are indexed
+    in the order of their names, and every part must have the same.
+
+    Raises:
+        DataError: Something is missing, empty, or called in a way that can be read in two.
+    """
+    children = subfolders(path)
+    folders: dict[str, Path] = {}
+    for name, folder in children.items():
+        part = PARTS.get(name.lower())
+        if part in folders:
+            raise DataError(
+                f"{path}: both {folders[part].name} and {name} are its {part} part; keep one"
+            )
+        if part is not None:
+            folders[part] = folder
+    others = [name for name in children if name.lower() not in PARTS]
+    if folders and (mixed := [name for name in others if find_images(children[name])]):
+        raise DataError(
+            f"{path}: beside {listed(folder.name for folder in folders.values())} there are images "
+            f"in {listed(mixed)}. Move those away if they are no part of the data; if all are "
+            "classes, put them into a folder named train"
+        )
+    if not folders:
+        folders = {"train": path}
+    first = next(folders[part] for part in ("train", "val", "test") if part in folders)
+    for folder in folders.values():
+        if not subfolders(folder):
+            raise DataError(
+                f"{folder}: no class folders; images are expected as {folder}/CLASS/IMAGE. (To "
+                "classify images whose class is not known, use `keras-alexnet predict`.)"
+            )
+    classes = {name: index for index, name in enumerate(subfolders(first))}
+    if len(classes) == 1:
+        raise DataError(
+            f"{first}: {listed(classes)} is its only class folder; is that folder the data set?"
+        )
+    parts = {part: class_folder_files(folder, classes, first) for part, folder in folders.items()}
+    return DataSet(
+        path.resolve().name,
+        tuple(classes),
+        train=parts.get("train"),
+        val=parts.get("val"),
+        test=parts.get("test"),
+    )

@@ -118,6 +118,34 @@ def load_keras() -> Any:
     return importlib.import_module("keras")
 
 
+def choose_backend(name: str | None) -> None:
+    """Choose the Keras backend of this process, as a command's `--backend` does.
+
+    Args:
+        name: One of `BACKENDS`, or None to leave the choice as it is.
+
+    Raises:
+        ConfigurationError: There is no such backend, or Keras runs on another one already.
+        MissingDependencyError: It is not installed.
+    """
+    if name is None:
+        return
+    if name not in BACKENDS:
+        raise ConfigurationError(f"unknown backend {name!r}; Keras has {', '.join(BACKENDS)}")
+    if "keras" in sys.modules:
+        running = sys.modules["keras"].backend.backend()
+        if running != name:
+            raise ConfigurationError(
+                f"backend {name!r} was asked for, but Keras runs on {running} in this process; "
+                f"start another one with KERAS_BACKEND={name}"
+            )
+    elif not installed(name):
+        raise MissingDependencyError(
+            f"The Keras backend {name!r} is not installed. Install it with: {pip_line(name)}"
+        )
+    os.environ["KERAS_BACKEND"] = name
+
+
 def _chosen_backend() -> tuple[str | None, str]:
     """Return the backend that the user configured and where, or (None, "")."""
     if chosen := os.environ.get("KERAS_BACKEND"):

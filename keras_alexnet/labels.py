@@ -56,8 +56,8 @@ def label(network: Profile, group: tuple[Row, ...]) -> tuple[str, ...]:
     """Return the lines of a box: name, what it does, and output shape."""
     first, *others = group
     does = ", ".join([_does(network, first), *(_FOLLOWERS[type(row)] for row in others)])
-    shape = next(layer.output for layer in network.rows if layer.name == keras_name(first.name))
-    return keras_name(first.name), does, shape_text(shape)
+    name = keras_name(first.name)
+    return name, does, shape_text(network.by_name[name].output)
 
 
 def _does(network: Profile, row: Row) -> str:

@@ -5,6 +5,7 @@ For every layer its shapes, window, receptive field, stride in the image, and co
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 from keras_alexnet.costs import (
@@ -27,7 +28,7 @@ from keras_alexnet.schema import (
     Row,
     keras_name,
 )
-from keras_alexnet.trace import Traced, conv_padding, min_size, trace
+from keras_alexnet.trace import Traced, conv_padding, too_small, trace
 
 # Height (before, behind) and width (before, behind).
 Padding = tuple[tuple[int, int], tuple[int, int]]
@@ -74,6 +75,11 @@ class Profile:
     classes: int
     aux_heads: bool
     rows: tuple[LayerProfile, ...]
+
+    @cached_property
+    def by_name(self) -> Mapping[str, LayerProfile]:
+        """The layers by name."""
+        return {row.name: row for row in self.rows}
 
     @property
     def totals(self) -> Cost:
@@ -129,18 +135,10 @@ def profile(
         raise ConfigurationError(f"classes must be a positive integer, got {classes!r}")
     if aux_heads and not spec.aux:
         raise ConfigurationError(f"{spec.name} has no auxiliary heads")
-    try:
-        traced = {
-            step.row.name: step
-            for step in trace(spec, size=size, classes=classes, aux_heads=aux_heads)
-        }
-    except ValueError as error:
-        least = min_size(spec, aux_heads=aux_heads)
-        heads = " with auxiliary heads" if aux_heads else ""
-        raise ConfigurationError(
-            f"{spec.name}{heads} needs images of at least {least} x {least} pixels, as its "
-            f"feature map vanishes below; got {size[0]} x {size[1]}"
-        ) from error
+    if problem := too_small(spec, size, aux_heads=aux_heads):
+        raise ConfigurationError(problem)
+    steps = trace(spec, size=size, classes=classes, aux_heads=aux_heads)
+    traced = {step.row.name: step for step in steps}
     seen: dict[str, _View] = {}
     rows = [*_layers(spec.body, _View(1, 1), traced, seen)]
     for aux in spec.aux if aux_heads else ():

@@ -85,8 +85,15 @@ def too_small(
         size: Height and width in pixels, None where it varies.
         aux_heads: Whether the auxiliary classifiers are included.
     """
-    least = min_size(spec, aux_heads=aux_heads)
-    if all(n is None or n >= least for n in size):
+    height, width = (
+        own if n is None else n for n, own in zip(size, spec.default_size, strict=True)
+    )
+    try:
+        for _ in trace(spec, size=(height, width), aux_heads=aux_heads):
+            pass
+    except ValueError:
+        least = min_size(spec, aux_heads=aux_heads)
+    else:
         return None
     heads = " with auxiliary heads" if aux_heads else ""
     return (

@@ -9,9 +9,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from keras_alexnet.errors import ConfigurationError, ImageFileError
+from keras_alexnet.data.decoding import open_image
+from keras_alexnet.errors import ConfigurationError
 from keras_alexnet.schema import Preprocessing
 from keras_alexnet.specs.inputs import IMAGENET
 
@@ -22,20 +23,12 @@ TRANSFORM_INPUT_OFFSET = tuple((mean - 0.5) / 0.5 for mean in IMAGENET.mean)
 
 
 def decode(path: str | Path) -> Image.Image:
-    """Read an image file as RGB, the way torchvision's references do (Pillow, `convert("RGB")`).
+    """Read an image file as RGB, the way torchvision's references do: without turning it upright.
 
     Raises:
         ImageFileError: The file is missing, truncated, or no image.
     """
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except FileNotFoundError as error:
-        raise ImageFileError(f"{path}: no such image file") from error
-    except UnidentifiedImageError as error:
-        raise ImageFileError(f"{path}: not an image that Pillow can read") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ImageFileError(f"{path}: damaged image ({error})") from error
+    return open_image(path, upright=False)
 
 
 def resize_and_crop(
@@ -57,6 +50,11 @@ def resize_and_crop(
     Raises:
         ConfigurationError: The array is not (H, W, 3) of uint8.
     """
+    return center_crop(resize(image, preprocessing), preprocessing.crop_size)
+
+
+def resize(image: Image.Image | np.ndarray, preprocessing: Preprocessing = IMAGENET) -> np.ndarray:
+    """Do the first half of `resize_and_crop`: return all of the resized image, (H, W, C)."""
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
             raise ConfigurationError(
@@ -75,10 +73,10 @@ def resize_and_crop(
         size = (short, long) if width <= height else (long, short)
         image = image.resize(size, Image.Resampling.BILINEAR)
     pixels = np.asarray(image)
-    return _center_crop(pixels if pixels.ndim == 3 else pixels[..., None], preprocessing.crop_size)
+    return pixels if pixels.ndim == 3 else pixels[..., None]
 
 
-def _center_crop(pixels: np.ndarray, crop_size: tuple[int, int]) -> np.ndarray:
+def center_crop(pixels: np.ndarray, crop_size: tuple[int, int]) -> np.ndarray:
     """Cut the centre out of (H, W, C), with black margins where the image is smaller."""
     margins = []
     for have, want in zip(pixels.shape[:2], crop_size, strict=True):

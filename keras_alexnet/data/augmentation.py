@@ -7,43 +7,40 @@ from dataclasses import dataclass
 from typing import Literal
 
 from keras_alexnet.errors import ConfigurationError
+from keras_alexnet.options import option
 
 Crop = Literal["center", "random", "random-resized"]
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Parameters of the transforms; the defaults leave an image of the right size alone.
+    """Parameters of the transforms; the defaults leave an image of the right size alone."""
 
-    Attributes:
-        resize: Length of the short side after resizing, in pixels, before the crop; None leaves
-            the image as it is. Has no meaning for random resized crops.
-        crop: How the model's input size is cut out: the centre, at random, or a random area and
-            aspect ratio that is resized to it.
-        padding: Black pixels put around the image before a random crop.
-        scale: Range of the area of a random resized crop, as a share of the image's.
-        ratio: Range of its aspect ratio, width / height.
-        flip: Probability of a horizontal flip.
-        brightness: Brightness factors are drawn from [max(0, 1 - b), 1 + b].
-        contrast: The same for contrast.
-        saturation: The same for saturation.
-        hue: Hue shifts are drawn from [-h, h], in turns; at most .5.
-        grayscale: Probability that an image loses its colours.
-        pca: Deviation of the factors of the PCA colour augmentation (Krizhevsky 2012: .1).
-    """
-
-    resize: int | None = None
-    crop: Crop = "center"
-    padding: int = 0
-    scale: tuple[float, float] = (0.08, 1.0)
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    flip: float = 0.0
-    brightness: float = 0.0
-    contrast: float = 0.0
-    saturation: float = 0.0
-    hue: float = 0.0
-    grayscale: float = 0.0
-    pca: float = 0.0
+    resize: int | None = option(
+        None,
+        "Short side in pixels after resizing, before the crop; random-resized has no use for it.",
+    )
+    crop: Crop = option(
+        "center", "How the input is cut out: a random area and shape of it for random-resized."
+    )
+    padding: int = option(0, "Black pixels put around the image before a random crop.")
+    scale: tuple[float, float] = option(
+        (0.08, 1.0), "Range of the area of a random-resized crop, as a share of the image's."
+    )
+    ratio: tuple[float, float] = option(
+        (3 / 4, 4 / 3), "Range of the width / height of a random-resized crop."
+    )
+    flip: float = option(0.0, "Probability of a horizontal flip.")
+    brightness: float = option(
+        0.0, "Brightness factors are drawn from 1 - this (at least 0) to 1 + this."
+    )
+    contrast: float = option(0.0, "The same for contrast.")
+    saturation: float = option(0.0, "The same for saturation.")
+    hue: float = option(0.0, "Hue shifts are drawn from minus to plus this, in turns; at most .5.")
+    grayscale: float = option(0.0, "Probability that an image loses its colours.")
+    pca: float = option(
+        0.0, "Deviation of the PCA colour augmentation's factors (Krizhevsky 2012: .1)."
+    )
 
     def __post_init__(self) -> None:
         ranges = {
@@ -72,11 +69,33 @@ class Augmentation:
                 raise ConfigurationError(f"{name} must be a range (low, high) above 0")
 
     @property
-    def jitters(self) -> bool:
-        """Whether colours are jittered."""
-        return any((self.brightness, self.contrast, self.saturation, self.hue))
+    def jitters(self) -> tuple[str, ...]:
+        """The operations of a colour jitter that are in use."""
+        names = ("brightness", "contrast", "saturation", "hue")
+        return tuple(name for name in names if getattr(self, name))
 
     @property
     def recolours(self) -> bool:
         """Whether colours may change at all."""
-        return self.jitters or bool(self.grayscale or self.pca)
+        return bool(self.jitters or self.grayscale or self.pca)
+
+    def check(self, *, channels: int | None, pca: object) -> None:
+        """Check what the augmentation needs besides its parameters.
+
+        Args:
+            channels: Of the images, 3 for RGB or 1 for grey; None if unknown.
+            pca: The principal components of colours, or None.
+
+        Raises:
+            ConfigurationError: Grey images would be recoloured, or the components are missing.
+        """
+        if self.recolours and channels not in (3, None):
+            raise ConfigurationError(
+                "grey images have no colours: leave brightness, contrast, saturation, hue, "
+                f"grayscale and pca at 0 for images of {channels} channel(s)"
+            )
+        if self.pca and pca is None:
+            raise ConfigurationError(
+                "pca augmentation needs the principal components of the training images' colours; "
+                "give those of statistics.colour_components"
+            )

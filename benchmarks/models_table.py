@@ -2,7 +2,7 @@
 
 from readme import replace_between
 
-from keras_alexnet.cli import model_sheet
+from keras_alexnet.commands.models import model_sheet
 from keras_alexnet.tables import markdown
 
 BEGIN, END = "<!-- models table: make models-table -->", "<!-- end of models table -->"

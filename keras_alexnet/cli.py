@@ -1,173 +1,41 @@
-"""`keras-alexnet`: what the networks cost, layer by layer, and which there are.
-
-Everything comes from the specs by arithmetic, so no framework is needed or imported.
-"""
+"""`keras-alexnet`: the command line. Its commands are in `keras_alexnet.commands`."""
 
 import contextlib
-import fnmatch
+import io
 import os
 import signal
 import sys
-from dataclasses import asdict, fields
-from operator import attrgetter
-from pathlib import Path
-from typing import Annotated
 
 import typer
 
-from keras_alexnet.costs import DEFINITIONS, Cost
-from keras_alexnet.drawing import check_picture, draw_profile
-from keras_alexnet.errors import KerasAlexNetError, UnknownModelError
-from keras_alexnet.profile import Profile, profile
-from keras_alexnet.sizes import parse_size
-from keras_alexnet.specs import SPECS, find_spec
-from keras_alexnet.tables import Column, Format, Sheet, write_json, write_sheet
+from keras_alexnet.commands.compare import compare_command
+from keras_alexnet.commands.evaluate import evaluate_command
+from keras_alexnet.commands.models import models_command, summary_command
+from keras_alexnet.commands.predict import predict_command
+from keras_alexnet.errors import KerasAlexNetError
+from keras_alexnet.train import train_command
 
 app = typer.Typer(
-    help="AlexNet and GoogLeNet: which there are and what they cost, by arithmetic alone.",
+    help="AlexNet and GoogLeNet: which there are, what they cost, how well they do.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-
-
-def _giga(value: int) -> str:
-    """Return billions with 3 decimals, or with 3 digits where that would be too few."""
-    return f"{value / 1e9:.3f}" if value >= 1e7 else f"{value / 1e9:.3g}"
-
-
-_LAYER_COLUMNS = (
-    Column("name", "layer", text=True),
-    Column("kind", "kind", text=True),
-    Column("input", "input"),
-    Column("output", "output"),
-    Column("kernel", "kernel"),
-    Column("stride", "stride"),
-    Column("padding", "padding"),
-    Column("receptive_field", "field", missing="all"),
-    Column("jump", "jump"),
-    Column("parameters", "parameters"),
-    Column("memory", "memory"),
-    Column("macs", "MACs"),
-    Column("madd", "MAdd"),
-    Column("flops", "FLOPs"),
-    Column("bytes_read", "read"),
-    Column("bytes_written", "written"),
-)
-_MODEL_COLUMNS = (
-    Column("name", "model", text=True),
-    Column("origin", "origin", text=True),
-    Column("reference", "reference", text=True, wraps=True),
-    Column("input", "input"),
-    Column("parameters", "parameters"),
-    Column("parameters_with_aux", "with aux heads"),
-    Column("macs", "GMACs", show=_giga),
-    Column("weights", "weights", text=True),
-)
-_COSTS = tuple(field.name for field in fields(Cost))
-
-FormatOption = Annotated[Format, typer.Option("--format", help="How to write the table.")]
-
-
-@app.command("summary")
-def summary_command(
-    name: Annotated[str, typer.Argument(metavar="MODEL", help=f"One of: {', '.join(SPECS)}.")],
-    input_size: Annotated[
-        str | None,
-        typer.Option(help="N or HEIGHTxWIDTH, in pixels.", show_default="the model's"),
-    ] = None,
-    classes: Annotated[
-        int | None, typer.Option(help="Number of classes.", show_default="the model's")
-    ] = None,
-    aux_heads: Annotated[
-        bool, typer.Option("--aux-heads", help="Include the auxiliary classifiers.")
-    ] = False,
-    format_: FormatOption = Format.TABLE,
-    plot: Annotated[
-        Path | None,
-        typer.Option(
-            help="Draw the network too, into a .svg, .png or .pdf file.", show_default=False
-        ),
-    ] = None,
-) -> None:
-    """Show shapes, parameters, operations, memory and receptive field of every layer."""
-    spec = find_spec(name)
-    size = None if input_size is None else parse_size(input_size)
-    if plot is not None:
-        check_picture(plot)
-    network = profile(spec, size=size, classes=classes, aux_heads=aux_heads)
-    if plot is not None:
-        draw_profile(network, plot)
-    sheet = layer_sheet(network)
-    if format_ is Format.JSON:
-        content = {
-            "model": spec.name,
-            "input_size": network.size,
-            "classes": network.classes,
-            "aux_heads": network.aux_heads,
-            "layers": sheet.records,
-            "totals": asdict(network.totals),
-            "definitions": dict(DEFINITIONS),
-            "notes": network.notes,
-        }
-        write_json(content)
-        return
-    headings = {column.key: column.heading for column in _LAYER_COLUMNS}
-    definitions = [f"{headings[key]}: {text}" for key, text in DEFINITIONS.items()]
-    write_sheet(sheet, format_, [*definitions, *network.notes])
-
-
-@app.command("models")
-def models_command(
-    pattern: Annotated[str, typer.Argument(help="Shell pattern, such as 'google*'.")] = "*",
-    format_: FormatOption = Format.TABLE,
-) -> None:
-    """List the models with their origin, input, parameters, operations and weights."""
-    sheet = model_sheet(pattern)
-    if format_ is Format.JSON:
-        write_json(sheet.records)
-    else:
-        write_sheet(sheet, format_)
-
-
-def layer_sheet(network: Profile) -> Sheet:
-    """Return a row for each layer, and the totals."""
-    get = attrgetter(*(f"cost.{c.key}" if c.key in _COSTS else c.key for c in _LAYER_COLUMNS))
-    totals = {"name": "total", **asdict(network.totals)}
-    height, width = network.size
-    return Sheet(
-        f"{network.spec.name}, {height} x {width} pixels, {network.classes} classes",
-        _LAYER_COLUMNS,
-        [
-            *(get(row) for row in network.rows),
-            tuple(totals.get(column.key, "") for column in _LAYER_COLUMNS),
-        ],
-        has_total=True,
-    )
-
-
-def model_sheet(pattern: str = "*") -> Sheet:
-    """Return a row for each model whose name matches a shell pattern.
-
-    Raises:
-        UnknownModelError: No name does.
-    """
-    specs = [SPECS[name] for name in fnmatch.filter(SPECS, pattern)]
-    if not specs:
-        raise UnknownModelError(f"no model matches {pattern!r}. Known: {', '.join(SPECS)}")
-    rows = []
-    for spec in specs:
-        totals = profile(spec).totals
-        with_aux = profile(spec, aux_heads=True).totals.parameters if spec.aux else None
-        size = (*spec.default_size, spec.channels)
-        numbers = (size, totals.parameters, with_aux, totals.macs)
-        weights = " ".join(spec.weights) or None
-        rows.append((spec.name, spec.origin, spec.reference, *numbers, weights))
-    return Sheet("models, input as height x width x channels", _MODEL_COLUMNS, rows)
+app.command("models")(models_command)
+app.command("summary")(summary_command)
+app.command("train")(train_command)
+app.command("evaluate")(evaluate_command)
+app.command("predict")(predict_command)
+app.command("compare")(compare_command)
 
 
 def main() -> None:
     """Run the command line; a user's mistake ends with one message and exit code 2."""
+    # The start-up notes of TensorFlow are not our output.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names of files may hold bytes that are no text.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         try:
             app()

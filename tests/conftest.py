@@ -140,6 +140,25 @@ def run_python() -> RunPython:
     return run
 
 
+@pytest.fixture
+def run_cli(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Callable[..., tuple[int, str, str]]:
+    """Run `keras-alexnet` in this process, in an empty folder: (exit code, stdout, stderr)."""
+    from keras_alexnet import cli
+
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["keras-alexnet", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_:
+            cli.main()
+        captured = capsys.readouterr()
+        return int(exit_.value.code or 0), captured.out, captured.err
+
+    return call
+
+
 @pytest.fixture(scope="session")
 def torch_outputs() -> Callable[..., dict[str, np.ndarray]]:
     """Outputs of a torchvision network on images (N, H, W, 3): `torch_outputs(net, images, aux)`.

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from keras_alexnet import cli
+from keras_alexnet.commands import models
 from keras_alexnet.costs import DEFINITIONS
 from keras_alexnet.profile import profile
 from keras_alexnet.specs import SPECS
@@ -26,29 +26,14 @@ KNOWN = ", ".join(SPECS)
 Run = Callable[..., tuple[int, str, str]]
 
 
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    """Run a command in this process, in an empty folder: (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["keras-alexnet", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_:
-            cli.main()
-        captured = capsys.readouterr()
-        return int(exit_.value.code or 0), captured.out, captured.err
-
-    return call
-
-
 def _child(*arguments: str, **options: Any) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "keras_alexnet.cli", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **options.pop("env", {})}
     return subprocess.Popen(command, env=environment, text=True, **options)
 
 
-def test_summary_as_csv(run: Run) -> None:
-    code, out, err = run("summary", "googlenet", "--aux-heads", "--format", "csv")
+def test_summary_as_csv(run_cli: Run) -> None:
+    code, out, err = run_cli("summary", "googlenet", "--aux-heads", "--format", "csv")
     assert (code, err) == (0, "")
     *rows, total = csv.DictReader(io.StringIO(out))
     network = profile(SPECS["googlenet"], aux_heads=True)
@@ -64,8 +49,10 @@ def test_summary_as_csv(run: Run) -> None:
     assert total["kind"] == total["output"] == total["jump"] == ""
 
 
-def test_summary_as_json(run: Run) -> None:
-    code, out, _ = run("summary", "alexnet_keras", "--format", "json", "--input-size", "227x224")
+def test_summary_as_json(run_cli: Run) -> None:
+    code, out, _ = run_cli(
+        "summary", "alexnet_keras", "--format", "json", "--input-size", "227x224"
+    )
     assert code == 0
     content = json.loads(out)
     network = profile(SPECS["alexnet_keras"], size=(227, 224))
@@ -94,8 +81,8 @@ def test_summary_as_json(run: Run) -> None:
     assert content["layers"][-1]["receptive_field"] is None
 
 
-def test_summary_as_markdown(run: Run) -> None:
-    code, out, _ = run("summary", "alexnet_cifar", "--format", "markdown")
+def test_summary_as_markdown(run_cli: Run) -> None:
+    code, out, _ = run_cli("summary", "alexnet_cifar", "--format", "markdown")
     assert code == 0
     lines = out.splitlines()
     table = [line for line in lines if line.startswith("|")]
@@ -108,8 +95,8 @@ def test_summary_as_markdown(run: Run) -> None:
     assert "BatchNorm of vectors 8,212 FLOPs" in notes[-1]
 
 
-def test_summary_as_a_table_in_a_pipe_is_whole(run: Run) -> None:
-    code, out, _ = run("summary", "googlenet", "--classes", "7")
+def test_summary_as_a_table_in_a_pipe_is_whole(run_cli: Run) -> None:
+    code, out, _ = run_cli("summary", "googlenet", "--classes", "7")
     assert code == 0
     assert "…" not in out
     network = profile(SPECS["googlenet"], classes=7)
@@ -152,8 +139,8 @@ def test_a_terminal_gets_as_many_tables_as_it_needs(columns: str) -> None:
     assert all(f"{n:,}" in text for n in (total.parameters, total.madd, total.bytes_written))
 
 
-def test_models(run: Run) -> None:
-    code, out, _ = run("models", "--format", "json")
+def test_models(run_cli: Run) -> None:
+    code, out, _ = run_cli("models", "--format", "json")
     assert code == 0
     records = {record["name"]: record for record in json.loads(out)}
     assert list(records) == list(SPECS)
@@ -169,12 +156,12 @@ def test_models(run: Run) -> None:
     }
     assert records["lenet5"]["input"] == [28, 28, 1]
     assert records["lenet5"]["parameters_with_aux"] is None
-    _, out, _ = run("models", "google*", "--format", "csv")
+    _, out, _ = run_cli("models", "google*", "--format", "csv")
     rows = list(csv.DictReader(io.StringIO(out)))
     assert [row["name"] for row in rows] == [name for name in SPECS if name.startswith("google")]
     assert (rows[0]["macs"], rows[0]["input"]) == ("1498376192", "224x224x3")
     assert rows[1]["weights"] == ""
-    _, out, _ = run("models")
+    _, out, _ = run_cli("models")
     assert all(name in out for name in SPECS)
     lenet = next(line.split() for line in out.splitlines() if line.startswith(" lenet5"))
     assert lenet[-4:] == ["61,706", "-", "0.000417", "-"]
@@ -182,12 +169,14 @@ def test_models(run: Run) -> None:
     assert alexnet[-2:] == ["0.714", "IMAGENET1K_V1"]
 
 
-def test_the_readme_holds_the_table_of_models(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_readme_holds_the_table_of_models(
+    run_cli: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     script = importlib.import_module("models_table")
     readme = (ROOT / "README.md").read_text()
     between = readme.partition(script.BEGIN)[2].partition(script.END)[0].strip()
-    _, out, _ = run("models", "--format", "markdown")
+    _, out, _ = run_cli("models", "--format", "markdown")
     assert between == out.strip(), "run `make models-table`"
     assert len(between.splitlines()) == 2 + len(SPECS)
 
@@ -242,42 +231,42 @@ def test_replace_between(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         ),
     ],
 )
-def test_mistakes(run: Run, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
-    assert run(*arguments) == (2, "", f"error: {message}\n")
+def test_mistakes(run_cli: Run, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
+    assert run_cli(*arguments) == (2, "", f"error: {message}\n")
     assert not list(tmp_path.iterdir())
 
 
-def test_usage(run: Run) -> None:
-    code, _, err = run("summary", "alexnet", "--format", "yaml")
+def test_usage(run_cli: Run) -> None:
+    code, _, err = run_cli("summary", "alexnet", "--format", "yaml")
     assert code == 2
     assert "'table', 'markdown', 'csv', 'json'" in " ".join(err.replace("│", " ").split())
-    assert run("--help")[0] == 0
+    assert run_cli("--help")[0] == 0
 
 
-def test_plot(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plot(run_cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     monkeypatch.setattr(
-        cli, "profile", lambda *args, **kwargs: calls.append(1) or profile(*args, **kwargs)
+        models, "profile", lambda *args, **kwargs: calls.append(1) or profile(*args, **kwargs)
     )
-    code, out, _ = run("summary", "lenet5", "--plot", "net.svg", "--format", "csv")
+    code, out, _ = run_cli("summary", "lenet5", "--plot", "net.svg", "--format", "csv")
     assert code == 0
     assert out.startswith("name,kind,")
     assert (tmp_path / "net.svg").read_text().startswith("<?xml")
     assert len(calls) == 1
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    code, out, err = run("summary", "lenet5", "--plot", "other.svg")
+    code, out, err = run_cli("summary", "lenet5", "--plot", "other.svg")
     assert (code, out) == (2, "")
     assert err.startswith("error: matplotlib is needed here and is not installed. Install it with")
     assert [path.name for path in tmp_path.iterdir()] == ["net.svg"]
     assert len(calls) == 1
 
 
-def test_an_interruption_ends_quietly(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interruption_ends_quietly(run_cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "profile", interrupted)
-    assert run("summary", "alexnet") == (130, "", "")
+    monkeypatch.setattr(models, "profile", interrupted)
+    assert run_cli("summary", "alexnet") == (130, "", "")
 
 
 @pytest.mark.parametrize("format_", list(Format))

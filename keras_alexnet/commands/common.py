@@ -1,0 +1,60 @@
+"""Options that several commands share, and the bar that shows how far they are."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from keras_alexnet.backend import BACKENDS
+from keras_alexnet.tables import Format
+from keras_alexnet.views import Views
+
+FormatOption = Annotated[Format, typer.Option("--format", help="How to write the table.")]
+BackendOption = Annotated[
+    str | None,
+    typer.Option(
+        "--backend",
+        help=f"Keras backend: {', '.join(BACKENDS)}.",
+        show_default="the configured one",
+    ),
+]
+BatchSizeOption = Annotated[
+    int, typer.Option("--batch-size", min=1, help="Images that the model computes at a time.")
+]
+ViewsOption = Annotated[
+    Views,
+    typer.Option(
+        "--views",
+        help="Views of an image whose probabilities are averaged: its centre; the centre and its "
+        "mirror image; four corners, the centre, and the mirror images of all five.",
+    ),
+]
+
+
+@contextlib.contextmanager
+def progress(title: str, total: int, *, shown: bool = True) -> Iterator[Callable[[int], None]]:
+    """Show a bar on a terminal's stderr; yield what to call with the number of images done."""
+    console = Console(stderr=True)
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        # Else what is printed to stdout would go to stderr.
+        redirect_stdout=False,
+        disable=not (shown and console.is_terminal),
+    )
+    task = bar.add_task(title, total=total)
+    with bar:
+        yield lambda done: bar.update(task, completed=done)

@@ -1,0 +1,37 @@
+"""`compare`: several runs side by side."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from keras_alexnet import plots
+from keras_alexnet.commands.common import FormatOption
+from keras_alexnet.comparison import compare, read_runs
+from keras_alexnet.drawing import check_picture
+from keras_alexnet.tables import Format, write_json, write_sheet
+
+
+def compare_command(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs.")],
+    format_: FormatOption = Format.TABLE,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            help="Draw curves and accuracies too, into a .png, .svg or .pdf file.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Compare runs: losses, accuracies, parameters and time."""
+    if plot is not None:
+        check_picture(plot)
+    found = read_runs(runs)
+    sheet = compare(found)
+    if plot is not None:
+        names = [record["run"] for record in sheet.records]
+        plots.comparison(names, [run.rows for run in found], sheet.records, plot)
+    if format_ is Format.JSON:
+        write_json(sheet.records)
+    else:
+        write_sheet(sheet, format_)

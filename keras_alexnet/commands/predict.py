@@ -1,0 +1,168 @@
+"""`predict`: the most probable classes of photos."""
+
+import csv
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+
+import numpy as np
+import typer
+
+from keras_alexnet.backend import choose_backend
+from keras_alexnet.commands.common import BackendOption, BatchSizeOption, ViewsOption, progress
+from keras_alexnet.data.examples import Files
+from keras_alexnet.data.folders import find_images
+from keras_alexnet.errors import DataError, ImageFileError
+from keras_alexnet.record import read_record
+from keras_alexnet.views import Views
+
+if TYPE_CHECKING:
+    from keras_alexnet.prediction import Predictor
+
+
+class PredictionFormat(StrEnum):
+    """How predictions are written: as they come, in the order of the files."""
+
+    TABLE = "table"
+    CSV = "csv"
+    JSON = "json"
+
+
+class Guess(NamedTuple):
+    """A class that an image may be of."""
+
+    label: int
+    name: str
+    probability: float
+
+
+class Answer(NamedTuple):
+    """What is known of an image: its best classes, or why it cannot be read."""
+
+    file: Path
+    guesses: list[Guess]
+    error: str | None = None
+
+
+def predict_command(
+    model: Annotated[Path, typer.Argument(metavar="MODEL.keras", help="File of the model.")],
+    photos: Annotated[
+        list[Path], typer.Argument(metavar="PHOTO|DIR...", help="Image files, or folders of them.")
+    ],
+    top: Annotated[int, typer.Option(min=1, help="Number of classes to name.")] = 5,
+    recursive: Annotated[bool, typer.Option(help="Look into the folders' folders too.")] = True,
+    views: ViewsOption = Views.CENTER,
+    batch_size: BatchSizeOption = 64,
+    backend: BackendOption = None,
+    format_: Annotated[
+        PredictionFormat, typer.Option("--format", help="How to write the predictions.")
+    ] = PredictionFormat.TABLE,
+) -> None:
+    """Name the most probable classes of photos.
+
+    A file that cannot be read is reported in its place; the exit code is then 1.
+    """
+    # Whatever can be wrong is found before a framework is imported, which takes seconds.
+    read_record(model)
+    choose_backend(backend)
+    files = list_files(photos, recursive=recursive)
+
+    from keras_alexnet.prediction import Predictor
+
+    predictor = Predictor.from_file(model, batch_size=batch_size, views=views)
+    failures = 0
+    # Beside rows on the same terminal a bar would only be in the way.
+    with progress("predict", len(files), shown=not sys.stdout.isatty()) as advance_to:
+        write = _Writer(format_)
+        for number, answer in enumerate(predictions(predictor, files, top=top), 1):
+            write(answer)
+            failures += answer.error is not None
+            advance_to(number)
+        write.end()
+    if failures:
+        print(f"warning: {failures} of {len(files)} files could not be read", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def list_files(places: Sequence[Path], *, recursive: bool) -> list[Path]:
+    """Return the files that are named, and the image files in the folders that are.
+
+    Raises:
+        ImageFileError: A place does not exist.
+        DataError: A folder holds no image files, or cannot be read.
+    """
+    files: list[Path] = []
+    for place in places:
+        if not place.is_dir():
+            if not place.exists():
+                raise ImageFileError(f"{place}: no such file or folder")
+            files.append(place)
+            continue
+        found = find_images(place)
+        if not recursive:
+            found = [path for path in found if path.parent == place]
+        if not found:
+            raise DataError(f"{place}: no image files in this folder")
+        files += found
+    return files
+
+
+def predictions(predictor: "Predictor", files: Sequence[Path], *, top: int) -> Iterator[Answer]:
+    """Yield an answer for each file, in their order, a batch at a time."""
+    batches = predictor.batches(Files(tuple(files), np.zeros(len(files), np.int64)))
+    done = 0
+
+    def unreadable(until: int) -> Iterator[Answer]:
+        for path in files[done:until]:
+            yield Answer(path, [], batches.skipped[path])
+
+    for views, indices in batches:
+        best = predictor.probabilities(views)
+        order = np.argsort(-best, axis=1, kind="stable")[:, :top]  # (B, top)
+        for row, classes, index in zip(best, order, indices, strict=True):
+            yield from unreadable(index)
+            names = predictor.labels
+            guesses = [Guess(int(c), names[c] if names else str(c), float(row[c])) for c in classes]
+            yield Answer(files[index], guesses)
+            done = int(index) + 1
+    yield from unreadable(len(files))
+
+
+class _Writer:
+    """Prints answers one by one."""
+
+    def __init__(self, format_: PredictionFormat) -> None:
+        self._format, self._count = format_, 0
+        self._csv = csv.writer(sys.stdout, lineterminator="\n")
+        if format_ is PredictionFormat.CSV:
+            self._csv.writerow(("file", "rank", "class", "name", "probability", "error"))
+
+    def __call__(self, answer: Answer) -> None:
+        if self._format is PredictionFormat.CSV:
+            for rank, guess in enumerate(answer.guesses, 1):
+                self._csv.writerow((answer.file, rank, *guess, ""))
+            if answer.error is not None:
+                self._csv.writerow((answer.file, "", "", "", "", answer.error))
+        elif self._format is PredictionFormat.JSON:
+            content: dict[str, object] = {"file": str(answer.file)}
+            if answer.error is None:
+                content["predictions"] = [
+                    {"class": g.label, "name": g.name, "probability": g.probability}
+                    for g in answer.guesses
+                ]
+            else:
+                content["error"] = answer.error
+            print("," if self._count else "[", json.dumps(content), sep="\n", end="")
+        else:
+            print(answer.file if answer.error is None else f"{answer.file}: {answer.error}")
+            for guess in answer.guesses:
+                print(f"  {100 * guess.probability:6.2f} %  {guess.name}")
+        self._count += 1
+
+    def end(self) -> None:
+        """Print what ends the whole."""
+        if self._format is PredictionFormat.JSON:
+            print("\n]")

@@ -1,0 +1,307 @@
+"""The loop of a run: epochs of `fit`, each validated and saved."""
+
+import contextlib
+import math
+import time
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+from keras_alexnet.data.batches import TrainingBatches
+from keras_alexnet.evaluation import Evaluation, evaluate
+from keras_alexnet.layers import keras
+from keras_alexnet.prediction import Predictor
+from keras_alexnet.specs import find_spec
+from keras_alexnet.training.checkpoint import (
+    Progress,
+    load_progress,
+    load_variables,
+    save_checkpoint,
+)
+from keras_alexnet.training.experiment import Experiment
+from keras_alexnet.training.hooks import Callbacks, ProgressBar, StepHook, StopSignal, as_numbers
+from keras_alexnet.training.network import (
+    build_network,
+    compile_training,
+    for_heads,
+    save_trained,
+    start_from,
+    training_model,
+)
+from keras_alexnet.training.phases import optimizer_of, phase_of, schedule_of, set_trainable
+from keras_alexnet.training.preparation import Prepared
+from keras_alexnet.training.run_folder import Log, RunFolder
+from keras_alexnet.training.tracking import Scalars
+
+
+class Engine:
+    """A run: its model, its batches and how far it is.
+
+    Args:
+        experiment: What to run.
+        prepared: Its data.
+        folder: Where everything goes.
+        log: Says what happens.
+        resume: Whether to go on from the folder's checkpoint.
+
+    Raises:
+        ConfigurationError: The experiment cannot be run on these data.
+        TrainingError: There is no checkpoint to resume from, or it belongs to other data.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        prepared: Prepared,
+        folder: RunFolder,
+        log: Log,
+        *,
+        resume: bool,
+    ) -> None:
+        self.experiment, self.prepared, self.folder, self.log = experiment, prepared, folder, log
+        self.spec = find_spec(experiment.model)
+        self.progress = Progress()
+        if resume:
+            self.progress = load_progress(folder.checkpoint, identity=prepared.identity)
+        self._must_restore = resume
+        self.model = build_network(experiment, self.classes, prepared.preprocessing)
+        if experiment.weights is not None and not resume:
+            kept = start_from(self.model, experiment.weights, self.spec)
+            log(f"started from {experiment.weights}; drawn anew: {', '.join(kept) or 'nothing'}")
+        # Counted while nothing is frozen.
+        self.parameters = sum(math.prod(w.shape) for w in self.model.trainable_weights)
+        size = prepared.preprocessing.crop_size
+        self.batches = TrainingBatches(
+            prepared.train,
+            experiment.augmentation,
+            size,
+            batch_size=experiment.batch_size,
+            seed=experiment.seed,
+            shuffle=experiment.shuffle,
+            drop_remainder=experiment.drop_remainder,
+            place=experiment.augment_on,
+            framework=keras.backend.backend(),
+            channels=self.spec.channels,
+            pca=prepared.pca,
+        )
+        self.trainer = training_model(
+            self.model, experiment, self.batches.inputs, size=size, pca=prepared.pca
+        )
+        self._predictor = Predictor(
+            self.model,
+            prepared.preprocessing,
+            normalized=True,
+            batch_size=experiment.batch_size,
+        )
+        self._phase: int | None = None
+        self._epoch_began = self._began = 0.0
+
+    @property
+    def backend(self) -> str:
+        """Name of the Keras backend."""
+        return keras.backend.backend()
+
+    @property
+    def classes(self) -> int:
+        """Number of classes of the data."""
+        return len(self.prepared.data.classes)
+
+    def train(self, stop: StopSignal, scalars: Scalars) -> bool:
+        """Run the epochs that are left.
+
+        Args:
+            stop: Whether the user wants the run to end.
+            scalars: Takes the numbers of each epoch.
+
+        Returns:
+            Whether all are done; otherwise the run was stopped, and is saved.
+
+        Raises:
+            TrainingError: The loss is not finite.
+            ConfigurationError: A file cannot be written; the last checkpoint is untouched.
+        """
+        self._began = time.monotonic() - self.progress.seconds
+        while self.progress.epoch < self.experiment.epochs:
+            self._enter_phase()
+            numbers = self._fit_epoch(stop)
+            if numbers is None:
+                return False
+            self._finish_epoch(numbers)
+            self._save(self.trainer, 0)
+            row = self.progress.rows[-1]
+            scalars.add(row)
+            self.log(_sentence(row, self.experiment.epochs))
+            if stop.received:
+                break
+        return self.progress.epoch >= self.experiment.epochs
+
+    def _enter_phase(self) -> None:
+        experiment, epoch = self.experiment, self.progress.epoch
+        phase = phase_of(experiment, epoch)
+        if phase == self._phase:
+            return
+        self._phase = phase
+        set_trainable(self.model, self.spec, phase)
+        schedule = schedule_of(experiment, phase, self.batches.steps)
+        if experiment.freeze_epochs:
+            who = "all layers train" if phase else "only the classifiers train"
+            self.log(f"epoch {epoch + 1}: {who}, learning rate {schedule.peak:g}")
+        optimizer = optimizer_of(experiment, schedule)
+        compile_training(self.trainer, experiment, optimizer)
+        optimizer.build(self.trainer.trainable_variables)
+
+    def _fit_epoch(self, stop: StopSignal) -> dict[str, float] | None:
+        """Train what is left of an epoch; return its numbers, or None if it was stopped."""
+        progress = self.progress
+        self._first_batch, self._first_position = progress.batches, progress.position
+        self._epoch_began = time.monotonic() - progress.epoch_seconds
+        bar = ProgressBar(
+            self.log.console,
+            f"epoch {progress.epoch + 1}/{self.experiment.epochs}",
+            done=progress.batches,
+            total=self.batches.steps,
+        )
+        hook = StepHook(
+            bar,
+            stop,
+            batch_size=self.experiment.batch_size,
+            done=progress.batches,
+            checkpoint_steps=self.experiment.checkpoint_steps,
+            more=self._more_batches,
+            save=self._save,
+            restore=self._restore if self._must_restore else None,
+        )
+        self._must_restore = False
+        batches = for_heads(
+            self.batches.epoch(progress.epoch, progress.position), list(self.trainer.output)
+        )
+        with bar, warnings.catch_warnings():
+            # Skipped images may make an epoch shorter than it was to be.
+            warnings.filterwarnings("ignore", message=".*ran out of data")
+            warnings.filterwarnings("ignore", message=".*shuffle=True")
+            self.trainer.fit(
+                batches,
+                initial_epoch=progress.epoch,
+                epochs=progress.epoch + 1,
+                callbacks=Callbacks([hook], add_history=True, model=self.trainer),
+                verbose=0,
+            )
+        self._note_skipped(self.batches.skipped)
+        numbers = as_numbers(self.trainer.get_metrics_result())
+        if hook.stopped:
+            self._save(self.trainer, hook.done)
+            return None
+        return numbers
+
+    def _more_batches(self, done: int) -> bool:
+        """Return whether the epoch under way goes on behind so many batches."""
+        position = self.batches.position(done - self._first_batch)
+        return done < self.batches.steps and position < len(self.prepared.train)
+
+    def _finish_epoch(self, numbers: dict[str, float]) -> None:
+        """Validate, note the epoch, and keep the model if it is the best so far."""
+        experiment, progress = self.experiment, self.progress
+        seconds = time.monotonic() - self._epoch_began
+        images = min(len(self.prepared.train), self.batches.steps * experiment.batch_size)
+        progress.epoch += 1
+        rate = float(keras.ops.convert_to_numpy(self.trainer.optimizer.learning_rate))
+        row: dict[str, Any] = {
+            "epoch": progress.epoch,
+            "learning_rate": rate,
+            "train_loss": numbers["loss"],
+            "train_accuracy": numbers["accuracy"],
+            "images_per_second": images / seconds,
+            "seconds": seconds,
+        }
+        with self._averaged():
+            validation = self._validate()
+            if validation is not None:
+                row |= {
+                    "val_loss": validation.loss,
+                    "val_accuracy": validation.top1,
+                    "val_top5": validation.top5,
+                    "val_macro_f1": validation.macro_f1,
+                }
+            # Without a validation part the last epoch counts as the best.
+            score = float(progress.epoch) if validation is None else validation.top1
+            if score > progress.best_score:
+                progress.best_score, progress.best_epoch = score, progress.epoch
+                self.save_model(self.folder.best)
+            if experiment.keep_every and progress.epoch % experiment.keep_every == 0:
+                self.save_model(self.folder.path / f"epoch-{progress.epoch:03}.keras")
+        progress.rows.append(row)
+        self.folder.write_metrics(progress.rows)
+        if experiment.schedule == "plateau" and self._phase == 1 and validation is not None:
+            self._heed_plateau(validation.loss)
+
+    def _heed_plateau(self, loss: float) -> None:
+        progress = self.progress
+        if progress.lowest_loss is None or loss < progress.lowest_loss:
+            progress.lowest_loss, progress.waited = loss, 0
+            return
+        progress.waited += 1
+        if progress.waited > self.experiment.patience:
+            progress.waited = 0
+            rate = self.trainer.optimizer.learning_rate
+            rate.assign(rate * self.experiment.gamma)
+
+    def _validate(self) -> Evaluation | None:
+        if self.prepared.data.val is None:
+            return None
+        result = evaluate(self._predictor, self.prepared.data.val, self.prepared.data.classes)
+        self._note_skipped(result.skipped)
+        return result
+
+    @contextlib.contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Within this block the model has the moving average of its weights, where there is one."""
+        optimizer = self.trainer.optimizer
+        optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+        if not self.experiment.ema:
+            yield
+            return
+        optimizer.swap_averages(self.trainer.trainable_variables)
+        try:
+            yield
+        finally:
+            optimizer.swap_averages(self.trainer.trainable_variables)
+
+    def save_model(self, path: Any) -> None:
+        """Write the model as it is now as a `.keras` file."""
+        save_trained(
+            self.model,
+            path,
+            self.experiment,
+            self.prepared.data.classes,
+            self.prepared.preprocessing,
+            {"run": self.folder.path.name, "epoch": self.progress.epoch},
+        )
+
+    def _save(self, trainer: Any, batches: int) -> None:
+        """Write a checkpoint behind so many batches of the epoch under way."""
+        progress, now = self.progress, time.monotonic()
+        progress.batches = batches
+        progress.position = batches and self.batches.position(batches - self._first_batch)
+        progress.epoch_seconds = now - self._epoch_began if batches else 0.0
+        progress.seconds = now - self._began
+        save_checkpoint(self.folder.checkpoint, trainer, progress, identity=self.prepared.identity)
+
+    def _restore(self) -> None:
+        load_variables(self.folder.checkpoint, self.trainer, metrics=self.progress.batches > 0)
+
+    def _note_skipped(self, skipped: Any) -> None:
+        for path, reason in skipped.items():
+            if str(path) not in self.progress.skipped:
+                self.progress.skipped[str(path)] = reason
+                self.log(f"skipped {path}: {reason}")
+
+
+def _sentence(row: dict[str, Any], epochs: int) -> str:
+    """Return an epoch in one line."""
+    text = (
+        f"epoch {row['epoch']}/{epochs}: loss {row['train_loss']:.4f}, "
+        f"accuracy {row['train_accuracy']:.4f}"
+    )
+    if "val_loss" in row:
+        text += f"; validation loss {row['val_loss']:.4f}, accuracy {row['val_accuracy']:.4f}"
+    return text + f"; {row['images_per_second']:,.0f} images/s, {row['seconds']:.1f} s"

@@ -1,0 +1,120 @@
+"""Backend and device of a run: chosen before Keras is imported, described afterwards."""
+
+import os
+import platform
+import random
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from keras_alexnet.backend import load_keras, require
+from keras_alexnet.errors import ConfigurationError
+
+_DISTRIBUTIONS = ("keras-alexnet", "keras", "tensorflow", "torch", "jax", "numpy", "pillow")
+
+
+def hide_gpus() -> None:
+    """Keep the backend off the GPUs; works only before its import."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    os.environ["KERAS_TORCH_DEVICE"] = "cpu"
+
+
+def gpus() -> list[str]:
+    """Return the names of the GPUs that the backend sees."""
+    backend = load_keras().backend.backend()
+    framework = require(backend)
+    if backend == "tensorflow":
+        devices = framework.config.list_physical_devices("GPU")
+        details = framework.config.experimental.get_device_details
+        return [details(device).get("device_name", device.name) for device in devices]
+    if backend == "torch":
+        return [
+            framework.cuda.get_device_name(number)
+            for number in range(framework.cuda.device_count())
+        ]
+    return [d.device_kind for d in framework.devices() if d.platform in ("gpu", "cuda", "rocm")]
+
+
+def check_device(device: str) -> None:
+    """Refuse to go on where a GPU is asked for and there is none.
+
+    Raises:
+        ConfigurationError: There is none.
+    """
+    if device == "gpu" and not gpus():
+        backend = load_keras().backend.backend()
+        raise ConfigurationError(
+            f"device 'gpu' was asked for, but {backend} sees no GPU here. Install its build for "
+            "your GPU and driver, or use --device cpu"
+        )
+
+
+def check_precision(policy: str) -> None:
+    """Refuse a dtype policy that the device cannot train in.
+
+    Raises:
+        ConfigurationError: A small convolution and its gradient fail in it.
+    """
+    if policy == "float32":
+        return
+    keras = load_keras()
+    model = keras.Sequential(
+        [
+            keras.layers.Conv2D(8, 3, dtype=policy),
+            keras.layers.MaxPooling2D(dtype=policy),
+            keras.layers.Flatten(dtype=policy),
+            keras.layers.Dense(2, dtype=policy),
+        ]
+    )
+    model.compile(optimizer="sgd", loss="mse", auto_scale_loss=False)
+    images = keras.ops.convert_to_numpy(keras.ops.ones((4, 8, 8, 3)))
+    try:
+        model.train_on_batch(images, keras.ops.convert_to_numpy(keras.ops.ones((4, 2))))
+    except Exception as error:  # whatever the backend raises for what it has no kernel for
+        line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ConfigurationError(
+            f"precision {policy!r} is not supported by {keras.backend.backend()} on this device "
+            f"({line}); use float32 or another device"
+        ) from error
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and the backend, and choose deterministic GPU kernels where cheap."""
+    keras = load_keras()
+    random.seed(seed)
+    keras.utils.set_random_seed(seed)
+    if keras.backend.backend() == "torch":
+        torch = require("torch")
+        torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.deterministic = True
+
+
+def describe() -> dict[str, Any]:
+    """Return versions, hardware and command line, for the record of a run."""
+    versions = {}
+    for name in _DISTRIBUTIONS:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "backend": load_keras().backend.backend(),
+        "gpus": gpus(),
+        "cpu": _processor(),
+        "cores": os.cpu_count(),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "versions": versions,
+        "command": sys.argv,
+    }
+
+
+def _processor() -> str:
+    try:
+        with Path("/proc/cpuinfo").open(encoding="utf-8") as file:
+            names = [line.partition(":")[2].strip() for line in file if "model name" in line]
+    except OSError:
+        names = []
+    return names[0] if names else platform.processor() or platform.machine()

@@ -1,0 +1,220 @@
+"""The model of an experiment: built, started from other weights, put behind the augmentation."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from keras_alexnet.builder import build
+from keras_alexnet.data.device import Augment
+from keras_alexnet.errors import ConfigurationError, ModelFileError
+from keras_alexnet.initialization import weights_will_follow
+from keras_alexnet.layers import keras, ops
+from keras_alexnet.record import read_record, save_model
+from keras_alexnet.schema import Dense, ModelSpec, Preprocessing, keras_name
+from keras_alexnet.specs import find_spec
+from keras_alexnet.training.experiment import Experiment
+from keras_alexnet.training.losses import CrossEntropy
+from keras_alexnet.weights import load_model
+
+
+def input_preprocessing(experiment: Experiment) -> Preprocessing:
+    """Return the evaluation preprocessing of an experiment, without the data's statistics."""
+    spec = find_spec(experiment.model)
+    size = experiment.input_size
+    crop = spec.default_size if size is None else (size, size)
+    preprocessing = spec.preprocessing.at_size(*crop)
+    resize = experiment.eval_resize or experiment.augmentation.resize
+    if resize is None and experiment.augmentation.crop != "random-resized":
+        resize = max(crop)
+    if resize is not None:
+        if resize < max(crop):
+            raise ConfigurationError(
+                f"images are resized to {resize} pixels, less than the model's input of {max(crop)}"
+            )
+        preprocessing = replace(preprocessing, resize_size=resize)
+    channels = spec.channels
+    if experiment.mean is not None and experiment.std is not None:
+        if len(experiment.mean) != channels:
+            raise ConfigurationError(f"{experiment.model} reads {channels} channel(s); mean has 3")
+        return replace(preprocessing, mean=experiment.mean, std=experiment.std, scale=255.0)
+    if experiment.normalize == "none":
+        return replace(preprocessing, mean=(0.0,) * channels, std=(1.0,) * channels, scale=255.0)
+    return preprocessing
+
+
+def build_network(
+    experiment: Experiment, classes: int, preprocessing: Preprocessing, *, dtype: str | None = None
+) -> Any:
+    """Build the model of an experiment: R, G, B (or grey) of 0..255 to logits.
+
+    Args:
+        experiment: What to build.
+        classes: Number of classes of the data.
+        preprocessing: Whose normalisation the model holds.
+        dtype: Dtype policy; by default the experiment's precision.
+    """
+    spec = replace(find_spec(experiment.model), preprocessing=preprocessing)
+    shape = (*preprocessing.crop_size, spec.channels)
+    if experiment.data_format == "channels_first":
+        shape = (spec.channels, *preprocessing.crop_size)
+    return build(
+        spec,
+        classes=classes,
+        input_shape=shape,
+        aux_heads=experiment.aux_heads,
+        dropout_rate=experiment.dropout_rate,
+        include_preprocessing=True,
+        transform_input=_transforms_input(experiment),
+        data_format=experiment.data_format,
+        dtype=dtype or experiment.precision,
+    )
+
+
+def _transforms_input(experiment: Experiment) -> bool:
+    """Return whether the weights that the experiment starts from expect torchvision's affine."""
+    if experiment.weights is None:
+        return False
+    record = read_record(experiment.weights) or {}
+    return bool(record.get("model", {}).get("transform_input", False))
+
+
+def start_from(model: Any, path: Path, spec: ModelSpec) -> list[str]:
+    """Fill a model from a `.keras` file, all but classifiers for another number of classes.
+
+    Returns:
+        Names of the layers that keep their new weights.
+
+    Raises:
+        ModelFileError: The file is unreadable or lacks weights of the model's other layers.
+    """
+    source = {layer.name: layer for layer in load_model(path).layers}
+    heads = classifier_layers(spec)
+    kept, assignments, problems = [], [], []
+    for layer in model.layers:
+        if not layer.weights or layer.name.startswith("preprocessing_"):
+            continue
+        found = source.get(layer.name)
+        theirs = {} if found is None else {w.name: w for w in found.weights}
+        pairs = [(w, theirs.get(w.name)) for w in layer.weights]
+        if all(other is not None and other.shape == own.shape for own, other in pairs):
+            assignments += pairs
+        elif layer.name in heads:
+            kept.append(layer.name)
+        else:
+            problems.append(layer.name)
+    if problems:
+        shown = ", ".join(problems[:8]) + (" ..." if len(problems) > 8 else "")
+        raise ModelFileError(
+            f"{path} does not fit {model.name}: it lacks, or has in other shapes, {shown}. Only "
+            f"classifiers ({', '.join(sorted(heads))}) may differ."
+        )
+    for own, other in assignments:
+        own.assign(other)
+    return kept
+
+
+def classifier_layers(spec: ModelSpec) -> frozenset[str]:
+    """Return the layers behind the body that depend on the number of classes or follow those."""
+    names = set()
+    for rows in (spec.head, *(aux.rows for aux in spec.aux)):
+        first = next(
+            i for i, row in enumerate(rows) if isinstance(row, Dense) and row.units is None
+        )
+        names |= {keras_name(row.name) for row in rows[first:]}
+    if spec.aux:  # an auxiliary classifier may be missing altogether
+        names |= {keras_name(row.name) for aux in spec.aux for row in aux.rows}
+    return frozenset(names)
+
+
+def training_model(
+    model: Any,
+    experiment: Experiment,
+    inputs: Mapping[str, tuple[tuple[int, ...], str]],
+    *,
+    size: tuple[int, int],
+    pca: Any = None,
+) -> Any:
+    """Put a model behind the augmentation of what the input pipeline yields.
+
+    Args:
+        model: The network.
+        experiment: Whose augmentation it is.
+        inputs: Name -> shape without the batch, and dtype.
+        size: Height and width of the network's input in pixels.
+        pca: Eigenvalues and eigenvectors of the colours.
+
+    Returns:
+        A Keras model from the inputs by name to a dict of logits by name.
+    """
+    tensors = {
+        name: keras.Input(shape, dtype=dtype, name=name) for name, (shape, dtype) in inputs.items()
+    }
+    images = Augment(
+        experiment.augmentation,
+        size,
+        data_format=experiment.data_format,
+        pca=pca,
+    )(tensors)
+    outputs = model(images)
+    if not isinstance(outputs, dict):
+        outputs = {"logits": outputs}
+    return keras.Model(tensors, outputs, name=f"{model.name}_training")
+
+
+def for_heads(batches: Any, heads: Sequence[str]) -> Any:
+    """Give every head its labels: (inputs, labels) to (inputs, {head: labels})."""
+    if hasattr(batches, "map"):  # a tf.data.Dataset
+        return batches.map(lambda inputs, labels: (inputs, dict.fromkeys(heads, labels)))
+    return ((inputs, dict.fromkeys(heads, labels)) for inputs, labels in batches)
+
+
+def compile_training(trainer: Any, experiment: Experiment, optimizer: Any) -> None:
+    """Give a training model its losses, its accuracy and its optimiser."""
+    heads = list(trainer.output)
+    weights = {name: 1.0 if name == "logits" else experiment.aux_weight for name in heads}
+    trainer.compile(
+        optimizer=optimizer,
+        loss={name: CrossEntropy(experiment.label_smoothing) for name in heads},
+        loss_weights=weights,
+        metrics={"logits": [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]},
+        # XLA makes training slower on TensorFlow's CPU; JAX is nothing without it.
+        jit_compile=keras.backend.backend() == "jax",
+        auto_scale_loss=False,
+    )
+    # Keras makes its metrics with the first batch; a checkpoint fills them before.
+    labels = {name: ops.zeros((1,), "int32") for name in heads}
+    logits = {name: ops.zeros((1, *trainer.output[name].shape[1:])) for name in heads}
+    trainer.compute_loss(y=labels, y_pred=logits)
+    trainer.compute_metrics(None, labels, logits)
+    trainer.reset_metrics()
+
+
+def save_trained(
+    model: Any,
+    path: Path,
+    experiment: Experiment,
+    classes: tuple[str, ...],
+    preprocessing: Preprocessing,
+    source: Mapping[str, Any],
+) -> None:
+    """Write a trained model in float32, with the record that evaluation and prediction read."""
+    saved = model
+    if experiment.precision != "float32":
+        with weights_will_follow():
+            saved = build_network(experiment, len(classes), preprocessing, dtype="float32")
+        saved.set_weights(model.get_weights())
+    record = {
+        "model": {
+            "name": experiment.model,
+            "classes": len(classes),
+            "include_preprocessing": True,
+            "transform_input": _transforms_input(experiment),
+            "aux_heads": experiment.aux_heads,
+            "input_shape": list(model.input_shape[1:]),
+        },
+        "source": dict(source),
+        "preprocessing": asdict(preprocessing),
+        "labels": list(classes),
+    }
+    save_model(saved, path, record)

@@ -1,0 +1,264 @@
+"""The experiments of the reports, and ours, by name."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from keras_alexnet.data.augmentation import Augmentation
+from keras_alexnet.errors import ConfigurationError
+from keras_alexnet.training.experiment import Experiment
+
+
+@dataclass(frozen=True)
+class Preset:
+    """An experiment with a name.
+
+    Attributes:
+        experiment: Its fields.
+        about: What it is, in one line.
+        reported: What its source reports, for comparison.
+        converts: Model whose converted weights it starts from; the user gives the file.
+    """
+
+    experiment: Experiment
+    about: str
+    reported: str = ""
+    converts: str | None = None
+
+
+# The CIFAR-100 study's constants, which are customary for CIFAR-10.
+_STUDY_MEAN, _STUDY_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
+_STUDY = Experiment(
+    model="alexnet_bn_cifar100",
+    data="cifar100",
+    augmentation=Augmentation(resize=227),
+    normalize="none",
+    momentum=0.0,
+    learning_rate=0.005,
+    batch_size=32,
+    epochs=10,
+    val_fraction=0.02,
+)
+_CROP = Augmentation(resize=230, crop="random")
+_FLIP = replace(_CROP, flip=0.5)
+_SCALED = {"mean": _STUDY_MEAN, "std": _STUDY_STD}
+
+_LAB = Experiment(
+    model="alexnet",
+    data="cifar10",
+    augmentation=Augmentation(resize=256, crop="random", flip=0.5),
+    learning_rate=0.001,
+    momentum=0.9,
+    weight_decay=5e-4,
+    batch_size=4,
+    epochs=10,
+)
+_LAB_GOOGLENET = replace(_LAB, model="googlenet_lab", aux_heads=True)
+
+_KERAS = Experiment(
+    model="alexnet_keras",
+    data="cifar10",
+    augmentation=Augmentation(resize=224),
+    normalize="none",
+    learning_rate=0.01,
+    momentum=0.9,
+    batch_size=64,
+    epochs=20,
+    drop_remainder=True,
+)
+_KERAS_CROPS = Augmentation(resize=256, crop="random", flip=0.5)
+
+_FAST = Experiment(
+    model="alexnet_cifar",
+    data="cifar10",
+    augmentation=Augmentation(crop="random", padding=4, flip=0.5),
+    normalize="data",
+    optimizer="sgd",
+    nesterov=True,
+    momentum=0.9,
+    weight_decay=5e-4,
+    schedule="one-cycle",
+    label_smoothing=0.1,
+    drop_remainder=True,
+    val_fraction=0.02,
+    views="mirror",
+)
+
+
+def _study(number: int, changes: Mapping[str, object], f1: float, accuracy: float) -> Preset:
+    return Preset(
+        replace(_STUDY, **changes),  # type: ignore[arg-type]
+        f"CIFAR-100 AlexNet study, experiment {number}",
+        f"macro F1 {f1:g}, accuracy {accuracy:g}",
+    )
+
+
+PRESETS: Mapping[str, Preset] = {
+    "digits-lenet5": Preset(
+        Experiment(
+            model="lenet5",
+            data="digits",
+            augmentation=Augmentation(resize=28),
+            normalize="data",
+            optimizer="adam",
+            learning_rate=0.003,
+            schedule="cosine",
+            batch_size=32,
+            epochs=30,
+        ),
+        "LeNet-5 on scikit-learn's digits: no network, under a minute on a CPU",
+    ),
+    "cifar10-cpu": Preset(
+        replace(_FAST, batch_size=128, epochs=3, learning_rate=0.05, warmup_epochs=0.6),
+        "alexnet_cifar on two CPU cores in under 20 minutes",
+    ),
+    "cifar10-fast": Preset(
+        replace(
+            _FAST,
+            batch_size=512,
+            epochs=40,
+            learning_rate=0.2,
+            warmup_epochs=8.0,
+            ema=0.998,
+            precision="mixed_bfloat16",
+        ),
+        "alexnet_cifar on a GPU, our recipe: one-cycle, label smoothing, EMA, mirrored evaluation",
+    ),
+    "cifar10-alexnet-bn": Preset(
+        replace(
+            _FAST,
+            augmentation=Augmentation(crop="random", padding=4, flip=0.5, grayscale=0.3),
+            optimizer="adam",
+            learning_rate=0.001,
+            weight_decay=0.0,
+            schedule="constant",
+            label_smoothing=0.0,
+            drop_remainder=False,
+            batch_size=512,
+            epochs=100,
+            views="center",
+        ),
+        "CIFAR-10 AlexNet with batch norm, as reported",
+        "test accuracy 90.34 % at best, 89.90 % at the end",
+    ),
+    "cifar10-lab-alexnet-lrn": Preset(
+        replace(_LAB, model="alexnet_lrn"),
+        "AlexNet vs GoogLeNet lab: AlexNet with LRN",
+        "test loss .6008, accuracy 80.29 %, 26.2 minutes",
+    ),
+    "cifar10-lab-alexnet": Preset(
+        _LAB,
+        "AlexNet vs GoogLeNet lab: AlexNet without LRN",
+        "test loss .6659, accuracy 77.41 %, 25.5 minutes",
+    ),
+    "cifar10-lab-googlenet": Preset(
+        _LAB_GOOGLENET,
+        "AlexNet vs GoogLeNet lab: GoogLeNet",
+        "test loss .4734, accuracy 85.01 %, 117.2 minutes",
+    ),
+    "cifar10-lab-alexnet-pretrained": Preset(
+        _LAB,
+        "AlexNet vs GoogLeNet lab: fine-tuned AlexNet",
+        "test loss .5410, accuracy 83.01 %, 22.4 minutes",
+        converts="alexnet",
+    ),
+    "cifar10-lab-googlenet-pretrained": Preset(
+        replace(_LAB, model="googlenet", aux_heads=True),
+        "AlexNet vs GoogLeNet lab: fine-tuned GoogLeNet",
+        "test loss .2375, accuracy 93.16 %, 91.6 minutes",
+        converts="googlenet",
+    ),
+    "cifar10-keras": Preset(
+        _KERAS,
+        "AlexNet in Keras and PyTorch: Keras, no augmentation",
+    ),
+    "cifar10-keras-augmented": Preset(
+        replace(_KERAS, augmentation=_KERAS_CROPS),
+        "AlexNet in Keras and PyTorch: Keras, flips and crops",
+        "test accuracy above 80 %",
+    ),
+    "cifar10-wide": Preset(
+        replace(_KERAS, model="alexnet_wide", batch_size=128, epochs=15),
+        "AlexNet in Keras and PyTorch: PyTorch's twin from scratch",
+        "test accuracy 74.0 %",
+    ),
+    "cifar10-pretrained": Preset(
+        replace(
+            _KERAS,
+            model="alexnet",
+            augmentation=_KERAS_CROPS,
+            normalize="model",
+            freeze_epochs=5,
+            unfrozen_learning_rate=0.001,
+            batch_size=128,
+            epochs=15,
+        ),
+        "AlexNet in Keras and PyTorch: ported weights, body frozen at first, then unfrozen",
+        "test accuracy 91.77 %",
+        converts="alexnet",
+    ),
+    "cifar100-study-1": _study(1, {}, 0.245, 0.255),
+    "cifar100-study-2": _study(2, {"augmentation": _CROP, "batch_size": 64}, 0.149, 0.181),
+    "cifar100-study-3": _study(
+        3,
+        {"augmentation": _CROP, "batch_size": 64, "learning_rate": 0.001, **_SCALED},
+        0.003,
+        0.021,
+    ),
+    "cifar100-study-4": _study(
+        4, {"augmentation": _FLIP, "batch_size": 128, **_SCALED}, 0.017, 0.048
+    ),
+    "cifar100-study-5": _study(5, {"augmentation": _FLIP, "batch_size": 64}, 0.128, 0.159),
+    "cifar100-study-6": _study(6, {"augmentation": _FLIP}, 0.276, 0.288),
+    "cifar100-study-7": _study(7, {"augmentation": _FLIP, "epochs": 20, **_SCALED}, 0.473, 0.482),
+    "cifar100-study-8": _study(
+        8, {"augmentation": _FLIP, "epochs": 2, "optimizer": "adam", **_SCALED}, 0.0002, 0.010
+    ),
+    "ilsvrc2010-paper": Preset(
+        Experiment(
+            model="alexnet_paper",
+            data="ilsvrc2010",
+            augmentation=Augmentation(crop="random-resized", flip=0.5, pca=0.1),
+            normalize="data",
+            learning_rate=0.01,
+            momentum=0.9,
+            weight_decay=5e-4,
+            schedule="step",
+            step_epochs=30,
+            gamma=0.1,
+            clip_norm=2.0,
+            precision="mixed_float16",
+            batch_size=128,
+            epochs=200,
+            views="ten-crop",
+            keep_every=5,
+        ),
+        "Krizhevsky 2012 on ILSVRC2010, as the replica trained it",
+        "after 90 epochs: train 36.85 %, validation 43.31 % top-1; the paper 62.5 % and 83.0 %",
+    ),
+}
+
+
+def find_preset(name: str) -> Preset:
+    """Return a preset by name.
+
+    Raises:
+        ConfigurationError: There is none.
+    """
+    if name not in PRESETS:
+        raise ConfigurationError(f"unknown preset {name!r}. Known: {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def check_weights(name: str, experiment: Experiment) -> None:
+    """Refuse a preset that starts from weights where none are given.
+
+    Raises:
+        ConfigurationError: It does, with the commands that provide them.
+    """
+    model = PRESETS[name].converts
+    if model is not None and experiment.weights is None:
+        raise ConfigurationError(
+            f"preset {name!r} starts from pretrained weights. Convert them once with: python -m "
+            f"porting convert {model} --source IMAGENET1K_V1 --output {model}.keras "
+            f"--preprocessing, then add: --weights {model}.keras"
+        )

@@ -3,10 +3,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test test-all lint format parity models-table clean
+.PHONY: help install demo train-demo test test-all lint format parity models-table clean
 
 help:
 	@echo "make demo          convert both networks, compare them with torchvision, write a report"
+	@echo "make train-demo    train LeNet-5 on embedded digits, under a minute"
 	@echo "make test          the tests, about ten minutes on two cores"
 	@echo "make test-all      the slow tests too"
 	@echo "make lint          ruff and mypy"
@@ -25,6 +26,9 @@ $(INSTALLED): pyproject.toml
 
 demo: $(INSTALLED)
 	@$(BIN)/python examples/demo.py
+
+train-demo: $(INSTALLED)
+	@$(BIN)/python examples/train_demo.py
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
@@ -49,4 +53,4 @@ models-table: $(INSTALLED)
 	$(BIN)/python benchmarks/models_table.py
 
 clean:
-	rm -rf $(VENV) demo build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) demo runs build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -29,8 +29,8 @@ app.command("predict")(predict_command)
 app.command("compare")(compare_command)
 
 
-def main() -> None:
-    """Run the command line; a user's mistake ends with one message and exit code 2."""
+def main(commands: typer.Typer = app) -> None:
+    """Run a command line; a user's mistake ends with one message and exit code 2."""
     # The start-up notes of TensorFlow are not our output.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -38,7 +38,7 @@ def main() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         try:
-            app()
+            commands()
         finally:
             sys.stdout.flush()
     except KerasAlexNetError as error:

@@ -104,5 +104,6 @@ train_command = with_options(
 if __name__ == "__main__":
     from keras_alexnet.cli import main
 
-    sys.argv.insert(1, "train")
-    main()
+    alone = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+    alone.command("train")(train_command)
+    main(alone)

@@ -274,3 +274,22 @@ def test_installed() -> None:
 def test_errors_are_built_in_kinds_too(error: type[Exception], builtin: type[Exception]) -> None:
     assert issubclass(error, builtin)
     assert issubclass(error, KerasAlexNetError)
+
+
+def test_training_in_memory_needs_no_tensorflow(run_python: RunPython, tmp_path: Path) -> None:
+    code = _hide("tensorflow") + (
+        "import sys\nfrom keras_alexnet.cli import main\nsys.argv[0] = 'keras-alexnet'\nmain()"
+    )
+    options = ("--preset", "digits-lenet5", "--epochs", 1, "--train-limit", 200, "--flip", 0.5)
+    folder = tmp_path / "run"
+    run_python(code, "train", *options, "--output", folder, KERAS_BACKEND="torch")
+    assert (folder / "report.html").is_file()
+    refused = run_python(
+        code,
+        *("train", *options, "--augment-on", "host", "--output", tmp_path / "host"),
+        KERAS_BACKEND="torch",
+        check=False,
+    )
+    assert refused.returncode == 2
+    assert "tensorflow is needed here and is not installed" in refused.stderr
+    assert not (tmp_path / "host").exists()

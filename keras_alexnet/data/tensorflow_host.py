@@ -1,6 +1,7 @@
 """TensorFlow as the host's loader, whatever framework computes the model."""
 
 import contextlib
+import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -26,9 +27,12 @@ def load_tensorflow(framework: str) -> Any:
     Raises:
         MissingDependencyError: It is not installed.
     """
-    # torch imports triton when it first compiles something; behind TensorFlow that would abort.
-    if framework == "torch" and "tensorflow" not in sys.modules and installed("triton"):
-        require("triton")
+    if framework != "tensorflow" and "tensorflow" not in sys.modules:
+        # torch imports triton when it first compiles something; behind TensorFlow it would abort.
+        if framework == "torch" and installed("triton"):
+            require("triton")
+        # What it writes about devices is of no interest; its errors are exceptions.
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         tf = require("tensorflow")
     except MissingDependencyError as error:

@@ -102,6 +102,11 @@ class Engine:
         return keras.backend.backend()
 
     @property
+    def steps(self) -> int:
+        """Number of batches that the run has done."""
+        return self.progress.epoch * self.batches.steps + self.progress.batches
+
+    @property
     def classes(self) -> int:
         """Number of classes of the data."""
         return len(self.prepared.data.classes)
@@ -111,7 +116,7 @@ class Engine:
 
         Args:
             stop: Whether the user wants the run to end.
-            scalars: Takes the numbers of each epoch.
+            scalars: Takes the numbers of the run.
 
         Returns:
             Whether all are done; otherwise the run was stopped, and is saved.
@@ -123,13 +128,13 @@ class Engine:
         self._began = time.monotonic() - self.progress.seconds
         while self.progress.epoch < self.experiment.epochs:
             self._enter_phase()
-            numbers = self._fit_epoch(stop)
+            numbers = self._fit_epoch(stop, scalars)
             if numbers is None:
                 return False
             self._finish_epoch(numbers)
             self._save(self.trainer, 0)
             row = self.progress.rows[-1]
-            scalars.add(row)
+            scalars.add_epoch(self.steps, row)
             self.log(_sentence(row, self.experiment.epochs))
             if stop.received:
                 break
@@ -150,11 +155,12 @@ class Engine:
         compile_training(self.trainer, experiment, optimizer)
         optimizer.build(self.trainer.trainable_variables)
 
-    def _fit_epoch(self, stop: StopSignal) -> dict[str, float] | None:
+    def _fit_epoch(self, stop: StopSignal, scalars: Scalars) -> dict[str, float] | None:
         """Train what is left of an epoch; return its numbers, or None if it was stopped."""
         progress = self.progress
         self._first_batch, self._first_position = progress.batches, progress.position
         self._epoch_began = time.monotonic() - progress.epoch_seconds
+        before = progress.epoch * self.batches.steps
         bar = ProgressBar(
             self.log.console,
             f"epoch {progress.epoch + 1}/{self.experiment.epochs}",
@@ -169,6 +175,7 @@ class Engine:
             checkpoint_steps=self.experiment.checkpoint_steps,
             more=self._more_batches,
             save=self._save,
+            note=lambda done, loss: scalars.add_loss(before + done, loss),
             restore=self._restore if self._must_restore else None,
         )
         self._must_restore = False

@@ -8,6 +8,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from keras_alexnet.backend import load_keras, require
 from keras_alexnet.errors import ConfigurationError
 
@@ -83,10 +85,16 @@ def check_precision(policy: str) -> None:
 def seed_everything(seed: int) -> None:
     """Seed Python, NumPy and the backend, and choose deterministic GPU kernels where cheap."""
     keras = load_keras()
+    if keras.backend.backend() == "tensorflow":
+        keras.utils.set_random_seed(seed)
+        return
+    # `set_random_seed` would import TensorFlow wherever it is installed. Keras' layers and
+    # initialisers get their seeds from Python's generator.
     random.seed(seed)
-    keras.utils.set_random_seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
     if keras.backend.backend() == "torch":
         torch = require("torch")
+        torch.manual_seed(seed)
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.deterministic = True
 

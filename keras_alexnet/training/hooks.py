@@ -22,6 +22,7 @@ from keras_alexnet.errors import TrainingError
 
 keras = load_keras()
 
+_NOTED_STEPS = 100
 _REFRESH = 0.5  # seconds; reading the loss waits for the device
 
 
@@ -106,6 +107,7 @@ class StepHook(keras.callbacks.Callback):  # type: ignore[name-defined]
         checkpoint_steps: Steps between checkpoints; 0 for none.
         more: Says whether the epoch goes on behind so many steps.
         save: Writes a checkpoint of the model behind so many steps of the epoch.
+        note: Takes the loss of the epoch so far, every hundred steps.
         restore: Fills the variables before the first step; None where there is nothing to restore.
     """
 
@@ -119,13 +121,14 @@ class StepHook(keras.callbacks.Callback):  # type: ignore[name-defined]
         checkpoint_steps: int,
         more: Callable[[int], bool],
         save: Callable[[Any, int], None],
+        note: Callable[[int, float], None],
         restore: Callable[[], None] | None,
     ) -> None:
         super().__init__()
         self._bar, self._stop = bar, stop
         self._batch_size, self._first, self.done = batch_size, done, done
         self._checkpoint_steps = checkpoint_steps
-        self._more, self._save, self._restore = more, save, restore
+        self._more, self._save, self._note, self._restore = more, save, note, restore
         self.stopped = False
         self._began = self._shown = time.monotonic()
 
@@ -143,6 +146,8 @@ class StepHook(keras.callbacks.Callback):  # type: ignore[name-defined]
             values = as_numbers(logs)
             rate = (batch + 1) * self._batch_size / (now - self._began)
             self._bar.show(self.done, values["loss"], values["accuracy"], rate)
+        if self.done % _NOTED_STEPS == 0:
+            self._note(self.done, as_numbers(logs)["loss"])
         if self._stop.received and self._more(self.done):
             self.stopped = self.model.stop_training = True
         elif self._checkpoint_steps and self.done % self._checkpoint_steps == 0:

@@ -104,7 +104,7 @@ def _go(engine: Any, *, name: str, preset: str | None) -> dict[str, Any] | None:
     folder, log = engine.folder, engine.log
     hint = f"keras-alexnet train --resume {folder.path}"
     try:
-        with StopSignal() as stop, Scalars(folder.path, engine.progress.epoch + 1) as scalars:
+        with StopSignal() as stop, Scalars(folder.path, engine.steps) as scalars:
             done = engine.train(stop, scalars)
     except KerasAlexNetError as error:
         log(f"stopped: {error}")

@@ -9,19 +9,19 @@ from keras_alexnet.backend import require
 
 
 class Scalars:
-    """Writes the numbers of each epoch as TensorBoard events.
+    """Writes numbers of a run as TensorBoard events, over the batches that it has done.
 
     Args:
         folder: Where the event files go.
-        first_epoch: Epoch of the next numbers; what TensorBoard knows of it and later ones, from a
-            part of the run that is repeated, is dropped.
+        step: Batches that the run has done; what TensorBoard knows of later ones, from a part of
+            the run that is repeated, is dropped.
 
     Raises:
         MissingDependencyError: tensorboardX is not installed.
     """
 
-    def __init__(self, folder: Path, first_epoch: int) -> None:
-        self._writer = require("tensorboardX").SummaryWriter(str(folder), purge_step=first_epoch)
+    def __init__(self, folder: Path, step: int) -> None:
+        self._writer = require("tensorboardX").SummaryWriter(str(folder), purge_step=step + 1)
 
     def __enter__(self) -> Self:
         return self
@@ -34,11 +34,15 @@ class Scalars:
     ) -> None:
         self._writer.close()
 
-    def add(self, row: Mapping[str, Any]) -> None:
-        """Write the numbers of an epoch."""
+    def add_loss(self, step: int, loss: float) -> None:
+        """Write the mean loss of an epoch so far, behind so many batches of the run."""
+        self._writer.add_scalar("run/loss_so_far", loss, step)
+
+    def add_epoch(self, step: int, row: Mapping[str, Any]) -> None:
+        """Write the numbers of an epoch that ends behind so many batches of the run."""
         for name, value in row.items():
             if name != "epoch" and value is not None:
                 part, _, rest = name.partition("_")
                 tag = f"{rest}/{part}" if part in ("train", "val") else f"run/{name}"
-                self._writer.add_scalar(tag, value, row["epoch"])
+                self._writer.add_scalar(tag, value, step)
         self._writer.flush()

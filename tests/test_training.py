@@ -15,7 +15,9 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
+from keras_alexnet.data.sources import open_data
 from keras_alexnet.errors import ConfigurationError, ModelFileError, TrainingError
 from keras_alexnet.record import read_record
 from keras_alexnet.training.experiment import Experiment
@@ -239,6 +241,32 @@ def test_full_disk_loses_nothing(run: Run, tmp_path: Path, monkeypatch: pytest.M
     assert not [path for path in parts.iterdir() if path.name.startswith(".")]
     resume(parts)
     assert rows(parts) == rows(whole)
+
+
+def test_files_with_a_damaged_one(run: Run, tmp_path: Path) -> None:
+    digits = open_data("digits").parts()["train"]
+    for number in range(80):
+        folder = tmp_path / "photos" / f"digit {digits.labels[number]}"
+        folder.mkdir(parents=True, exist_ok=True)
+        image = Image.fromarray(digits.images[number, ..., 0]).resize((40, 36))
+        image.save(folder / f"{number}.jpg")
+    bad = folder / "0 truncated.jpg"
+    bad.write_bytes((folder / f"{number}.jpg").read_bytes()[:300])
+    changes = {
+        "data": str(tmp_path / "photos"),
+        "crop": "random-resized",
+        "resize": None,
+        "train_limit": None,
+        "val_fraction": 0.25,
+        "batch_size": 16,
+        "epochs": 2,
+    }
+    folder = run(**changes)
+    summary = json.loads((folder / "summary.json").read_text())
+    assert list(summary["skipped"]) == [str(bad)]
+    assert f"skipped {bad}: " in (folder / "log.txt").read_text()
+    assert len(rows(folder)) == 2
+    assert read_record(folder / "best.keras")["labels"] == [f"digit {n}" for n in range(10)]
 
 
 def test_nothing_is_overwritten_or_left_behind(run: Run, tmp_path: Path) -> None:

@@ -126,7 +126,7 @@ def sample_predictions(
         axes.imshow(
             image[..., 0] if grey else image, cmap="gray" if grey else None, vmin=0, vmax=255
         )
-        text = f"{_short(classes[guess], 20)} {100 * confidence:.0f} %"
+        text = f"{_short(classes[guess], 20)} ({100 * confidence:.0f} %)"
         if label != guess:
             text += f"\nis {_short(classes[label], 22)}"
         colour = _RIGHT if label == guess else _WRONG

@@ -14,6 +14,7 @@ from keras_alexnet.backend import require
 from keras_alexnet.comparison import compare, duration
 from keras_alexnet.files import atomic_output
 from keras_alexnet.runs import Run, read_run
+from keras_alexnet.views import Views
 
 _TEMPLATE = "run_report.html.j2"
 _PREDICTIONS = "predictions.png"
@@ -148,6 +149,8 @@ def _commands(run: Run) -> dict[str, str]:
         evaluate = ["keras-alexnet", "evaluate", model, "--data", str(experiment.get("data"))]
         if experiment.get("data_dir"):
             evaluate += ["--data-dir", str(experiment["data_dir"])]
+        if experiment.get("views", Views.CENTER) != Views.CENTER:
+            evaluate += ["--views", experiment["views"]]
         commands["evaluate its best model"] = shlex.join(evaluate)
         commands["classify photos"] = shlex.join(["keras-alexnet", "predict", model, "photo.jpg"])
     return commands

@@ -33,7 +33,7 @@ def make_run(
     """Write what a run of LeNet-5 writes, with results that were made up."""
     run = RunFolder.create(folder, "made-up")
     experiment = Experiment(
-        model="lenet5", data="digits", epochs=4, mean=(0.1,) * 3, std=(1.0,) * 3
+        model="lenet5", data="digits", epochs=4, views="mirror", mean=(0.1,) * 3, std=(1.0,) * 3
     )
     write_json(run.config, {"preset": "digits-lenet", "experiment": experiment.to_json()})
     environment = {

@@ -75,7 +75,7 @@ def test_a_finished_run(tmp_path: Path) -> None:
     assert "<b>owl</b> 0 - - - - 0.5000" in text  # the name is text, not markup
     assert "/photos/<script>.jpg damaged image" in text
     assert "script" not in page.tags
-    assert f"keras-alexnet evaluate '{folder}/best.keras' --data digits" in text
+    assert f"keras-alexnet evaluate '{folder}/best.keras' --data digits --views mirror" in text
     assert "--resume" not in text
     assert "learning_rate 0.01" in text
     assert "train --preset 'digits lenet'" in text

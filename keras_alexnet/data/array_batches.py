@@ -13,7 +13,7 @@ from keras_alexnet.data.draws import colour_columns, crop_geometry, draw, resize
 from keras_alexnet.data.examples import Arrays
 from keras_alexnet.data.plan import InputSpecs, Plan
 from keras_alexnet.data.resample import resample
-from keras_alexnet.data.tensorflow_host import PREFETCH
+from keras_alexnet.data.tensorflow_host import PREFETCH, kept_by, python_step
 from keras_alexnet.errors import DataError
 
 Batch = tuple[dict[str, np.ndarray], np.ndarray]
@@ -24,6 +24,7 @@ class ArrayBatches:
 
     Attributes:
         inputs: What the batches hold.
+        stored_specs: What they hold before their augmentation.
 
     Raises:
         DataError: Images are smaller than their random crops, or grey ones are for a network that
@@ -43,103 +44,108 @@ class ArrayBatches:
         pca: tuple[np.ndarray, np.ndarray] | None,
     ) -> None:
         self._examples, self._augmentation, self._size = examples, augmentation, size
-        self._batch_size, self._drop_remainder = batch_size, drop_remainder
+        self.batch_size, self.drop_remainder = batch_size, drop_remainder
         self._on_device, self._channels, self._pca = on_device, channels, pca
-        *stored, have = examples.images.shape[1:]
-        if have < channels:
+        height, width, stored_channels = examples.images.shape[1:]
+        if stored_channels < channels:
             raise DataError(
                 f"the images are grey, but the network reads {channels} channels; use one for grey "
                 "images, such as lenet5"
             )
-        self._stored = (stored[0], stored[1])
+        self._have = (height, width)
         # Raises here what it would raise within a pipeline.
         crop_geometry(
-            augmentation, draw(augmentation, 1, np.random.default_rng()), *self._stored, size
+            augmentation, draw(augmentation, 1, np.random.default_rng()), *self._have, size
         )
-        self._whole = resized_size(augmentation, *self._stored)
+        self._whole = resized_size(augmentation, *self._have)
         # Boxes at whole pixels keep the images' values.
-        self._is_exact = self._whole == self._stored
+        self._is_exact = self._whole == self._have
         self._moves = not (
             self._is_exact
-            and self._stored == size
+            and self._have == size
             and augmentation.crop == "center"
             and not augmentation.flip
         )
-        self.inputs = self._input_specs()
-
-    def _input_specs(self) -> InputSpecs:
-        if not self._on_device:
-            is_float = self._augmentation.recolours or (self._moves and not self._is_exact)
-            return {"image": ((*self._size, self._channels), "float32" if is_float else "uint8")}
-        specs: InputSpecs = {"image": ((*self._stored, self._channels), "uint8")}
-        return specs | self._random_specs()
-
-    def _random_specs(self) -> InputSpecs:
-        """Return what goes with the images as they are stored."""
-        specs: InputSpecs = {}
+        self.stored_specs: InputSpecs = {"image": ((*self._have, channels), "uint8")}
         if self._moves:
-            specs["geometry"] = ((5,), "float32")
-        if self._augmentation.recolours:
-            specs["colours"] = ((len(colour_columns(self._augmentation)),), "float32")
-        return specs
+            self.stored_specs["geometry"] = ((5,), "float32")
+        if augmentation.recolours:
+            self.stored_specs["colours"] = ((len(colour_columns(augmentation)),), "float32")
+        is_float = augmentation.recolours or (self._moves and not self._is_exact)
+        self.inputs = self.stored_specs
+        if not on_device:
+            self.inputs = {"image": ((*size, channels), "float32" if is_float else "uint8")}
 
-    def _positions(self, plan: Plan) -> range:
-        """Return where the batches of a plan begin."""
-        end = len(plan)
-        if self._drop_remainder:
-            end -= (end - plan.start) % self._batch_size
-        return range(plan.start, end, self._batch_size)
+    def epoch(self, plan: Plan) -> "ArrayEpoch":
+        """Return the batches of a plan."""
+        return ArrayEpoch(self, plan)
 
-    def stored_batches(self, plan: Plan) -> Iterator[Batch]:
-        """Iterate over the batches of a plan, for the device to augment."""
-        return (self._stored_batch(plan, position) for position in self._positions(plan))
-
-    def _stored_batch(self, plan: Plan, position: int) -> Batch:
-        part = slice(position, position + self._batch_size)
+    def stored(self, plan: Plan, position: int) -> Batch:
+        """Return the batch at a position, before its augmentation."""
+        part = slice(position, position + self.batch_size)
         indices, draws = plan.order[part], plan.draws.take(part)
         images = self._examples.images[indices]
         inputs = {"image": _gray(images) if images.shape[3] > self._channels else images}
         if self._moves:
-            inputs["geometry"] = crop_geometry(self._augmentation, draws, *self._stored, self._size)
+            inputs["geometry"] = crop_geometry(self._augmentation, draws, *self._have, self._size)
         if self._augmentation.recolours:
             inputs["colours"] = draws.colours
         return inputs, self._examples.labels[indices].astype(np.int32)
 
-    def dataset(self, plan: Plan, tf: Any) -> Any:
-        """Return the batches of a plan as a `tf.data.Dataset`, augmented unless the device does."""
-        begins = self._positions(plan)
-        image = ((*self._stored, self._channels), "uint8")
-        specs: InputSpecs = {"image": image} | self._random_specs()
-
-        def stored(position: np.ndarray) -> list[np.ndarray]:
-            inputs, labels = self._stored_batch(plan, int(position))
-            return [*inputs.values(), labels]
-
-        def batch(position: Any) -> tuple[dict[str, Any], Any]:
-            dtypes = [dtype for _, dtype in specs.values()]
-            *values, labels = tf.numpy_function(stored, [position], [*dtypes, "int32"])
-            inputs = {
-                name: tf.ensure_shape(value, (None, *shape))
-                for (name, (shape, _)), value in zip(specs.items(), values, strict=True)
-            }
-            labels = tf.ensure_shape(labels, (None,))
-            return inputs if self._on_device else {"image": self._augment(inputs)}, labels
-
-        dataset = tf.data.Dataset.range(begins.start, begins.stop, begins.step)
-        return dataset.map(batch, num_parallel_calls=os.cpu_count()).prefetch(PREFETCH)
-
-    def _augment(self, inputs: dict[str, Any]) -> Any:
+    def augment(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Return tensors of a stored batch as the batches hold them."""
+        if self._on_device:
+            return inputs
         ops = tensorflow_ops()
         x = inputs["image"]
         if not self._moves and not self._augmentation.recolours:
-            return x
+            return {"image": x}
         if self._moves:
             x = resample(x, inputs["geometry"], self._size, whole=self._whole, ops=ops)
         if self._augmentation.recolours:
             x = ops.cast(x, "float32")
             x = recolour(x, inputs["colours"], self._augmentation, ops=ops, pca=self._pca)
         dtype = self.inputs["image"][1]
-        return ops.cast(ops.round(x) if dtype == "uint8" else x, dtype)
+        x = ops.cast(ops.round(x) if dtype == "uint8" else x, dtype)
+        return {"image": x}
+
+
+class ArrayEpoch:
+    """The batches of one plan."""
+
+    def __init__(self, source: ArrayBatches, plan: Plan) -> None:
+        self._source, self._plan = source, plan
+        end = len(plan)
+        if source.drop_remainder:
+            end -= (end - plan.start) % source.batch_size
+        self._begins = range(plan.start, end, source.batch_size)
+
+    def stored(self) -> Iterator[Batch]:
+        """Iterate over the batches, for the device to augment."""
+        return (self._source.stored(self._plan, position) for position in self._begins)
+
+    def dataset(self, tf: Any) -> Any:
+        """Return the batches as a `tf.data.Dataset`."""
+        specs = self._source.stored_specs
+
+        def batch(position: Any) -> tuple[dict[str, Any], Any]:
+            results = [((None, *shape), dtype) for shape, dtype in specs.values()]
+            *values, labels = python_step(
+                tf, self._values, [position], *results, ((None,), "int32")
+            )
+            return self._source.augment(dict(zip(specs, values, strict=True))), labels
+
+        begins = tf.data.Dataset.range(self._begins.start, self._begins.stop, self._begins.step)
+        batches = begins.map(batch, num_parallel_calls=os.cpu_count())
+        return kept_by(batches.prefetch(PREFETCH), self)
+
+    def _values(self, position: np.ndarray) -> list[np.ndarray]:
+        inputs, labels = self._source.stored(self._plan, int(position))
+        return [*inputs.values(), labels]
+
+    def position(self, batches: int) -> int:
+        """Return the position behind so many batches."""
+        return self._begins[batches] if batches < len(self._begins) else len(self._plan)
 
 
 def _gray(images: np.ndarray) -> np.ndarray:

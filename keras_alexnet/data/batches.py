@@ -6,10 +6,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from keras_alexnet.data.array_batches import ArrayBatches
+from keras_alexnet.data.array_batches import ArrayBatches, ArrayEpoch
 from keras_alexnet.data.augmentation import Augmentation
 from keras_alexnet.data.examples import Arrays, Examples
 from keras_alexnet.data.file_batches import FileBatches
+from keras_alexnet.data.file_epoch import FileEpoch
 from keras_alexnet.data.plan import InputSpecs, make_plan
 from keras_alexnet.data.tensorflow_host import load_tensorflow, numpy_batches
 from keras_alexnet.errors import ConfigurationError
@@ -76,9 +77,8 @@ class TrainingBatches:
             raise ConfigurationError(f"place must be 'host' or 'device', got {place!r}")
         augmentation.check(channels=channels, pca=pca)
         self._count, self._augmentation = len(examples), augmentation
-        self._batch_size, self._drop_remainder = batch_size, drop_remainder
         self._seed, self._shuffle, self._framework = seed, shuffle, framework
-        self._start = 0
+        self._epoch: ArrayEpoch | FileEpoch | None = None
         options: dict[str, Any] = {
             "batch_size": batch_size,
             "drop_remainder": drop_remainder,
@@ -126,7 +126,6 @@ class TrainingBatches:
             raise ConfigurationError(
                 f"an epoch of {self._count} examples cannot begin at position {start}"
             )
-        self._start = start
         plan = make_plan(
             self._augmentation,
             self._count,
@@ -135,10 +134,11 @@ class TrainingBatches:
             shuffle=self._shuffle,
             start=start,
         )
+        self._epoch = self._source.epoch(plan)
         if self._tf is None:
-            assert isinstance(self._source, ArrayBatches)
-            return self._source.stored_batches(plan)
-        dataset = self._source.dataset(plan, self._tf)
+            assert isinstance(self._epoch, ArrayEpoch)
+            return self._epoch.stored()
+        dataset = self._epoch.dataset(self._tf)
         return dataset if self._framework == "tensorflow" else numpy_batches(dataset)
 
     def position(self, batches: int) -> int:
@@ -146,10 +146,4 @@ class TrainingBatches:
 
         Examples that were left out count. Behind the last batch it is the number of examples.
         """
-        if batches == 0:
-            return self._start
-        if isinstance(self._source, FileBatches):
-            return self._source.position(batches)
-        end = self._start + batches * self._batch_size
-        is_last = self._drop_remainder and end + self._batch_size > self._count
-        return self._count if is_last else min(end, self._count)
+        return self._epoch.position(batches) if self._epoch is not None else 0

@@ -4,7 +4,8 @@ import contextlib
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,36 @@ def load_tensorflow(framework: str) -> Any:
         with contextlib.suppress(RuntimeError):  # too late: it was in use before
             tf.config.set_visible_devices([], "GPU")
     return tf
+
+
+def python_step(tf: Any, method: Callable[..., Any], arguments: Any, *results: Any) -> list[Any]:
+    """Call a method on NumPy arrays, as a step of a dataset.
+
+    `tf.numpy_function` keeps what it calls for good. This one keeps the method's object alive only
+    through `kept_by`.
+
+    Args:
+        tf: TensorFlow.
+        method: A bound method.
+        arguments: Its arguments, as tensors.
+        results: (shape, dtype) of what it returns.
+    """
+    weak = weakref.WeakMethod(method)
+
+    def call(*arrays: Any) -> Any:
+        bound = weak()
+        if bound is None:
+            raise RuntimeError("these batches outlived the epoch that they belong to")
+        return bound(*arrays)
+
+    values = tf.numpy_function(call, arguments, [dtype for _, dtype in results])
+    return [tf.ensure_shape(v, shape) for v, (shape, _) in zip(values, results, strict=True)]
+
+
+def kept_by(dataset: Any, owner: object) -> Any:
+    """Return a dataset after making it keep the object that its `python_step`s belong to."""
+    dataset.owner_of_python_steps = owner
+    return dataset
 
 
 def numpy_batches(dataset: Any) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:

@@ -1,0 +1,179 @@
+"""Image files of every sort, decoded to upright pixels of 8 bits."""
+
+import io
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from keras_alexnet.data.decoding import decode_image, open_image, plain_jpeg_size
+from keras_alexnet.errors import ImageFileError
+
+
+def image(width: int = 60, height: int = 40) -> Image.Image:
+    rng = np.random.default_rng([width, height])
+    return Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8))
+
+
+def content(picture: Image.Image, kind: str, **options: Any) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, kind, **options)
+    return file.getvalue()
+
+
+def exif(orientation: int) -> Image.Exif:
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    return tags
+
+
+@pytest.mark.parametrize("channels", ["RGB", "L"])
+@pytest.mark.parametrize(
+    ("mode", "kind"),
+    [
+        *(("1", "PNG"), ("L", "PNG"), ("LA", "PNG"), ("P", "GIF"), ("RGB", "BMP")),
+        *(("RGBA", "PNG"), ("CMYK", "JPEG"), ("CMYK", "TIFF"), ("L", "JPEG"), ("RGB", "WEBP")),
+    ],
+)
+def test_modes_are_converted_as_pillow_does(mode: str, kind: str, channels: Any) -> None:
+    data = content(image().convert(mode), kind)
+    wanted = np.asarray(Image.open(io.BytesIO(data)).convert(channels)).reshape(40, 60, -1)
+    got = decode_image(data, channels)
+    assert got.dtype == np.uint8
+    np.testing.assert_array_equal(got, wanted)
+
+
+def test_files_are_their_content(tmp_path: Path) -> None:
+    data = content(image(), "JPEG")
+    (tmp_path / "photo").write_bytes(data)
+    for path in (tmp_path / "photo", str(tmp_path / "photo")):
+        np.testing.assert_array_equal(decode_image(path), decode_image(data))
+
+
+def test_palette_with_transparency() -> None:
+    """Its colours, without the warning that Pillow has for it."""
+    data = content(image().convert("P"), "PNG", transparency=bytes([0, 100, 200]))
+    with Image.open(io.BytesIO(data)) as stored:
+        wanted = np.asarray(stored.convert("RGBA"))[..., :3]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(decode_image(data), wanted)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
+def test_sixteen_bits_are_scaled(kind: str) -> None:
+    ramp = np.linspace(0, 65535, 40 * 60).astype(np.uint16).reshape(40, 60)
+    data = content(Image.fromarray(ramp), kind)
+    got = decode_image(data)
+    assert got.shape == (40, 60, 3)
+    np.testing.assert_array_equal(got, np.repeat((ramp >> 8)[..., None], 3, axis=2))
+    with Image.open(io.BytesIO(data)) as stored:  # what would happen otherwise
+        assert (np.asarray(stored.convert("L")) == 255).mean() > 0.9
+    np.testing.assert_array_equal(decode_image(data, "L"), (ramp >> 8)[..., None])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_orientation(orientation: int, kind: str) -> None:
+    undo = {
+        1: None,
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }[orientation]
+    stored = image() if undo is None else image().transpose(undo)
+    options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
+    data = content(stored, kind, exif=exif(orientation), **options)
+    np.testing.assert_array_equal(decode_image(data), np.asarray(image()))
+    np.testing.assert_array_equal(decode_image(data, upright=False), np.asarray(stored))
+
+
+def test_damaged_exif_is_ignored() -> None:
+    data = content(image(), "JPEG", exif=b"Exif\x00\x00MM\x00\x2a\xff\xff\xff\xff rubbish")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        np.testing.assert_array_equal(decode_image(data), decode_image(content(image(), "JPEG")))
+
+
+def test_first_frame_of_an_animation() -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue", "green")]
+    data = content(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert (decode_image(data) == (255, 0, 0)).all()
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "not an image that Pillow can read"),
+        (b"hello", "not an image that Pillow can read"),
+        (content(image(), "JPEG")[:-500], r"damaged image \(.*truncated"),
+        (content(image(), "PNG")[:-500], r"damaged image \("),
+    ],
+)
+def test_damaged_files(data: bytes, reason: str, tmp_path: Path) -> None:
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(data)
+    with pytest.raises(ImageFileError, match=rf"photo\.jpg: {reason}"):
+        decode_image(path)
+    with pytest.raises(ImageFileError, match=f"^image: {reason}"):
+        decode_image(data)
+
+
+def test_missing_file_and_folder(tmp_path: Path) -> None:
+    with pytest.raises(ImageFileError, match=r"none\.jpg: no such image file"):
+        open_image(tmp_path / "none.jpg")
+    with pytest.raises(ImageFileError, match="directory"):
+        open_image(tmp_path)
+
+
+def test_decompression_bombs_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(ImageFileError, match=r"image: refused, .*2400 pixels"):
+        decode_image(content(image(), "PNG"))
+
+
+@given(
+    kind=st.sampled_from(["JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP", "PPM", "ICO"]),
+    seed=st.integers(0, 10_000),
+)
+def test_damage_of_any_sort_is_one_error(kind: str, seed: int) -> None:
+    """Whatever Pillow makes of rubbish: pixels, or the one exception."""
+    rng = np.random.default_rng(seed)
+    data = bytearray(content(image(30, 20), kind))
+    for place in rng.integers(0, len(data), rng.integers(1, 20)):
+        data[place] = rng.integers(0, 256)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            pixels = decode_image(bytes(data[: rng.integers(1, len(data) + 1)]))
+        except ImageFileError:
+            return
+    assert pixels.dtype == np.uint8
+    assert pixels.shape[2] == 3
+
+
+def test_plain_jpeg_size(tmp_path: Path) -> None:
+    path = tmp_path / "photo"
+    for mode in ("RGB", "L"):
+        path.write_bytes(content(image().convert(mode), "JPEG", progressive=mode == "L"))
+        assert plain_jpeg_size(path) == (40, 60)
+    path.write_bytes(content(image(), "JPEG", exif=exif(1)))
+    assert plain_jpeg_size(path) == (40, 60)
+    for data in (
+        content(image(), "JPEG", exif=exif(6)),
+        content(image().convert("CMYK"), "JPEG"),
+        content(image(), "PNG"),
+        b"hello",
+    ):
+        path.write_bytes(data)
+        assert plain_jpeg_size(path) is None
+    assert plain_jpeg_size(tmp_path / "none") is None

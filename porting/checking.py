@@ -33,11 +33,11 @@ def default_sizes(spec: ModelSpec) -> tuple[Size, ...]:
     """Return sizes around the architecture's own at which one set of weights serves."""
     height, width = spec.default_size
     sizes = ((height + down, width + right) for down, right in _STEPS)
-    serving = [size for size in sizes if _same_weights(spec, size, spec.default_size)]
+    serving = [size for size in sizes if same_weights(spec, size, spec.default_size)]
     return tuple(serving[:_MAX_SIZES])
 
 
-def _same_weights(spec: ModelSpec, size: Size, other: Size) -> bool:
+def same_weights(spec: ModelSpec, size: Size, other: Size) -> bool:
     """Return whether an architecture, heads and all, has the same weights at two sizes."""
     try:
         tables = [weight_map(spec, spec.classes, size=each) for each in (size, other)]
@@ -100,7 +100,7 @@ def check(
             raise UsageError(problem)
     if reference is not None:
         reference = check_reference(reference)
-    chosen = _checked_backends(backends)
+    chosen = checked_backends(backends)
     if unknown := [f for f in data_formats if f not in DATA_FORMATS]:
         raise UsageError(f"unknown data format {unknown[0]!r}; known: {', '.join(DATA_FORMATS)}")
     require("torchvision")  # the reference; said before anything is computed
@@ -169,7 +169,12 @@ def check(
     )
 
 
-def _checked_backends(backends: Sequence[str] | None) -> tuple[str, ...]:
+def checked_backends(backends: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the Keras backends that were asked for, all that are installed for None.
+
+    Raises:
+        UsageError: One is unknown or not installed, or none is.
+    """
     if backends is None:
         found = installed_backends()
         if not found:

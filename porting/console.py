@@ -10,6 +10,7 @@ from porting.compare import Compared, worst
 from porting.inspection import Inspection, TensorDifference
 from porting.results import Cell, ParityResult
 from porting.tolerances import TOLERANCES
+from porting.training_results import TrainingCell, TrainingResult
 
 # Below this share of their scale, logits of different images are too alike to prove anything.
 LIVELY = 0.01
@@ -99,6 +100,66 @@ def print_photos(console: Console, result: ParityResult, limit: int = 4) -> None
         console.print(table)
     if len(result.photos) > limit:
         console.print(f"{len(result.photos) - limit} more photos are in the JSON and the report")
+
+
+def print_training(console: Console, result: TrainingResult) -> None:
+    """Print the table of a training check, and where a training went astray."""
+    check = result.check
+    heads = ", auxiliary heads" if check.aux_heads else ""
+    table = Table(
+        title=f"{check.model}: {check.steps} SGD steps in Keras against {check.reference_name} in "
+        f"float64, {check.batch_size} images of {check.size[0]}x{check.size[1]}{heads}"
+    )
+    for column in ("training", "computed in"):
+        table.add_column(column)
+    for column in ("all weights", "farthest tensor", "", "last loss", "verdict"):
+        table.add_column(column, justify="left" if not column else "right")
+    for cell in result.cells:
+        table.add_row(*_training_columns(cell))
+    table.add_section()
+    limit = f"<= {TOLERANCES['training'].limit:g}"
+    table.add_row("tolerance", "float64", "", limit, "", f"{result.losses[-1]:.6g}", "")
+    console.print(table)
+    notes = [
+        "Differences are relative to the way that the tensor went in the reference's training; "
+        f"the steps moved weights by up to {100 * result.moved:.2g} % of their scale, the loss "
+        f"from {result.losses[0]:.4g} to {result.losses[-1]:.4g}.",
+    ]
+    if result.variance_gap:
+        notes.append(
+            "Batch norm: torch averages unbiased variances and Keras biased ones, which makes up "
+            f"to {100 * result.variance_gap:.2g} % here; Keras' are compared with what its "
+            "convention gives in torch."
+        )
+    for cell in result.cells:
+        where = f"{cell.backend}, {cell.precision}"
+        if cell.error:
+            notes.append(f"{where} could not run: {cell.error}")
+        elif cell.judged and not cell.passed and (step := cell.divergence or cell.steps[-1]):
+            notes.append(
+                f"{where}: the weights diverge at step {step.number}, most of all "
+                f"{step.farthest} by {step.relative:.1e}; its loss is {step.loss:.10g}, "
+                f"in the reference {result.losses[step.number - 1]:.10g}."
+            )
+    for note in notes:
+        console.print(note, markup=False)
+
+
+def _training_columns(cell: TrainingCell) -> tuple[str, ...]:
+    """Return the row of a training: names, distances, loss and verdict."""
+    if cell.error:
+        return (cell.backend, cell.precision, "-", "-", "", "-", "FAILED")
+    farthest = cell.farthest
+    verdict = "passed" if cell.passed else "FAILED"
+    return (
+        cell.backend,
+        cell.precision,
+        f"{cell.distance:.1e}",
+        _relative(farthest),
+        escape(farthest.name) if farthest else "",
+        f"{cell.steps[-1].loss:.6g}",
+        verdict if cell.judged or not cell.passed else "rounding",
+    )
 
 
 def print_inspection(console: Console, inspection: Inspection) -> None:

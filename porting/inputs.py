@@ -10,7 +10,6 @@ import numpy as np
 
 from keras_alexnet.preprocessing import decode, load_images
 from keras_alexnet.schema import Preprocessing
-from keras_alexnet.sizes import parse_size as parse_one_size
 from porting.errors import UsageError
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
@@ -121,28 +120,6 @@ def sample_photos() -> list[Path]:
         return []
     folder = Path(found.submodule_search_locations[0], "datasets", "images")
     return sorted(folder.glob("*.jpg"))
-
-
-def parse_sizes(text: str) -> list[Size]:
-    """Read `224,227,193x251` as sizes; a single number is a square.
-
-    Raises:
-        ConfigurationError: A part is neither N nor HEIGHTxWIDTH.
-    """
-    return [parse_one_size(part.strip()) for part in text.split(",")]
-
-
-def parse_size(text: str) -> Size:
-    """Read `224` or `193x251` as one size.
-
-    Raises:
-        ConfigurationError: The text is no size.
-        UsageError: It names several.
-    """
-    sizes = parse_sizes(text)
-    if len(sizes) != 1:
-        raise UsageError(f"one input size is needed, got {text!r}")
-    return sizes[0]
 
 
 def gradient_labels(count: int, classes: int) -> np.ndarray:

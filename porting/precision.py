@@ -19,6 +19,21 @@ def full_precision(backend: str) -> None:
 
 
 @contextlib.contextmanager
+def computing_in(backend: str, dtype: str) -> Iterator[None]:
+    """Let models, losses, metrics and optimisers that are made in this block compute in `dtype`."""
+    config = load_keras().config
+    floatx, policy = config.floatx(), config.dtype_policy()
+    config.set_floatx(dtype)
+    config.set_dtype_policy(dtype)
+    try:
+        with float64_allowed(backend) if dtype == "float64" else contextlib.nullcontext():
+            yield
+    finally:
+        config.set_floatx(floatx)
+        config.set_dtype_policy(policy)
+
+
+@contextlib.contextmanager
 def float64_allowed(backend: str) -> Iterator[None]:
     """Let float64 models compute in float64, within this block.
 

@@ -13,13 +13,13 @@ from keras_alexnet.backend import require
 from keras_alexnet.preprocessing import decode
 from keras_alexnet.specs import SPECS
 from porting import reference_nets, torchvision_zoo
-from porting.checkpoints import as_tensors, read_checkpoint, to_numpy
+from porting.checkpoints import to_numpy
 from porting.children import enter_child
-from porting.inputs import AUX_LOSS_WEIGHT, InputSet, gradient_labels
+from porting.inputs import InputSet, gradient_labels
 from porting.layouts import nchw_to_nhwc
 from porting.maps import layer_pairs
 from porting.precision import full_precision
-from porting.reference_nets import forward
+from porting.reference_nets import forward, load_weights, training_loss
 
 _BATCH = 32
 
@@ -39,7 +39,7 @@ def main(job: dict[str, Any]) -> None:
         size=tuple(job["size"]),
         reference=job["reference"],
     )
-    net.load_state_dict(as_tensors(read_checkpoint(job["weights"]).arrays), strict=True)
+    load_weights(net, job["model"], job["weights"], aux_heads=job["aux_heads"])
     modules = [pair.module for pair in layer_pairs(spec, aux_heads=bool(aux))]
     first = next(m for m in net.modules() if isinstance(m, torch.nn.Conv2d))
     results: dict[str, np.ndarray] = {}
@@ -128,16 +128,10 @@ def _gradients(net: Any, images: Any, aux: Any) -> dict[str, np.ndarray]:
     In float64: in float32 the rounding of two frameworks puts some values on different sides of a
     ReLU or of a max pool's choice, which moves single gradients by up to 1 %.
     """
-    torch = require("torch")
     outputs = forward(net, images, aux)
-    labels = torch.from_numpy(gradient_labels(len(images), outputs["logits"].shape[1]))
-    loss = sum(
-        torch.nn.functional.cross_entropy(logits, labels)
-        * (1 if output == "logits" else AUX_LOSS_WEIGHT)
-        for output, logits in outputs.items()
-    )
+    labels = gradient_labels(len(images), outputs["logits"].shape[1])
     net.zero_grad()
-    loss.backward()
+    training_loss(outputs, require("torch").from_numpy(labels)).backward()
     return {key: to_numpy(parameter.grad) for key, parameter in net.named_parameters()}
 
 

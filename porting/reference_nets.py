@@ -2,12 +2,17 @@
 
 import importlib.util
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from keras_alexnet.backend import require
 from keras_alexnet.schema import AuxHead
+from keras_alexnet.specs import SPECS
 from porting import torchvision_zoo
+from porting.checkpoints import as_tensors, read_checkpoint
 from porting.errors import UsageError
+from porting.inputs import AUX_LOSS_WEIGHT
 
 _MODULE = "porting_user_reference"
 
@@ -45,6 +50,21 @@ def build(
     return build_torch(model, classes=classes, aux_heads=aux_heads, size=size)
 
 
+def load_weights(net: Any, model: str, weights: str | Path, *, aux_heads: bool) -> None:
+    """Fill a network of `build` from a checkpoint.
+
+    Args:
+        net: The network.
+        model: Architecture.
+        weights: The checkpoint; auxiliary heads in it may be left out.
+        aux_heads: Whether the network has them.
+    """
+    unwanted = () if aux_heads else tuple(f"{aux.name}." for aux in SPECS[model].aux)
+    arrays = read_checkpoint(weights).arrays
+    wanted = {key: array for key, array in arrays.items() if not key.startswith(unwanted)}
+    net.load_state_dict(as_tensors(wanted), strict=True)
+
+
 def title(model: str, reference: str | None) -> str:
     """Return what the reference of a check is called in its results."""
     if reference is not None:
@@ -53,7 +73,7 @@ def title(model: str, reference: str | None) -> str:
 
 
 def forward(net: Any, images: Any, aux: tuple[AuxHead, ...] = ()) -> dict[str, Any]:
-    """Run a network and its auxiliary heads, which are left out in inference.
+    """Run a network and its auxiliary heads, which torchvision's leaves out in inference.
 
     Args:
         net: The network; a head is a submodule with the head's name.
@@ -65,17 +85,39 @@ def forward(net: Any, images: Any, aux: tuple[AuxHead, ...] = ()) -> dict[str, A
     """
     maps: dict[str, Any] = {}
     hooks = [
-        net.get_submodule(head.reads).register_forward_hook(
-            lambda _module, _inputs, output, name=head.name: maps.__setitem__(name, output)
+        net.get_submodule(module).register_forward_hook(
+            lambda _module, _inputs, output, name=module: maps.__setitem__(name, output)
         )
         for head in aux
+        for module in (head.reads, head.name)
     ]
     try:
-        outputs = {"logits": net(images)}
+        outputs = net(images)
     finally:
         for hook in hooks:
             hook.remove()
-    return outputs | {name: net.get_submodule(name)(features) for name, features in maps.items()}
+    # In training torchvision's GoogLeNet has run its heads, and returns a named tuple.
+    heads = {
+        head.name: maps[head.name]
+        if head.name in maps
+        else net.get_submodule(head.name)(maps[head.reads])
+        for head in aux
+    }
+    return {"logits": getattr(outputs, "logits", outputs)} | heads
+
+
+def training_loss(outputs: Mapping[str, Any], labels: Any) -> Any:
+    """Return the mean cross-entropy of the logits and of the auxiliary heads by their weight.
+
+    Args:
+        outputs: What `forward` returned.
+        labels: Class of each image, int64 (N,).
+    """
+    cross_entropy = require("torch").nn.functional.cross_entropy
+    return sum(
+        cross_entropy(logits, labels) * (1 if output == "logits" else AUX_LOSS_WEIGHT)
+        for output, logits in outputs.items()
+    )
 
 
 def check_reference(reference: str) -> str:
@@ -97,8 +139,6 @@ def check_reference(reference: str) -> str:
 
 
 def _call(reference: str, model: str, **arguments: Any) -> Any:
-    from keras_alexnet.backend import require
-
     file, _, function = reference.rpartition(":")
     spec = importlib.util.spec_from_file_location(_MODULE, file)
     assert spec is not None  # the name ends in .py

@@ -189,23 +189,30 @@ def _cell_json(cell: Cell) -> dict[str, Any]:
                 "passed": result.passed,
                 "pixel_steps": result.pixel_steps,
                 "agreement": dataclasses.asdict(result.agreement),
-                "logits": [_compared_json(c) for c in result.logits],
-                "layers": [_compared_json(c) for c in result.layers],
+                "logits": [compared_to_json(c) for c in result.logits],
+                "layers": [compared_to_json(c) for c in result.layers],
             }
             for result in cell.sets
         ],
-        "gradients": [_compared_json(c) for c in cell.gradients],
+        "gradients": [compared_to_json(c) for c in cell.gradients],
         "gradients_error": cell.gradients_error or None,
         "gradients_declared": cell.gradients_declared,
     }
 
 
-def _compared_json(compared: Compared) -> dict[str, Any]:
+def compared_to_json(compared: Compared) -> dict[str, Any]:
+    """Return one compared thing as JSON-serialisable values."""
     fields = dataclasses.asdict(compared.difference) if compared.difference else {}
-    finite: dict[str, Any] = {
-        key: value if math.isfinite(value) else None for key, value in fields.items()
-    }
     detail = {"detail": compared.detail} if compared.detail else {}
-    return (
-        {"name": compared.name, "kind": compared.kind, "passed": compared.passed} | finite | detail
-    )
+    return {
+        "name": compared.name,
+        "kind": compared.kind,
+        "passed": compared.passed,
+        **{key: finite(value) for key, value in fields.items()},
+        **detail,
+    }
+
+
+def finite(value: Any) -> Any:
+    """Return a value for JSON: null for a number that is not finite."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -128,7 +128,8 @@ def _calibrate(
             module.register_forward_pre_hook(partial(_raise_for_lrn, last_conv))
     with torch.no_grad():
         aux = spec.aux if aux_heads else ()
-        reference_nets.forward(net, torch.from_numpy(_images(spec, seed, size)), aux)
+        images = live_images(np.random.default_rng([seed, 1]), spec, 8, size)
+        reference_nets.forward(net, torch.from_numpy(images), aux)
     return {key: value.numpy() for key, value in net.state_dict().items()}
 
 
@@ -145,13 +146,14 @@ def _raise_for_lrn(conv: Any, lrn: Any, inputs: tuple[Any]) -> tuple[Any]:
     return (x * factor,)
 
 
-def _images(spec: ModelSpec, seed: int, size: Size | None) -> np.ndarray:
-    """Return normalised images with structure at several scales, float32 (8, C, H, W)."""
-    rng = np.random.default_rng([seed, 1])
+def live_images(
+    rng: np.random.Generator, spec: ModelSpec, count: int, size: Size | None = None
+) -> np.ndarray:
+    """Return normalised images with structure at several scales, float32 (count, C, H, W)."""
     height, width = size or spec.default_size
-    images = np.zeros((8, spec.channels, height, width))
+    images = np.zeros((count, spec.channels, height, width))
     for cells in (4, 14, 56, 224):
-        blocks = rng.normal(0, 1, (8, spec.channels, cells, cells))
+        blocks = rng.normal(0, 1, (count, spec.channels, cells, cells))
         rows = np.arange(height) * cells // height
         columns = np.arange(width) * cells // width
         images += blocks[:, :, rows[:, None], columns] / 2

@@ -92,13 +92,12 @@ def open_source(
         info = torchvision_zoo.describe(name, str(source))
         path = fetch(info.url)
     checkpoint = read_checkpoint(path)
-    found = fit(spec, checkpoint.shapes, size=size)
-    if not aux_heads and found.aux_heads:
-        heads = tuple(f"{aux.name}." for aux in spec.aux)
-        body = {k: shape for k, shape in checkpoint.shapes.items() if not k.startswith(heads)}
-        found = replace(fit(spec, body, size=size), aux_heads=True)
-    wanted_heads = aux_heads and found.aux_heads
-    if size is not None and (problem := too_small(spec, size, aux_heads=wanted_heads)):
+    heads = tuple(f"{aux.name}." for aux in spec.aux)
+    shapes = {
+        k: shape for k, shape in checkpoint.shapes.items() if aux_heads or not k.startswith(heads)
+    }
+    found = fit(spec, shapes, size=size)
+    if size is not None and (problem := too_small(spec, size, aux_heads=found.aux_heads)):
         raise UsageError(problem)
     if found.problems:
         problems = {
@@ -128,6 +127,8 @@ def open_source(
     if transform_input is None:
         official = info is not None or weights is not None
         transform_input = official and spec.transform_input
+    dropped = len(shapes) < len(checkpoint.shapes)
+    found = replace(found, aux_heads=found.aux_heads or dropped)
     return Source(spec, checkpoint, found, digest, info, transform_input)
 
 

@@ -1,0 +1,32 @@
+"""What the commands share: arguments, the console, the line of progress."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from keras_alexnet.specs import SPECS
+
+# In a file or a pipe, rows are worth more than a width of 80.
+console = Console(width=None if sys.stdout.isatty() else 160)
+
+Name = Annotated[str, typer.Argument(metavar="MODEL", help=f"One of: {', '.join(SPECS)}.")]
+TransformInput = Annotated[
+    bool | None,
+    typer.Option(
+        "--transform-input/--no-transform-input",
+        help="Whether the source network applies torchvision's transform_input. By default as "
+        "torchvision does: yes for its pretrained GoogLeNet, otherwise no.",
+        show_default=False,
+    ),
+]
+
+
+@contextlib.contextmanager
+def progress() -> Iterator[Any]:
+    """Show the current step on a terminal, and nothing elsewhere."""
+    with console.status("") as status:
+        yield lambda step: status.update(f"{step} …")

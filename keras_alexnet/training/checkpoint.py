@@ -28,7 +28,8 @@ class Progress:
         epoch_seconds: Time of these spent in the epoch that is under way.
         rows: A row of `metrics.csv` for each finished epoch.
         best_epoch: Epoch of the best model file, from 1; 0 while there is none.
-        best_score: Its validation accuracy.
+        best_score: Its validation accuracy; without a validation part, its number.
+        best_loss: Its validation loss, which decides between equal accuracies.
         lowest_loss: Lowest validation loss so far, of schedule `plateau`.
         waited: Epochs since then.
         skipped: Unreadable images and why, by path.
@@ -42,6 +43,7 @@ class Progress:
     rows: list[dict[str, Any]] = field(default_factory=list)
     best_epoch: int = 0
     best_score: float = -1.0
+    best_loss: float = 0.0
     lowest_loss: float | None = None
     waited: int = 0
     skipped: dict[str, str] = field(default_factory=dict)

@@ -230,9 +230,12 @@ class Engine:
                     "val_macro_f1": validation.macro_f1,
                 }
             # Without a validation part the last epoch counts as the best.
-            score = float(progress.epoch) if validation is None else validation.top1
-            if score > progress.best_score:
-                progress.best_score, progress.best_epoch = score, progress.epoch
+            score, loss = float(progress.epoch), 0.0
+            if validation is not None:
+                score, loss = validation.top1, validation.loss
+            if (score, -loss) > (progress.best_score, -progress.best_loss):
+                progress.best_score, progress.best_loss = score, loss
+                progress.best_epoch = progress.epoch
                 self.save_model(self.folder.best)
             if experiment.keep_every and progress.epoch % experiment.keep_every == 0:
                 self.save_model(self.folder.path / f"epoch-{progress.epoch:03}.keras")

@@ -31,11 +31,16 @@ def interleaved(functions: Mapping[str, Callable[[], Any]], rounds: int) -> Time
     return {name: median(values) for name, values in times.items()}
 
 
+def child_environment(backend: str) -> dict[str, str]:
+    """Return the environment of a process with one Keras backend."""
+    return os.environ | _ALLOCATOR | {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
+
+
 def in_child(script: str, arguments: Sequence[str], backend: str) -> Any:
     """Run a script in a process with one Keras backend; return the JSON of its last line."""
     done = subprocess.run(
         [sys.executable, script, *arguments],
-        env=os.environ | _ALLOCATOR | {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        env=child_environment(backend),
         capture_output=True,
         text=True,
         check=False,

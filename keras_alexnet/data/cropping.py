@@ -75,7 +75,10 @@ def crop_jpeg(tf: Any, contents: Any, box: Any, flip: Any, size: tuple[int, int]
     small = tf.minimum(have, size)
 
     def by_area() -> Any:
-        return tf.image.resize(tf.image.resize(pixels, small, "area"), size)
+        shrunk = tf.image.resize(pixels, small, "area")
+        return tf.cond(
+            tf.reduce_all(small == size), lambda: shrunk, lambda: tf.image.resize(shrunk, size)
+        )
 
     resized = tf.case(
         [

@@ -15,6 +15,11 @@ ops = keras.ops
 _EPSILON = 1e-8
 
 
+def _constant(number: float, like: Any) -> Any:
+    # Not `ops.cast(number, ...)`, which goes by way of float32 on TensorFlow.
+    return ops.convert_to_tensor(number, dtype=like.dtype)
+
+
 class _Coupled:
     """L2 decay in the gradient, behind clipping as in PyTorch, and averages that wait to be asked.
 
@@ -28,9 +33,7 @@ class _Coupled:
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Update one variable."""
         if self.l2:
-            gradient = gradient + ops.cast(self.l2, gradient.dtype) * ops.cast(
-                variable, gradient.dtype
-            )
+            gradient = gradient + _constant(self.l2, gradient) * ops.cast(variable, gradient.dtype)
         super().update_step(gradient, variable, learning_rate)  # type: ignore[misc]
 
     def finalize_variable_values(self, var_list: Any) -> None:
@@ -60,7 +63,7 @@ class _Momentum(keras.optimizers.SGD):  # type: ignore[name-defined]
         step = ops.cast(gradient, variable.dtype)
         if self.momentum:
             velocity = self.momentums[self._get_variable_index(variable)]
-            momentum = ops.cast(self.momentum, variable.dtype)
+            momentum = _constant(self.momentum, variable)
             moved = momentum * velocity + step
             self.assign(velocity, moved)
             step = step + momentum * moved if self.nesterov else moved

@@ -2,13 +2,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# A module's tests stay together, as they share what takes long. Threads of torch and TensorFlow
+# would wait for each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .PHONY: help install demo train-demo test test-all lint format parity models-table clean
 
 help:
 	@echo "make demo          convert both networks, compare them with torchvision, write a report"
 	@echo "make train-demo    train LeNet-5 on embedded digits, under a minute"
-	@echo "make test          the tests, about ten minutes on two cores"
+	@echo "make test          the tests, about eight minutes on two cores"
 	@echo "make test-all      the slow tests too"
 	@echo "make lint          ruff and mypy"
 	@echo "make format        let ruff format the code"
@@ -31,10 +34,10 @@ train-demo: $(INSTALLED)
 	@$(BIN)/python examples/train_demo.py
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-all: $(INSTALLED)
-	$(BIN)/python -m pytest -m ''
+	$(PYTEST) -m ''
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -25,8 +25,10 @@ def check_output(path: str | Path) -> Path:
         raise ConfigurationError(f"cannot write {path}: there is no folder {path.parent}")
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
     try:
-        temporary.touch(exist_ok=False)
-        temporary.unlink()
+        try:
+            temporary.touch()
+        finally:  # an interruption leaves nothing either
+            temporary.unlink(missing_ok=True)
     except OSError as error:
         raise ConfigurationError(f"cannot write {path}: {error.strerror or error}") from error
     return temporary

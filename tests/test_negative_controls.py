@@ -10,6 +10,7 @@ import pytest
 
 from keras_alexnet import create_model, load_images, normalize
 from keras_alexnet.preprocessing import IMAGENET
+from keras_alexnet.specs import SPECS
 from porting.checking import check
 from porting.checkpoints import write_checkpoint
 from porting.children import Workers
@@ -62,8 +63,8 @@ def ported(name: str, state_dicts: StateDicts) -> Any:
 
 def unpermuted_flatten(model: Any, state_dict: dict[str, np.ndarray]) -> Any:
     """Transpose the first dense kernel without reordering C, H, W; every shape still fits."""
-    layer = model.get_layer("classifier_1")
-    layer.kernel.assign(dense_to_keras(state_dict["classifier.1.weight"]))
+    layer = model.get_layer("classifier_0")
+    layer.kernel.assign(dense_to_keras(state_dict["classifier.0.weight"]))
     return model
 
 
@@ -127,7 +128,7 @@ def checked(
         folder,
         candidate=candidate,
         images=(),
-        sizes=((224, 224),),
+        sizes=(SPECS[name].default_size,),
         noise=1,
         backends=("torch",),
         data_formats=("channels_last",),
@@ -138,13 +139,13 @@ def checked(
 def test_the_check_finds_a_wrong_flatten_order(
     state_dicts: StateDicts, tmp_path: Path, workers: Workers
 ) -> None:
-    state_dict = state_dicts("alexnet")
-    model = unpermuted_flatten(ported("alexnet", state_dicts), state_dict)
-    result = checked("alexnet", model, state_dict, tmp_path, workers)
+    state_dict = state_dicts("lenet5")
+    model = unpermuted_flatten(ported("lenet5", state_dicts), state_dict)
+    result = checked("lenet5", model, state_dict, tmp_path, workers)
     assert not result.passed
     (cell,) = result.cells
     assert cell.divergence is not None
-    assert cell.divergence.layer == "classifier_1"
+    assert cell.divergence.layer == "classifier_0"
     assert "H, W, C order" in cell.divergence.cause
     assert cell.worst_logits is not None
     assert cell.worst_logits.difference is not None

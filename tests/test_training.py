@@ -182,31 +182,35 @@ def test_killed_and_resumed_equals_uninterrupted(backend: str, tmp_path: Path) -
     options = ("--preset", "digits-lenet5", "--epochs", 3, "--checkpoint-steps", 3)
     options += ("--backend", backend, "--resize", 32, "--crop", "random", "--ema", 0.9)
 
-    def finish(*arguments: object) -> None:
-        done = subprocess.run(
-            command(*arguments), env=environment, capture_output=True, text=True, check=False
+    def begin(*arguments: object) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            command(*arguments),
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
-        assert done.returncode == 0, done.stdout + done.stderr
 
-    finish(*options, "--output", tmp_path / "whole")
-    folder = tmp_path / "parts"
-    process = subprocess.Popen(
-        command(*options, "--output", folder),
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    def finish(process: subprocess.Popen[str]) -> None:
+        out, _ = process.communicate()
+        assert process.returncode == 0, out
+
+    whole, folder = tmp_path / "whole", tmp_path / "parts"
+    uninterrupted = begin(*options, "--output", whole)
+    process = begin(*options, "--output", folder)
     wait_for_epoch(folder / "metrics.csv", process)
     process.kill()
-    process.wait()
+    process.communicate()
     assert not (folder / "summary.json").exists()
-    finish("--resume", folder)
-    assert rows(folder) == rows(tmp_path / "whole")
-    for mine, theirs in zip(weights(folder), weights(tmp_path / "whole"), strict=True):
+    resumed = begin("--resume", folder)
+    finish(uninterrupted)
+    finish(resumed)
+    assert rows(folder) == rows(whole)
+    for mine, theirs in zip(weights(folder), weights(whole), strict=True):
         np.testing.assert_array_equal(mine, theirs)
 
 
-def wait_for_epoch(path: Path, process: subprocess.Popen[bytes]) -> None:
+def wait_for_epoch(path: Path, process: subprocess.Popen[str]) -> None:
     end = time.monotonic() + 120
     while not path.exists():
         assert process.poll() is None

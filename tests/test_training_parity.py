@@ -110,7 +110,7 @@ def assert_agrees(trained: Trained, candidate: Arrays) -> None:
     assert trained.measure.moved > 1e-4
 
 
-@pytest.mark.parametrize("name", ["lenet5", "alexnet"])
+@pytest.mark.parametrize("name", ["lenet5", pytest.param("alexnet", marks=pytest.mark.slow)])
 def test_the_weights_agree(trained: Callable[[str], Trained], name: str) -> None:
     assert_agrees(trained(name), trained(name).train())
 

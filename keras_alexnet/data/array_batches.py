@@ -13,7 +13,7 @@ from keras_alexnet.data.draws import colour_columns, crop_geometry, draw, resize
 from keras_alexnet.data.examples import Arrays
 from keras_alexnet.data.plan import InputSpecs, Plan
 from keras_alexnet.data.resample import resample
-from keras_alexnet.data.tensorflow_host import PREFETCH, kept_by, python_step
+from keras_alexnet.data.tensorflow_host import finished, python_step
 from keras_alexnet.errors import DataError
 
 Batch = tuple[dict[str, np.ndarray], np.ndarray]
@@ -137,7 +137,7 @@ class ArrayEpoch:
 
         begins = tf.data.Dataset.range(self._begins.start, self._begins.stop, self._begins.step)
         batches = begins.map(batch, num_parallel_calls=os.cpu_count())
-        return kept_by(batches.prefetch(PREFETCH), self)
+        return finished(tf, batches, self)
 
     def _values(self, position: np.ndarray) -> list[np.ndarray]:
         inputs, labels = self._source.stored(self._plan, int(position))

@@ -10,7 +10,7 @@ import numpy as np
 from keras_alexnet.data.cropping import crop_jpeg
 from keras_alexnet.data.draws import crop_geometry
 from keras_alexnet.data.plan import Plan
-from keras_alexnet.data.tensorflow_host import PREFETCH, kept_by, python_step
+from keras_alexnet.data.tensorflow_host import finished, python_step
 
 if TYPE_CHECKING:
     from keras_alexnet.data.file_batches import FileBatches
@@ -62,7 +62,7 @@ class FileEpoch:
             return source.recolour(tf, images, colours), labels
 
         # One after the other, as `_settle` counts them.
-        return kept_by(held.map(batch).prefetch(PREFETCH), self)
+        return finished(tf, held.map(batch), self)
 
     def _images(self, tf: Any) -> Any:
         """Return a dataset of (int64 position, uint8 image, True), without the unusable ones."""

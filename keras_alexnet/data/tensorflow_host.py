@@ -51,7 +51,7 @@ def python_step(tf: Any, method: Callable[..., Any], arguments: Any, *results: A
     """Call a method on NumPy arrays, as a step of a dataset.
 
     `tf.numpy_function` keeps what it calls for good. This one keeps the method's object alive only
-    through `kept_by`.
+    through `finished`.
 
     Args:
         tf: TensorFlow.
@@ -71,8 +71,14 @@ def python_step(tf: Any, method: Callable[..., Any], arguments: Any, *results: A
     return [tf.ensure_shape(v, shape) for v, (shape, _) in zip(values, results, strict=True)]
 
 
-def kept_by(dataset: Any, owner: object) -> Any:
-    """Return a dataset after making it keep the object that its `python_step`s belong to."""
+def finished(tf: Any, dataset: Any, owner: object) -> Any:
+    """Return a dataset that works ahead and keeps the object that its `python_step`s belong to."""
+    dataset = dataset.prefetch(PREFETCH)
+    options = tf.data.Options()
+    # Nothing is left to be tuned, and its thread lets the end of every few epochs wait for it,
+    # about as long as the epoch took (TensorFlow 2.21).
+    options.autotune.enabled = False
+    dataset = dataset.with_options(options)
     dataset.owner_of_python_steps = owner
     return dataset
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from keras_alexnet.children import Workers
 from porting.checking import check
-from porting.children import Workers
 from porting.console import print_parity, print_photos
 from porting.errors import DownloadError, PortingError
 from porting.report import write_report

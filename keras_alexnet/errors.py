@@ -29,6 +29,10 @@ class ImageFileError(KerasAlexNetError, ValueError):
     """A file is not a readable image."""
 
 
+class ChildError(KerasAlexNetError, RuntimeError):
+    """A child process failed or ran out of time; the message holds the end of its output."""
+
+
 class DataError(KerasAlexNetError, ValueError):
     """A data set is missing, damaged or contradicts itself."""
 

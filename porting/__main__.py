@@ -9,7 +9,6 @@ import typer
 
 from keras_alexnet.errors import KerasAlexNetError
 from porting import commands_check, commands_convert
-from porting.errors import PortingError
 
 app = typer.Typer(
     help="Move AlexNets and GoogLeNets between PyTorch and Keras, and prove that both agree.",
@@ -37,7 +36,7 @@ def main() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its start-up notes are not our output
     try:
         app(standalone_mode=True)
-    except (PortingError, KerasAlexNetError, OSError) as error:
+    except (KerasAlexNetError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
 

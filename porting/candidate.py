@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from keras_alexnet.backend import load_keras, require
+from keras_alexnet.children import enter_child
 from keras_alexnet.preprocessing import TRANSFORM_INPUT_OFFSET, TRANSFORM_INPUT_SCALE, normalize
 from keras_alexnet.weights import load_model
-from porting.children import enter_child
 from porting.gradients import named_outputs, weight_gradients
 from porting.inputs import InputSet, gradient_labels
 from porting.layouts import nchw_to_nhwc, nhwc_to_nchw

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from keras_alexnet.backend import BACKENDS, installed_backends, pip_line, require
+from keras_alexnet.children import Workers, run_child
 from keras_alexnet.errors import ModelFileError
 from keras_alexnet.record import read_record
 from keras_alexnet.schema import DATA_FORMATS, ModelSpec
@@ -11,7 +12,6 @@ from keras_alexnet.specs import find_spec
 from keras_alexnet.trace import too_small
 from porting import torchvision_zoo
 from porting.checkpoints import write_checkpoint
-from porting.children import Workers, run_child
 from porting.errors import UsageError
 from porting.inputs import input_sets
 from porting.maps import Size, fit, weight_map

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from keras_alexnet import __version__
+from keras_alexnet.children import enter_child
 from keras_alexnet.files import check_output
 from keras_alexnet.record import read_record, save_model
 from keras_alexnet.schema import Preprocessing
 from porting.checkpoints import SUFFIXES, write_checkpoint
-from porting.children import enter_child
 from porting.errors import TransferError, UsageError
 from porting.sources import Source, open_source
 from porting.transfer import counters_of, load_state_dict, set_counters, to_state_dict

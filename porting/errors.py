@@ -1,7 +1,9 @@
-"""The exceptions of this package: one tree, each also a built-in kind that callers may catch."""
+"""The exceptions of this package: a branch of `keras_alexnet`'s tree."""
+
+from keras_alexnet.errors import KerasAlexNetError
 
 
-class PortingError(Exception):
+class PortingError(KerasAlexNetError):
     """Base of every error that this package raises on purpose."""
 
 
@@ -15,10 +17,6 @@ class TransferError(PortingError, ValueError):
 
 class DownloadError(PortingError, OSError):
     """A weights file could not be downloaded, or is not the one that was announced."""
-
-
-class ChildError(PortingError, RuntimeError):
-    """A child process failed or ran out of time; the message holds the end of its output."""
 
 
 class UsageError(PortingError, ValueError):

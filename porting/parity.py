@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from porting.children import Workers, run_child
+from keras_alexnet.children import Workers, run_child
+from keras_alexnet.errors import ChildError
 from porting.compare import agreement, compare, softmax, top_classes
-from porting.errors import ChildError
 from porting.inputs import InputSet
 from porting.maps import Put, layer_pairs, weight_map
 from porting.results import Cell, Check, ParityResult, Photo, SetResult

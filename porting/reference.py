@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from keras_alexnet.backend import require
+from keras_alexnet.children import enter_child
 from keras_alexnet.preprocessing import decode
 from keras_alexnet.specs import SPECS
 from porting import reference_nets, torchvision_zoo
 from porting.checkpoints import to_numpy
-from porting.children import enter_child
 from porting.inputs import InputSet, gradient_labels
 from porting.layouts import nchw_to_nhwc
 from porting.maps import layer_pairs

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from keras_alexnet.backend import installed, pip_line, require
+from keras_alexnet.children import enter_child, run_child
 from keras_alexnet.errors import MissingDependencyError
 from keras_alexnet.schema import Preprocessing
-from porting.children import enter_child, run_child
 from porting.errors import PortingError, UsageError
 
 NETWORKS = ("alexnet", "googlenet")

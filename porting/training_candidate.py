@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from keras_alexnet.backend import load_keras, require
+from keras_alexnet.children import enter_child
 from keras_alexnet.specs import SPECS
 from porting.checkpoints import read_checkpoint
-from porting.children import enter_child
 from porting.gradients import named_outputs
 from porting.inputs import AUX_LOSS_WEIGHT
 from porting.layouts import nchw_to_nhwc

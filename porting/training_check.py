@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from keras_alexnet.backend import require
+from keras_alexnet.children import Workers
 from keras_alexnet.schema import ModelSpec
 from keras_alexnet.specs import find_spec
 from porting.checking import checked_backends, same_weights
 from porting.checkpoints import write_checkpoint
-from porting.children import Workers
 from porting.errors import UsageError
 from porting.maps import Size
 from porting.parity import Say

@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 
+from keras_alexnet.children import Workers
+from keras_alexnet.errors import ChildError
 from porting.checkpoints import read_checkpoint
-from porting.children import Workers
 from porting.compare import Compared, Difference, difference
-from porting.errors import ChildError, UsageError
+from porting.errors import UsageError
 from porting.maps import Put, weight_map
 from porting.parity import Say
 from porting.seeded import live_images

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from keras_alexnet.backend import require
+from keras_alexnet.children import enter_child
 from keras_alexnet.specs import SPECS
 from porting import reference_nets
 from porting.checkpoints import to_numpy
-from porting.children import enter_child
 from porting.precision import full_precision
 from porting.training_history import History, sample
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from porting.children import run_child
-from porting.errors import ChildError
+from keras_alexnet.children import run_child
+from keras_alexnet.errors import ChildError
 
 CHILDREN = {
     "crashing": "import sys\nprint('loading')\nprint('cannot go on', file=sys.stderr)\nsys.exit(3)",
@@ -21,11 +21,11 @@ CHILDREN = {
     "killed": "import os\nprint('so far', flush=True)\nos.kill(os.getpid(), 9)",
     "hanging": "import time\nprint('waiting', flush=True)\ntime.sleep(600)",
     "complaining": (
-        "from porting.children import enter_child\nfrom porting.errors import UsageError\n"
+        "from keras_alexnet.children import enter_child\nfrom porting.errors import UsageError\n"
         "def main(job):\n    raise UsageError(f\"bad {job['what']}\")\nenter_child(main)"
     ),
     "busy": (
-        "import time\nfrom porting.children import enter_child\n"
+        "import time\nfrom keras_alexnet.children import enter_child\n"
         "def main(job):\n    open(job['file'], 'w').close()\n    time.sleep(600)\nenter_child(main)"
     ),
     "parent": (
@@ -95,7 +95,7 @@ def test_output_of_a_hanging_child_is_kept(children: Path) -> None:
 
 @needs_ps
 def test_an_interruption_ends_the_child(children: Path) -> None:
-    code = "from porting.children import run_child; run_child('parent_child', {}, timeout=60)"
+    code = "from keras_alexnet.children import run_child; run_child('parent_child', {}, timeout=60)"
     root = Path(__file__).resolve().parents[1]
     environment = os.environ | {"PYTHONPATH": f"{children}{os.pathsep}{root}"}
     parent = subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE)
@@ -114,7 +114,7 @@ def test_an_interruption_ends_the_child(children: Path) -> None:
 def test_a_busy_child_does_not_outlive_its_parent(children: Path, tmp_path: Path) -> None:
     """Even if the parent had no chance to end it."""
     file = tmp_path / "started"
-    code = "import sys; from porting.children import run_child\n"
+    code = "import sys; from keras_alexnet.children import run_child\n"
     code += "run_child('busy_child', {'file': sys.argv[1]}, timeout=60)"
     root = Path(__file__).resolve().parents[1]
     environment = os.environ | {"PYTHONPATH": f"{children}{os.pathsep}{root}"}

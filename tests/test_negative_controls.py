@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from keras_alexnet import create_model, load_images, normalize
+from keras_alexnet.children import Workers
 from keras_alexnet.preprocessing import IMAGENET
 from keras_alexnet.specs import SPECS
 from porting.checking import check
 from porting.checkpoints import write_checkpoint
-from porting.children import Workers
 from porting.compare import difference
 from porting.inputs import sample_photos
 from porting.layouts import dense_to_keras

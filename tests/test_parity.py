@@ -16,12 +16,12 @@ import pytest
 from conftest import TWINS
 from family import ODD_SIZES
 
+from keras_alexnet.children import Workers
 from keras_alexnet.schema import DATA_FORMATS, BatchNorm, Conv, Dense
 from keras_alexnet.specs import SPECS
 from keras_alexnet.trace import trace
 from porting.checking import check, default_sizes
 from porting.checkpoints import write_checkpoint
-from porting.children import Workers
 from porting.compare import worst
 from porting.console import LIVELY
 from porting.inputs import sample_photos

@@ -13,12 +13,12 @@ import keras
 import numpy as np
 import pytest
 
+from keras_alexnet.children import Workers
 from keras_alexnet.specs import SPECS
 from keras_alexnet.training import optimizers
 from porting import __main__ as cli
 from porting import commands_check, training_candidate, training_reference
 from porting.checkpoints import write_checkpoint
-from porting.children import Workers
 from porting.errors import UsageError
 from porting.maps import Put, weight_map
 from porting.seeded import seeded_state_dict

@@ -14,8 +14,7 @@ from threading import Thread
 from types import TracebackType
 from typing import Any, Self
 
-from keras_alexnet.errors import KerasAlexNetError
-from porting.errors import ChildError, PortingError
+from keras_alexnet.errors import ChildError, KerasAlexNetError
 
 _ROOT = Path(__file__).resolve().parents[1]
 _TAIL = 40  # lines of output in an error
@@ -164,6 +163,6 @@ def enter_child(main: Callable[[dict[str, Any]], object]) -> None:
         path = jobs.get()
         try:
             main(json.loads(path.read_text()))
-        except (PortingError, KerasAlexNetError) as error:
+        except KerasAlexNetError as error:
             sys.exit(str(error))
         path.with_suffix(_DONE).touch()

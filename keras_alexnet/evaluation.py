@@ -98,20 +98,22 @@ def evaluate(
         predictor: The model.
         examples: The images. Unreadable ones are left out and listed.
         classes: Names of the classes by index. Where the model's labels are the same names in
-            another order, they are matched by name.
+            another order, they are matched by name. Where it has more classes, each name must be
+            a label of it; the evaluation is then over all of the model's classes.
         on_batch: Called with the number of images done, after each batch.
 
     Raises:
         DataError: The model has other classes than the images, or no image can be read.
         ModelFileError: The model computes numbers that are not finite.
     """
-    order = _match(predictor, tuple(classes))
+    classes, order, index = _match(predictor, tuple(classes))
+    targets = index[examples.labels]
     batches = predictor.batches(examples)
     found: list[tuple[np.ndarray, ...]] = []
     done = 0
     for views, indices in batches:
         scores = predictor.log_probabilities(views)[:, order]  # (B, classes)
-        found.append((indices, *_score(scores, examples.labels[indices])))
+        found.append((indices, *_score(scores, targets[indices])))
         done += len(indices)
         if on_batch is not None:
             on_batch(done)
@@ -119,10 +121,10 @@ def evaluate(
         path, reason = next(iter(batches.skipped.items()))
         raise DataError(f"none of {len(examples)} images can be read; the first: {path}: {reason}")
     indices, losses, ranks, predictions, confidences = map(np.concatenate, zip(*found, strict=True))
-    labels = examples.labels[indices]
+    labels = targets[indices]
     metrics = require("sklearn.metrics")
     return Evaluation(
-        classes=tuple(classes),
+        classes=classes,
         loss=float(losses.mean()),
         top1=float((ranks == 0).mean()),
         top5=float((ranks < 5).mean()) if len(classes) >= 5 else None,
@@ -167,19 +169,25 @@ def _per_class(
     )
 
 
-def _match(predictor: Predictor, classes: tuple[str, ...]) -> np.ndarray:
-    """Return the model's index of each class."""
+def _match(
+    predictor: Predictor, classes: tuple[str, ...]
+) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
+    """Return the classes to evaluate, the model's index of each, and theirs of each class."""
     labels = predictor.labels
+    identity = np.arange(len(classes))
+    if labels is not None and len(classes) < len(labels) and set(classes) <= set(labels):
+        if twice := next((name for name in classes if labels.count(name) > 1), None):
+            raise DataError(f"the model has two classes {twice!r}; which one the data mean is open")
+        return labels, np.arange(len(labels)), np.array([labels.index(name) for name in classes])
     if len(classes) != predictor.classes:
         raise DataError(
-            f"the model has {predictor.classes} classes, the data have {len(classes)}; evaluate it "
-            "on data of the classes that it was trained for"
+            f"the model has {predictor.classes} classes, the data have {len(classes)}, which are "
+            "not among them by name; evaluate it on data of the classes that it was trained for"
         )
-    identity = np.arange(len(classes))
     if labels is None or labels == classes or _are_numbers(labels) or _are_numbers(classes):
-        return identity
+        return classes, identity, identity
     if len(set(labels)) == len(classes) and set(labels) == set(classes):
-        return np.array([labels.index(name) for name in classes])
+        return classes, np.array([labels.index(name) for name in classes]), identity
     index = next(i for i in identity if labels[i] != classes[i])
     raise DataError(
         f"the classes of the data are not those of the model: class {index} is "

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -73,12 +74,23 @@ class Predictor:
 
     @classmethod
     def from_file(
-        cls, path: str | Path, *, batch_size: int = BATCH_SIZE, views: Views | str = Views.CENTER
+        cls,
+        path: str | Path,
+        *,
+        batch_size: int = BATCH_SIZE,
+        views: Views | str = Views.CENTER,
+        resize_size: int | None = None,
     ) -> Self:
         """Load a `.keras` file and what its record says about its use.
 
         A file without a record will do if its model is one of ours and holds its normalisation:
         sizes are then those of the architecture.
+
+        Args:
+            path: The file.
+            batch_size: As in the constructor.
+            views: As in the constructor.
+            resize_size: Short side of images before the crop, in pixels; by default the record's.
 
         Raises:
             ModelFileError: The file is missing or damaged, or does not say how to use it.
@@ -97,6 +109,8 @@ class Predictor:
             height, width = _size(model, preprocessing)
             if height and width and (height, width) != preprocessing.crop_size:
                 preprocessing = preprocessing.at_size(height, width)
+            if resize_size is not None:
+                preprocessing = replace(preprocessing, resize_size=resize_size)
             return cls(
                 model,
                 preprocessing,

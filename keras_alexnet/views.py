@@ -33,6 +33,11 @@ class Views(StrEnum):
             ConfigurationError: They are smaller than a view.
         """
         height, width = preprocessing.crop_size
+        if preprocessing.resize_size < min(height, width):
+            raise ConfigurationError(
+                f"images whose short side is resized to {preprocessing.resize_size} pixels leave "
+                f"no room for the crop of {height} x {width}"
+            )
         if self is Views.TEN_CROP and preprocessing.resize_size < max(height, width):
             raise ConfigurationError(
                 f"ten-crop cuts {height} x {width} pixels out of images whose short side has "

@@ -201,6 +201,24 @@ def test_the_same_names_in_another_order() -> None:
     assert result.predictions.tolist() == [2, 0, 1]
 
 
+def test_some_of_the_models_classes() -> None:
+    """They are evaluated among all of them."""
+    predictor = _predictor(4, labels=("dog", "cat", "ant", "bee"))
+    examples = lookup_examples([[0, 0, 90, 0], [0, 90, 0, 0], [90, 0, 0, 0]], [0, 1, 1])
+    result = evaluate(predictor, examples, ("ant", "cat"))
+    assert result.classes == predictor.labels
+    assert result.labels.tolist() == [2, 1, 1]
+    assert result.predictions.tolist() == [2, 1, 0]
+    assert result.top1 == pytest.approx(2 / 3)
+    assert [c.images for c in result.per_class] == [0, 2, 1, 0]
+
+
+def test_a_class_that_the_model_has_twice() -> None:
+    predictor = _predictor(3, labels=("crane", "crane", "ant"))
+    with pytest.raises(DataError, match="two classes 'crane'"):
+        evaluate(predictor, lookup_examples([[90, 0, 0]], [1]), ("ant", "crane"))
+
+
 @pytest.mark.parametrize("labels", [("ant", "bee", "cat"), ("0", "1", "2"), None])
 def test_numbers_say_nothing_about_names(labels: Any) -> None:
     examples = lookup_examples([[90, 0, 0]], [0])
@@ -211,7 +229,7 @@ def test_numbers_say_nothing_about_names(labels: Any) -> None:
 @pytest.mark.parametrize(
     ("classes", "message"),
     [
-        (("ant", "bee"), "the model has 3 classes, the data have 2; evaluate it on data of the"),
+        (("ant", "cow"), "the model has 3 classes, the data have 2, which are not among them by"),
         (
             ("ant", "bee", "cow"),
             "the classes of the data are not those of the model: class 2 is 'cow' in the data and "

@@ -222,8 +222,11 @@ def test_views_that_there_is_no_room_for(model: Any) -> None:
     ):
         predictor.batches(_examples(PIXELS))
     narrow = replace(SMALL, resize_size=7)
-    with pytest.raises(ConfigurationError, match="ten-crop cuts 8 x 8 pixels out of images whose"):
-        Predictor(model, narrow, normalized=True, views="ten-crop")
+    with pytest.raises(ConfigurationError, match="leave no room for the crop of 8 x 8"):
+        Predictor(model, narrow, normalized=True)
+    wide = replace(SMALL, resize_size=9, crop_size=(8, 10))
+    with pytest.raises(ConfigurationError, match="ten-crop cuts 8 x 10 pixels out of images whose"):
+        Predictor(model, wide, normalized=True, views="ten-crop")
     with pytest.raises(ValueError, match="'five' is not a valid Views"):
         Predictor(model, SMALL, normalized=True, views="five")
 

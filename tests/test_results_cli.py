@@ -149,10 +149,14 @@ def test_evaluate_names_what_it_left_out(run_cli: Run, model: Path, photos: Path
             "unknown backend 'theano'; Keras has tensorflow, torch, jax",
         ),
         (
+            ("MODEL", "--data", "digits", "--resize-size", "7"),
+            "images whose short side is resized to 7 pixels leave no room for the crop of 8 x 8",
+        ),
+        (
             ("MODEL", "--data", "digits", "--backend", "jax"),
             "backend 'jax' was asked for, but Keras runs on torch in this process",
         ),
-        (("two.keras", "--data", "digits"), "the model has 2 classes, the data have 10; evaluate"),
+        (("two.keras", "--data", "digits"), "the model has 2 classes, the data have 10, which"),
         (("bare.keras", "--data", "digits"), "bare.keras: it was saved without a record of its"),
     ],
 )

@@ -30,6 +30,15 @@ BackendOption = Annotated[
 BatchSizeOption = Annotated[
     int, typer.Option("--batch-size", min=1, help="Images that the model computes at a time.")
 ]
+ResizeSizeOption = Annotated[
+    int | None,
+    typer.Option(
+        "--resize-size",
+        min=1,
+        help="Short side of images before the centre crop, in pixels.",
+        show_default="the model's",
+    ),
+]
 ViewsOption = Annotated[
     Views,
     typer.Option(

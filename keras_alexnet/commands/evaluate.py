@@ -14,6 +14,7 @@ from keras_alexnet.commands.common import (
     BackendOption,
     BatchSizeOption,
     FormatOption,
+    ResizeSizeOption,
     ViewsOption,
     progress,
 )
@@ -76,6 +77,7 @@ def evaluate_command(
         typer.Option(help="Part of the data.", show_default="test, else val, else train"),
     ] = None,
     views: ViewsOption = Views.CENTER,
+    resize_size: ResizeSizeOption = None,
     batch_size: BatchSizeOption = 64,
     backend: BackendOption = None,
     format_: FormatOption = Format.TABLE,
@@ -107,7 +109,9 @@ def evaluate_command(
     from keras_alexnet.evaluation import evaluate
     from keras_alexnet.prediction import Predictor
 
-    predictor = Predictor.from_file(model, batch_size=batch_size, views=views)
+    predictor = Predictor.from_file(
+        model, batch_size=batch_size, views=views, resize_size=resize_size
+    )
     with progress("evaluate", len(parts[chosen])) as advance_to:
         result = evaluate(predictor, parts[chosen], found.classes, on_batch=advance_to)
     content = {"model": str(model), "data": found.name, "part": chosen.value, "views": views.value}
@@ -131,13 +135,13 @@ def evaluate_command(
 
 
 def _sheet(title: str, result: "Evaluation") -> Sheet:
-    """Return a row for each class, and one for all images."""
+    """Return a row for each class that occurs, and one for all images."""
     get = attrgetter(*(column.key for column in _COLUMNS))
     total = ("all", len(result.labels), result.loss, result.top1, result.top5, None)
     return Sheet(
         title,
         _COLUMNS,
-        [*map(get, result.per_class), (*total, result.macro_f1)],
+        [*(get(c) for c in result.per_class if c.f1 is not None), (*total, result.macro_f1)],
         has_total=True,
     )
 

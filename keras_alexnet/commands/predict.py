@@ -12,7 +12,13 @@ import numpy as np
 import typer
 
 from keras_alexnet.backend import choose_backend
-from keras_alexnet.commands.common import BackendOption, BatchSizeOption, ViewsOption, progress
+from keras_alexnet.commands.common import (
+    BackendOption,
+    BatchSizeOption,
+    ResizeSizeOption,
+    ViewsOption,
+    progress,
+)
 from keras_alexnet.data.examples import Files
 from keras_alexnet.data.folders import find_images
 from keras_alexnet.errors import DataError, ImageFileError
@@ -55,6 +61,7 @@ def predict_command(
     top: Annotated[int, typer.Option(min=1, help="Number of classes to name.")] = 5,
     recursive: Annotated[bool, typer.Option(help="Look into the folders' folders too.")] = True,
     views: ViewsOption = Views.CENTER,
+    resize_size: ResizeSizeOption = None,
     batch_size: BatchSizeOption = 64,
     backend: BackendOption = None,
     format_: Annotated[
@@ -72,7 +79,9 @@ def predict_command(
 
     from keras_alexnet.prediction import Predictor
 
-    predictor = Predictor.from_file(model, batch_size=batch_size, views=views)
+    predictor = Predictor.from_file(
+        model, batch_size=batch_size, views=views, resize_size=resize_size
+    )
     failures = 0
     # Beside rows on the same terminal a bar would only be in the way.
     with progress("predict", len(files), shown=not sys.stdout.isatty()) as advance_to:

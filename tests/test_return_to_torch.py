@@ -67,7 +67,8 @@ def test_fine_tuned_weights_go_back(name: str, tmp_path: Path) -> None:
 
     arrays = read_checkpoint(exported).arrays
     moved = [k for k, v in before.items() if v.dtype.kind == "f" and (v != arrays[k]).any()]
-    assert len(moved) > 0.9 * sum(v.dtype.kind == "f" for v in before.values())
+    # Biases in front of batch norm stay where they are.
+    assert len(moved) > 0.8 * sum(v.dtype.kind == "f" for v in before.values())
     net = reference_nets.build(
         name,
         classes=CLASSES,

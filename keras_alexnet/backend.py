@@ -4,11 +4,13 @@ Importing this module loads no framework. `load_keras()` settles the Keras backe
 Keras; `require()` imports an optional package or names the `pip install` line that provides it.
 """
 
+import contextlib
 import importlib
 import importlib.util
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,6 +27,7 @@ _DISTRIBUTIONS = {
     "jinja2": "jinja2 matplotlib",
     "matplotlib": "jinja2 matplotlib",
     "sklearn": "scikit-learn",
+    "google": "protobuf",
 }
 
 # Both ship their own LLVM and abort the process when they come after TensorFlow's
@@ -116,6 +119,27 @@ def load_keras() -> Any:
             f"Install it with: {pip_line(chosen)}" + (f", or set {others}" if others else "")
         )
     return importlib.import_module("keras")
+
+
+@contextlib.contextmanager
+def without_tensorflow() -> Iterator[None]:
+    """Within this block, keep Keras on another backend from importing TensorFlow.
+
+    It would do so, for seconds, only to ask whether an object that it saves or loads is one of
+    TensorFlow's. None can be while TensorFlow was never imported.
+    """
+    from keras.src.utils import module_utils
+
+    module: Any = getattr(module_utils, "tensorflow", None)
+    unknown = getattr(module, "_available", False) is None
+    if not unknown or load_keras().backend.backend() == "tensorflow" or "tensorflow" in sys.modules:
+        yield
+        return
+    module._available = False
+    try:
+        yield
+    finally:
+        module._available = None
 
 
 def choose_backend(name: str | None) -> None:

@@ -4,10 +4,13 @@ It is one JSON member of the archive, which Keras ignores when it loads the mode
 """
 
 import json
+import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
+from keras_alexnet.backend import load_keras, without_tensorflow
 from keras_alexnet.errors import ModelFileError
 from keras_alexnet.files import atomic_output
 
@@ -32,11 +35,21 @@ def save_model(model: Any, path: str | Path, record: dict[str, Any]) -> None:
     if Path(path).suffix != ".keras":
         raise ModelFileError(f"{path}: a Keras model file must be named *.keras")
     text = json.dumps({"format": FORMAT, **record}, indent=1)
-    with atomic_output(path) as temporary:
-        model.save(temporary)
-        with zipfile.ZipFile(temporary, "a", zipfile.ZIP_DEFLATED) as archive:
+    with (
+        atomic_output(path) as temporary,
+        tempfile.TemporaryDirectory(prefix=".", dir=temporary.parent) as name,
+    ):
+        # Into files instead of an archive, which Keras builds in memory, weights and all.
+        members = Path(name, "model")
+        with without_tensorflow():
+            load_keras().saving.save_model(model, members, zipped=False)
+        with zipfile.ZipFile(temporary, "w") as archive:
+            for member in sorted(p for p in members.rglob("*") if p.is_file()):
+                archive.write(member, member.relative_to(members))
+                member.unlink()
             # A fixed date: the same weights give the same record bytes.
-            archive.writestr(zipfile.ZipInfo(MEMBER, (1980, 1, 1, 0, 0, 0)), text)
+            info = zipfile.ZipInfo(MEMBER, (1980, 1, 1, 0, 0, 0))
+            archive.writestr(info, text, zipfile.ZIP_DEFLATED)
 
 
 def read_record(path: str | Path) -> dict[str, Any] | None:
@@ -54,7 +67,7 @@ def read_record(path: str | Path) -> dict[str, Any] | None:
             record = json.loads(archive.read(MEMBER))
     except FileNotFoundError as error:
         raise ModelFileError(f"{path}: no such file") from error
-    except (zipfile.BadZipFile, ValueError) as error:
+    except (zipfile.BadZipFile, zlib.error, ValueError, RecursionError, RuntimeError) as error:
         raise ModelFileError(f"{path}: not a .keras archive, or truncated ({error})") from error
     except OSError as error:
         raise ModelFileError(f"{path}: cannot be read ({error.strerror or error})") from error

@@ -4,6 +4,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from keras_alexnet.archives import check_model_file, check_weights_file
 from keras_alexnet.errors import ModelFileError
 from keras_alexnet.fast import split_groups
 from keras_alexnet.layers import keras
@@ -13,7 +14,7 @@ def load_model(path: str | Path) -> Any:
     """Load a `.keras` file for inference, with safe deserialisation and clear errors.
 
     Raises:
-        ModelFileError: The file is missing, damaged, or needs code that is not here.
+        ModelFileError: The file is missing, damaged, unsafe, or needs code that is not here.
     """
     path = Path(path)
     if not path.is_file():
@@ -21,7 +22,10 @@ def load_model(path: str | Path) -> Any:
     if not zipfile.is_zipfile(path):
         raise ModelFileError(f"{path}: Keras cannot load it (no .keras archive, or truncated)")
     try:
+        check_model_file(path)
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    except ModelFileError:
+        raise
     except Exception as error:
         # Keras raises whatever its readers happen to raise on damaged input.
         raise ModelFileError(f"{path}: Keras cannot load it ({_first_line(error)})") from error
@@ -46,7 +50,10 @@ def load_weights(model: Any, path: str | Path) -> None:
             raise ModelFileError(f"{path}: no such file")
         before = model.get_weights()
         try:
+            check_weights_file(path)
             model.load_weights(path)
+        except ModelFileError:
+            raise
         except Exception as error:
             model.set_weights(before)  # Keras stops in the middle.
             raise ModelFileError(

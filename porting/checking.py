@@ -60,6 +60,7 @@ def check(
     data_formats: Sequence[str] = DATA_FORMATS,
     transform_input: bool | None = None,
     reference: str | None = None,
+    allow_pickle: bool = False,
     timeout: float = 900,
     say: Say = lambda _: None,
     workers: Workers | None = None,
@@ -82,6 +83,7 @@ def check(
         reference: `FILE.py:FUNCTION` that returns the torch network to compare with, see
             `reference_nets.check_reference`; by default torchvision's, or one built of torch's
             layers after the architecture's table.
+        allow_pickle: As in `sources.open_source`.
         timeout: Seconds for each child process.
         say: Called with a line of progress before each step.
         workers: As in `parity.run_check`.
@@ -111,7 +113,9 @@ def check(
         source = folder / f"{name}-seeded.safetensors"
         arrays = seeded_state_dict(name, seed=seed, aux_heads=bool(spec.aux), size=sizes[0])
         write_checkpoint(source, arrays)
-    opened = open_source(name, source, transform_input=transform_input, size=sizes[0])
+    opened = open_source(
+        name, source, transform_input=transform_input, size=sizes[0], allow_pickle=allow_pickle
+    )
     aux_heads = opened.fit.aux_heads
     for size in sizes[1:]:
         if problem := too_small(spec, size, aux_heads=aux_heads):
@@ -135,6 +139,7 @@ def check(
             "transform_input": opened.transform_input,
             "data_format": data_formats[0],
             "input_size": sizes[0],
+            "allow_pickle": allow_pickle,
         }
         convert = run_child if workers is None else workers.run
         convert("porting.conversion", job, backend=chosen[0], timeout=timeout)
@@ -151,7 +156,7 @@ def check(
     return run_check(
         Check(
             model=name,
-            weights=opened.path,
+            weights=opened.torch_file(folder),
             candidate=Path(candidate),
             classes=opened.classes,
             aux_heads=aux_heads,

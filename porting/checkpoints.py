@@ -1,23 +1,29 @@
 """Weight files as they come: readers to named NumPy arrays, and writers back.
 
-Nothing here executes code from a file: torch files are read with `weights_only=True` and NumPy
-archives without pickles.
+Nothing here executes code from a file: torch files are read with `weights_only=True`, NumPy
+archives without pickles, and the pickles of `.npy` files with stand-ins for all that they name.
+What a file declares is compared with what it holds before it is read.
 """
 
+import functools
 import hashlib
 import pickle
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from keras_alexnet.archives import check_expansion
 from keras_alexnet.backend import require
-from keras_alexnet.errors import MissingDependencyError
+from keras_alexnet.errors import MissingDependencyError, ModelFileError
 from keras_alexnet.files import atomic_output
+from porting.archives import check_npz, check_torch
+from porting.caffe_model import read_caffe_model
 from porting.errors import CheckpointError
+from porting.npy_dict import read_npy_dict
 
 # Wrappers around a state_dict, as training scripts save them; looked up in this order.
 CONTAINERS = ("state_dict", "model_state_dict", "model")
@@ -25,6 +31,8 @@ CONTAINERS = ("state_dict", "model_state_dict", "model")
 PREFIXES = ("module.", "_orig_mod.")
 # What torch's restricted unpickler says of a file that names functions or classes to call.
 _SIGNS_OF_CODE = ("Unsupported global", "Unsupported class", "unsupported GLOBAL")
+
+Layout = Literal["torch", "keras"]
 
 
 @dataclass(frozen=True)
@@ -35,13 +43,17 @@ class Checkpoint:
         path: The file.
         arrays: Key -> array, wrappers and prefixes removed; bfloat16 widened to float32.
         dtypes: Key -> name of the dtype in the file.
-        notes: What was removed on the way in, for people.
+        notes: What was changed on the way in, for people.
+        layout: Whose axes the arrays have: those of `layouts`' functions `to_torch` or `to_keras`.
+        translated: Whether `dialects.translate` changed names, axes or values.
     """
 
     path: Path
     arrays: dict[str, np.ndarray]
     dtypes: dict[str, str]
     notes: tuple[str, ...] = ()
+    layout: Layout = "torch"
+    translated: bool = False
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -49,12 +61,16 @@ class Checkpoint:
         return {key: array.shape for key, array in self.arrays.items()}
 
 
-def read_checkpoint(path: str | Path) -> Checkpoint:
-    """Read named arrays from a `.pth`, `.pt`, `.safetensors` or `.npz` file.
+def read_checkpoint(path: str | Path, *, allow_pickle: bool = False) -> Checkpoint:
+    """Read named arrays from a file of torch, safetensors, NumPy or Caffe.
+
+    Args:
+        path: A `.pth`, `.pt`, `.safetensors`, `.npz`, `.caffemodel` or `.npy` file.
+        allow_pickle: Whether a `.npy` file, which is a pickle, may be read.
 
     Raises:
         CheckpointError: The file is missing, damaged, unsafe, or no mapping of names to arrays.
-        MissingDependencyError: A torch file, and torch is not installed.
+        MissingDependencyError: torch or protobuf is needed and not installed.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -64,7 +80,10 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         raise CheckpointError(f"{path}: no such file")
     if path.stat().st_size == 0:
         raise CheckpointError(f"{path}: the file is empty")
-    content, notes = _unwrap(path, _read(path, *_READERS[suffix]))
+    reader, kind = _READERS[suffix]
+    if suffix == ".npy":
+        reader = functools.partial(reader, allow_pickle=allow_pickle)
+    content, notes = _unwrap(path, _read(path, reader, kind))
     dtypes, arrays = {}, {}
     for key, value in content.items():
         dtypes[key] = str(value.dtype).removeprefix("torch.")
@@ -75,7 +94,13 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
                 f"{path}: {key} is a {dtypes[key]} tensor of a kind that has no plain array "
                 f"({error}); save dense floating-point weights"
             ) from error
-    return Checkpoint(path, arrays, dtypes, tuple(notes))
+    try:
+        # A view can repeat one stored number any number of times.
+        check_expansion(path, sum(array.nbytes for array in arrays.values()), "its arrays")
+    except ModelFileError as error:
+        raise CheckpointError(str(error)) from error
+    layout: Layout = "keras" if suffix == ".npy" else "torch"
+    return Checkpoint(path, arrays, dtypes, tuple(notes), layout)
 
 
 def to_numpy(value: Any) -> np.ndarray:
@@ -125,6 +150,8 @@ def _read(path: Path, reader: Callable[[Path], Any], kind: str) -> Any:
         return reader(path)
     except (CheckpointError, MissingDependencyError):
         raise
+    except ModelFileError as error:
+        raise CheckpointError(str(error)) from error
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(f"{path}: truncated or not {kind} ({reason})") from error
@@ -132,6 +159,7 @@ def _read(path: Path, reader: Callable[[Path], Any], kind: str) -> Any:
 
 def _read_torch(path: Path) -> Any:
     torch = require("torch")
+    check_torch(path)
     # Files since torch 1.6 are zip archives, which can be mapped instead of read.
     mapped = zipfile.is_zipfile(path)
     try:
@@ -163,10 +191,8 @@ def _read_safetensors(path: Path) -> Any:
 
 
 def _read_npz(path: Path) -> Any:
-    archive = np.load(path, allow_pickle=False)
-    if isinstance(archive, np.ndarray):
-        raise CheckpointError(f"{path}: one bare array; an .npz archive of names is needed")
-    with archive:
+    check_npz(path)
+    with np.load(path, allow_pickle=False) as archive:
         return {key: archive[key] for key in archive.files}
 
 
@@ -213,11 +239,13 @@ def _write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
-_READERS: dict[str, tuple[Callable[[Path], Any], str]] = {
+_READERS: dict[str, tuple[Callable[..., Any], str]] = {
     ".pth": (_read_torch, "a torch file"),
     ".pt": (_read_torch, "a torch file"),
     ".safetensors": (_read_safetensors, "a safetensors file"),
     ".npz": (_read_npz, "an .npz archive without pickled objects"),
+    ".caffemodel": (read_caffe_model, "a .caffemodel file"),
+    ".npy": (read_npy_dict, "a .npy dictionary of arrays"),
 }
 _WRITERS: dict[str, Callable[[Path, Mapping[str, np.ndarray]], None]] = {
     ".pth": _write_torch,
@@ -225,4 +253,6 @@ _WRITERS: dict[str, Callable[[Path, Mapping[str, np.ndarray]], None]] = {
     ".safetensors": _write_safetensors,
     ".npz": _write_npz,
 }
-SUFFIXES = tuple(_READERS)
+# What is written; `READABLE` is what is read.
+SUFFIXES = tuple(_WRITERS)
+READABLE = tuple(_READERS)

@@ -12,7 +12,7 @@ from keras_alexnet.schema import DATA_FORMATS
 from keras_alexnet.sizes import parse_size
 from porting.checking import check
 from porting.console import print_parity, print_photos, print_training
-from porting.options import Name, TransformInput, console, progress
+from porting.options import AllowPickle, Name, TransformInput, console, progress
 from porting.report import write_report
 from porting.results import to_json
 from porting.training_check import check_training
@@ -66,6 +66,7 @@ def check_command(
             show_default=False,
         ),
     ] = None,
+    allow_pickle: AllowPickle = False,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds for each child process.")] = 900,
     report: Annotated[
         Path | None, typer.Option(help="HTML page to write.", show_default=False)
@@ -91,6 +92,7 @@ def check_command(
             data_formats=data_formats.split(","),
             transform_input=transform_input,
             reference=reference,
+            allow_pickle=allow_pickle,
             timeout=timeout,
             say=say,
         )

@@ -14,7 +14,7 @@ from porting import conversion, inspection
 from porting.checkpoints import write_checkpoint
 from porting.console import print_diff, print_inspection
 from porting.errors import UsageError
-from porting.options import Name, TransformInput, console
+from porting.options import AllowPickle, Name, TransformInput, console
 from porting.seeded import seeded_state_dict
 
 
@@ -22,7 +22,10 @@ def convert_command(
     model: Name,
     source: Annotated[
         str,
-        typer.Option(help="A .pth, .pt, .safetensors or .npz file, or torchvision weights' name."),
+        typer.Option(
+            help="A .pth, .pt, .safetensors, .npz, .caffemodel or .npy file, or torchvision "
+            "weights' name."
+        ),
     ],
     output: Annotated[Path, typer.Option(help="The .keras file to write.")],
     classes: Annotated[
@@ -52,6 +55,7 @@ def convert_command(
         Path | None,
         typer.Option(help="Text file with a class name per line.", show_default=False),
     ] = None,
+    allow_pickle: AllowPickle = False,
 ) -> None:
     """Convert a checkpoint into a .keras file."""
     record = conversion.convert(
@@ -66,6 +70,7 @@ def convert_command(
         transform_input=transform_input,
         input_size=_input_size(input_size),
         labels=_labels(labels),
+        allow_pickle=allow_pickle,
     )
     for note in record["source"]["notes"]:
         console.print(note, markup=False)
@@ -75,17 +80,21 @@ def convert_command(
     console.print(f"wrote {output}: {model}, {record['model']['classes']} classes", markup=False)
 
 
-def inspect_command(file: Annotated[Path, typer.Argument(help="Weights file or model.")]) -> None:
+def inspect_command(
+    file: Annotated[Path, typer.Argument(help="Weights file or model.")],
+    allow_pickle: AllowPickle = False,
+) -> None:
     """Show the tensors of a file and which known model it fits."""
-    print_inspection(console, inspection.inspect(file))
+    print_inspection(console, inspection.inspect(file, allow_pickle=allow_pickle))
 
 
 def diff_command(
     a: Annotated[Path, typer.Argument(help="Weights file or .keras model.")],
     b: Annotated[Path, typer.Argument(help="Weights file or .keras model.")],
+    allow_pickle: AllowPickle = False,
 ) -> None:
     """Compare two files tensor by tensor; exit 0 only if they are identical."""
-    rows = inspection.diff(a, b)
+    rows = inspection.diff(a, b, allow_pickle=allow_pickle)
     print_diff(console, rows)
     raise typer.Exit(0 if all(row.status == "identical" for row in rows) else 1)
 

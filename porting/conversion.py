@@ -89,6 +89,7 @@ def convert(
     transform_input: bool | None = None,
     input_size: tuple[int | None, int | None] | None = None,
     labels: Sequence[str] | None = None,
+    allow_pickle: bool = False,
 ) -> dict[str, Any]:
     """Convert a checkpoint into a `.keras` file that carries its origin.
 
@@ -104,6 +105,7 @@ def convert(
         transform_input: As in `open_source`.
         input_size: Height and width in pixels, None for any; by default the architecture's.
         labels: Class names to store; torchvision's weights bring their own.
+        allow_pickle: As in `open_source`.
 
     Returns:
         The record that the file carries.
@@ -124,6 +126,7 @@ def convert(
         transform_input=transform_input,
         size=None if height is None or width is None else (height, width),
         aux_heads=aux_heads,
+        allow_pickle=allow_pickle,
     )
     if labels is None and opened.info is not None:
         labels = opened.info.labels
@@ -145,6 +148,7 @@ def convert(
         input_shape=shape,
     )
     record = _record(opened, model, include_preprocessing, aux_heads, labels)
+    del opened  # as large as the model; it is not needed beside what saving takes
     save_model(model, output, record)
     return record
 

@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 
 from keras_alexnet.record import read_record
-from porting.checkpoints import read_checkpoint
+from keras_alexnet.specs import SPECS
+from porting.checkpoints import Checkpoint, read_checkpoint
 from porting.conversion import load_model
-from porting.maps import Fit, identify
+from porting.dialects import identify, translate
+from porting.maps import Fit
 from porting.transfer import to_state_dict
 
 
@@ -63,8 +65,12 @@ class TensorDifference:
     relative: float | None = None
 
 
-def read_weights(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str], tuple[str, ...]]:
-    """Return arrays and dtypes by torch key, and notes, of a weights file or `.keras` model.
+def read_weights(path: str | Path, *, allow_pickle: bool = False) -> Checkpoint:
+    """Return the content of a weights file or, by torch key, of a `.keras` model.
+
+    Args:
+        path: The file.
+        allow_pickle: As in `read_checkpoint`.
 
     Raises:
         CheckpointError: The weights file cannot be read.
@@ -73,19 +79,18 @@ def read_weights(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str
     """
     if Path(path).suffix == ".keras":
         arrays = to_state_dict(load_model(path), framework="numpy")
-        return arrays, {key: str(array.dtype) for key, array in arrays.items()}, ()
-    checkpoint = read_checkpoint(path)
-    return checkpoint.arrays, checkpoint.dtypes, checkpoint.notes
+        return Checkpoint(Path(path), arrays, {key: str(a.dtype) for key, a in arrays.items()})
+    return read_checkpoint(path, allow_pickle=allow_pickle)
 
 
-def inspect(path: str | Path) -> Inspection:
-    """Describe a weights file or `.keras` model; errors as in `read_weights`."""
-    arrays, dtypes, notes = read_weights(path)
+def inspect(path: str | Path, *, allow_pickle: bool = False) -> Inspection:
+    """Describe a weights file or `.keras` model; arguments and errors as in `read_weights`."""
+    content = read_weights(path, allow_pickle=allow_pickle)
     return Inspection(
         Path(path),
-        tuple(_describe(key, array, dtypes[key]) for key, array in arrays.items()),
-        tuple(identify({key: array.shape for key, array in arrays.items()})),
-        notes,
+        tuple(_describe(key, array, content.dtypes[key]) for key, array in content.arrays.items()),
+        tuple(identify(content)),
+        content.notes,
         read_record(path) if Path(path).suffix == ".keras" else None,
     )
 
@@ -109,9 +114,19 @@ def _describe(key: str, array: np.ndarray, dtype: str) -> Tensor:
     )
 
 
-def diff(a: str | Path, b: str | Path) -> list[TensorDifference]:
-    """Compare two weights files or `.keras` models by torch key; errors as in `read_weights`."""
-    left, right = read_weights(a)[0], read_weights(b)[0]
+def diff(a: str | Path, b: str | Path, *, allow_pickle: bool = False) -> list[TensorDifference]:
+    """Compare two weights files or `.keras` models; arguments and errors as in `read_weights`.
+
+    Both are compared under the names and axes of the architecture that the first one fits, so that
+    a file of Caffe's equals the model that was made of it.
+    """
+    first = read_weights(a, allow_pickle=allow_pickle)
+    second = read_weights(b, allow_pickle=allow_pickle)
+    best = identify(first)[0]
+    if best.problems == 0:
+        spec = SPECS[best.name]
+        first, second = translate(first, spec), translate(second, spec)
+    left, right = first.arrays, second.arrays
     rows = [_compare(key, array, right.get(key)) for key, array in left.items()]
     return rows + [TensorDifference(key, "only in B") for key in right if key not in left]
 

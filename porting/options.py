@@ -25,6 +25,12 @@ TransformInput = Annotated[
 ]
 
 
+AllowPickle = Annotated[
+    bool,
+    typer.Option("--allow-pickle", help="Read a .npy dictionary, which is a pickle."),
+]
+
+
 @contextlib.contextmanager
 def progress() -> Iterator[Any]:
     """Show the current step on a terminal, and nothing elsewhere."""

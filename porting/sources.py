@@ -5,10 +5,17 @@ from pathlib import Path
 
 from keras_alexnet.backend import installed
 from keras_alexnet.schema import ModelSpec
-from keras_alexnet.specs import find_spec
+from keras_alexnet.specs import SPECS, find_spec
 from keras_alexnet.trace import too_small
 from porting import torchvision_zoo
-from porting.checkpoints import SUFFIXES, Checkpoint, read_checkpoint, sha256
+from porting.checkpoints import (
+    READABLE,
+    Checkpoint,
+    read_checkpoint,
+    sha256,
+    write_checkpoint,
+)
+from porting.dialects import identify, translate
 from porting.download import fetch
 from porting.errors import CheckpointError, TransferError, UsageError
 from porting.maps import Fit, Size, fit
@@ -46,6 +53,14 @@ class Source:
         """Number of classes of the file's head."""
         return self.fit.classes or 0
 
+    def torch_file(self, folder: Path) -> Path:
+        """Return a file under the architecture's own keys: the source's, or a copy in `folder`."""
+        if not self.checkpoint.translated:
+            return self.path
+        path = folder / f"{self.spec.name}-weights.safetensors"
+        write_checkpoint(path, self.checkpoint.arrays)
+        return path
+
 
 def open_source(
     name: str,
@@ -55,6 +70,7 @@ def open_source(
     transform_input: bool | None = None,
     size: Size | None = None,
     aux_heads: bool = True,
+    allow_pickle: bool = False,
 ) -> Source:
     """Find, download if needed, read and check the weights of an architecture.
 
@@ -68,6 +84,7 @@ def open_source(
             by default the architecture's.
         aux_heads: Whether auxiliary heads in the file are wanted; otherwise they need not fit the
             size.
+        allow_pickle: As in `read_checkpoint`.
 
     Raises:
         UnknownModelError: No model has this name.
@@ -82,16 +99,17 @@ def open_source(
     info = None
     path = Path(source)
     if not path.is_file():
-        if path.suffix.lower() in SUFFIXES or len(path.parts) > 1:
+        if path.suffix.lower() in READABLE or len(path.parts) > 1:
             raise CheckpointError(f"{path}: no such file")
         if name not in torchvision_zoo.NETWORKS:
             raise UsageError(
                 f"{path}: no such file, and {name} has no weights to download; known suffixes: "
-                f"{', '.join(SUFFIXES)}"
+                f"{', '.join(READABLE)}"
             )
         info = torchvision_zoo.describe(name, str(source))
         path = fetch(info.url)
-    checkpoint = read_checkpoint(path)
+    content = read_checkpoint(path, allow_pickle=allow_pickle)
+    checkpoint = translate(content, spec, size=size)
     heads = tuple(f"{aux.name}." for aux in spec.aux)
     shapes = {
         k: shape for k, shape in checkpoint.shapes.items() if aux_heads or not k.startswith(heads)
@@ -110,7 +128,7 @@ def open_source(
                 [
                     f"{path} does not hold {name}:",
                     *list_problems(problems),
-                    suggest(checkpoint.shapes),
+                    suggest(translate(content, SPECS[identify(content)[0].name]).shapes),
                     *_hint_at_size(spec, found, size),
                 ]
             )

@@ -97,7 +97,7 @@ def check_training(
     return run_training_check(
         TrainingCheck(
             model=name,
-            weights=opened.path,
+            weights=opened.torch_file(folder),
             classes=opened.classes,
             aux_heads=opened.fit.aux_heads and wanted,
             size=size,

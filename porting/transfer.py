@@ -1,5 +1,6 @@
 """Weights into a Keras model and out of it again: a checked bijection."""
 
+import warnings
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_alexnet.backend import load_keras, require
 from porting.checkpoints import as_tensors, to_numpy
 from porting.errors import TransferError
 from porting.maps import Carried, Put, fit, identify, weight_map
@@ -17,6 +19,7 @@ from porting.recognition import Architecture, architecture_of, variables_of
 _counters: "weakref.WeakKeyDictionary[Any, dict[str, int]]" = weakref.WeakKeyDictionary()
 
 _MAX_LISTED = 8
+_LARGE = 1 << 24  # bytes
 
 
 @dataclass(frozen=True)
@@ -61,8 +64,7 @@ def load_state_dict(model: Any, state_dict: Mapping[str, Any]) -> TransferReport
     if problems:
         raise TransferError(_explain(architecture, problems, arrays))
     for put in puts:
-        variable = variables[put.variable]
-        variable.assign(put.to_keras(arrays[put.key]).astype(np.float32, copy=False))
+        _assign(variables[put.variable], put.to_keras(arrays[put.key]))
     carried = {key: int(arrays[key]) for key in counters if key in arrays}
     set_counters(model, carried)
     return TransferReport(
@@ -108,6 +110,26 @@ def set_counters(model: Any, counters: Mapping[str, int]) -> None:
 def counters_of(model: Any) -> dict[str, int]:
     """Return the batch-norm counters kept beside a model."""
     return dict(_counters.get(model, {}))
+
+
+def _assign(variable: Any, value: np.ndarray) -> None:
+    """Set a Keras variable without several copies of a large array at a time.
+
+    Keras' own `assign` makes one in the order of the axes, one in the framework and, on
+    TensorFlow, a third behind it.
+    """
+    backend = load_keras().backend.backend()
+    if backend == "torch" and value.dtype.isnative and min(value.strides, default=0) >= 0:
+        with warnings.catch_warnings():  # torch's of arrays that are read-only: it only reads
+            warnings.simplefilter("ignore")
+            variable.value.data.copy_(require("torch").from_numpy(value))
+    elif backend == "tensorflow" and value.nbytes > _LARGE:
+        rows = max(len(value) * _LARGE // value.nbytes, 1)
+        for start in range(0, len(value), rows):
+            part = slice(start, start + rows)
+            variable.value[part].assign(value[part].astype(variable.dtype))
+    else:
+        variable.assign(value.astype(np.float32, copy=False))
 
 
 def _to_host(variable: Any) -> Any:

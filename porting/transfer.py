@@ -11,6 +11,7 @@ import numpy as np
 from keras_alexnet.backend import load_keras, require
 from porting.checkpoints import as_tensors, to_numpy
 from porting.errors import TransferError
+from porting.layouts import contiguous
 from porting.maps import Carried, Put, fit, identify, weight_map
 from porting.recognition import Architecture, architecture_of, variables_of
 
@@ -127,9 +128,9 @@ def _assign(variable: Any, value: np.ndarray) -> None:
         rows = max(len(value) * _LARGE // value.nbytes, 1)
         for start in range(0, len(value), rows):
             part = slice(start, start + rows)
-            variable.value[part].assign(value[part].astype(variable.dtype))
+            variable.value[part].assign(contiguous(value[part]).astype(variable.dtype, copy=False))
     else:
-        variable.assign(value.astype(np.float32, copy=False))
+        variable.assign(contiguous(value).astype(np.float32, copy=False))
 
 
 def _to_host(variable: Any) -> Any:

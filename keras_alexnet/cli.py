@@ -10,6 +10,7 @@ import typer
 
 from keras_alexnet.commands.compare import compare_command
 from keras_alexnet.commands.evaluate import evaluate_command
+from keras_alexnet.commands.export import export_command
 from keras_alexnet.commands.models import models_command, summary_command
 from keras_alexnet.commands.predict import predict_command
 from keras_alexnet.errors import KerasAlexNetError
@@ -27,6 +28,7 @@ app.command("train")(train_command)
 app.command("evaluate")(evaluate_command)
 app.command("predict")(predict_command)
 app.command("compare")(compare_command)
+app.command("export")(export_command)
 
 
 def main(commands: typer.Typer = app) -> None:

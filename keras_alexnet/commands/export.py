@@ -1,0 +1,205 @@
+"""`export`: a model file in another runtime's format, verified."""
+
+import json
+import sys
+from collections.abc import Iterable
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from keras_alexnet.errors import ConfigurationError, ModelFileError
+from keras_alexnet.exporting.formats import FORMATS, find_format, output_path
+from keras_alexnet.exporting.quantization import LEAST_AGREEMENT, check_calibration, image_files
+from keras_alexnet.exporting.staging import check_target
+from keras_alexnet.exporting.verification import LEAST_RESPONSE, LIMIT, VerificationError
+from keras_alexnet.files import atomic_output, check_output
+from keras_alexnet.record import read_record
+from keras_alexnet.tables import Column, Format, Sheet, write_sheet
+
+if TYPE_CHECKING:
+    from keras_alexnet.exporting.exporter import Exported
+
+
+class Quantization(StrEnum):
+    """Post-training quantisations."""
+
+    INT8 = "int8"
+
+
+def export_command(
+    model: Annotated[Path, typer.Argument(metavar="MODEL.keras", help="File of the model.")],
+    format_: Annotated[
+        str, typer.Option("--format", help=f"Format to export to: {', '.join(FORMATS)}.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="File to write; a folder for saved_model. Replaced by a verified one alone.",
+            show_default="MODEL with the format's suffix",
+        ),
+    ] = None,
+    batch_size: Annotated[
+        str, typer.Option(help="Batch size that the result takes: a number, or dynamic for any.")
+    ] = "dynamic",
+    quantize: Annotated[
+        Quantization | None,
+        typer.Option(
+            help="Post-training quantisation, for tflite and openvino.", show_default=False
+        ),
+    ] = None,
+    calibration: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Photos, or folders of them, that set int8's ranges; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    calibration_images: Annotated[
+        int, typer.Option(min=1, help="Use no more of them, evenly spread.")
+    ] = 100,
+    evaluation: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of photos on which int8 and float are compared.",
+            show_default="the calibration's",
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a saved_model folder that exists.")
+    ] = False,
+    json_file: Annotated[
+        Path | None,
+        typer.Option("--json", help="Write the report into this file too.", show_default=False),
+    ] = None,
+) -> None:
+    """Export a model for another runtime, run it there, and keep it if its outputs agree.
+
+    Where they differ, no file is written, and the exit code is 1.
+    """
+    # Whatever can be wrong is found before a framework is imported, which takes seconds.
+    chosen = find_format(format_)
+    if model.suffix != ".keras":
+        raise ModelFileError(f"{model}: not a .keras file")
+    read_record(model)
+    target = output_path(chosen, model, output)
+    batch = _batch_size(batch_size)
+    int8 = quantize is not None
+    chosen.require(int8=int8)
+    check_calibration(int8, calibration or (), evaluation)
+    check_target(chosen, target, overwrite=overwrite)
+    if json_file is not None:
+        check_output(json_file)
+    images = image_files(calibration or (), calibration_images, "--calibration")
+    compared = image_files([evaluation], None, "--evaluation") if evaluation else []
+
+    from keras_alexnet.exporting.exporter import Request, export_model
+
+    request = Request(model, chosen, target, batch, images, compared)
+    try:
+        result = export_model(request)
+    except VerificationError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(1) from error
+    if json_file is not None:
+        with atomic_output(json_file) as temporary:
+            content = json.dumps(result.to_json(), indent=1, allow_nan=False)
+            temporary.write_text(content + "\n", encoding="utf-8")
+    _report(result)
+    for check in result.verified.checks:
+        if check.is_weak:
+            print(
+                f"warning: the model's output {check.output!r} hardly depends on the image (it "
+                f"moves by {check.response:.1e} of its largest value, under {LEAST_RESPONSE:g}): "
+                "agreement then proves little; is the model trained?",
+                file=sys.stderr,
+            )
+    found = result.quantized
+    if found is not None and found.agreement < LEAST_AGREEMENT:
+        print(
+            f"warning: int8 and float32 name the same class for {100 * found.agreement:.1f} % of "
+            f"the {found.evaluation} images only; check that the calibration's are like those the "
+            "model was trained on",
+            file=sys.stderr,
+        )
+
+
+def _batch_size(text: str) -> int | None:
+    """Read `dynamic` as None, or a number of images.
+
+    Raises:
+        ConfigurationError: It is neither.
+    """
+    if text == "dynamic":
+        return None
+    if not (text.isdecimal() and int(text) > 0):
+        raise ConfigurationError(
+            f"--batch-size {text!r} is neither 'dynamic' nor a positive number of images"
+        )
+    return int(text)
+
+
+def _and(numbers: Iterable[int]) -> str:
+    return " and ".join(map(str, numbers))
+
+
+def _bytes(size: int) -> str:
+    return f"{size / 1e6:.2f} MB"
+
+
+def _report(result: "Exported") -> None:
+    request, verified = result.request, result.verified
+    columns = (
+        Column("output", "output", text=True),
+        Column("difference", "difference", show=lambda value: f"{value:.1e}"),
+        Column("limit", "limit", show=lambda value: f"{value:.0e}"),
+        Column("where", "worst on", text=True),
+        Column("response", "response", show=lambda value: f"{value:.1e}"),
+    )
+    rows = [(c.output, c.difference, LIMIT, c.where, c.response) for c in verified.checks]
+    versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
+    image = "x".join(map(str, result.shape))
+    batch = request.batch_size or "any number of"
+    takes = "pixels 0..255" if result.pixels else "normalised values"
+    compared = f"{' and '.join(verified.sets)} in batches of {_and(verified.batches)}"
+    notes = [
+        "difference: largest from the Keras model, over its largest |output|; response: how far "
+        f"that moves from image to image, over the same; on {compared}",
+        f"takes {batch} images {image} of {takes}; exported by {versions}; "
+        f"run by {verified.runtime} {verified.version}",
+    ]
+    if "photos" not in verified.sets:
+        notes.append("no photos were compared: they need scikit-learn and the model's record")
+    if request.format.note:
+        notes.append(request.format.note)
+    kind = "float32 " if result.quantized else ""
+    title = f"{request.output}: {kind}{request.format.name}"
+    write_sheet(
+        Sheet(title if result.quantized else f"{title}, {_bytes(result.bytes)}", columns, rows),
+        Format.TABLE,
+        notes,
+    )
+    if result.quantized:
+        _report_int8(result)
+
+
+def _report_int8(result: "Exported") -> None:
+    found = result.quantized
+    assert found is not None
+    columns = (
+        Column("precision", "precision", text=True),
+        Column("bytes", "size", show=_bytes),
+        Column("rate", "images/s", show=lambda value: f"{value:.1f}"),
+        Column("agreement", "top-1 agreement %", show=lambda value: f"{100 * value:.1f}"),
+    )
+    rows = [
+        ("float32", found.bytes_before, found.rate_before, None),
+        ("int8", found.bytes_after, found.rate_after, found.agreement),
+    ]
+    notes = [
+        f"calibrated with {found.calibration} images, compared on {found.evaluation}; medians of "
+        f"batches of {found.batch}, the two in turns"
+    ]
+    title = f"{result.request.output}: int8 {result.request.format.name}"
+    write_sheet(Sheet(title, columns, rows), Format.TABLE, notes)

@@ -1,0 +1,178 @@
+"""Child process: loads a `.keras` file on the backend that can, computes with it, exports it."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_alexnet.backend import require
+from keras_alexnet.children import enter_child
+from keras_alexnet.errors import ModelFileError
+from keras_alexnet.exporting.formats import FORMATS, ExportFormat
+from keras_alexnet.exporting.jobs import answer
+from keras_alexnet.exporting.samples import ModelInput
+from keras_alexnet.record import read_record
+
+
+def export(job: dict[str, Any]) -> dict[str, Any]:
+    """Export a model and write samples with the model's outputs for them.
+
+    The job names `model`, `format`, `output`, `batch_size` (None: dynamic), `samples` (a `.npz` to
+    write: `SET/input` and `SET/output/NAME`), and for int8 of TFLite `calibration`, image files.
+
+    Returns:
+        `input` (a `ModelInput`), `outputs` (names in the file's order), `versions`, and
+        `sensitive`, the names of the layers that int8 harms.
+    """
+    from keras_alexnet.layers import LocalResponseNormalization, keras
+    from keras_alexnet.weights import load_model
+
+    # On TensorFlow this splits grouped convolutions, which no converter knows as XLA has them.
+    model = load_model(job["model"])
+    # A model that was never called is none that Keras exports; `_reference` calls it.
+    takes = ModelInput.of_model(model, read_record(job["model"]))
+    _check_precision(model)
+    names, tensors = _outputs(model)
+    _reference(model, names, takes, job["samples"])
+    format_ = FORMATS[job["format"]]
+    if format_.positional:
+        # A list has the same order everywhere; the order of a dict is each converter's own.
+        model = keras.Model(model.inputs[0], tensors, name=model.name)
+        model(np.zeros((1, *takes.shape), np.float32))
+    shape = (job["batch_size"], *takes.shape)
+    signature = [keras.InputSpec(shape=shape, dtype="float32", name=model.inputs[0].name)]
+    options = _options(format_, takes, job)
+    model.export(
+        job["output"],
+        format=format_.keras_name,
+        verbose=False,
+        input_signature=signature,
+        **options,
+    )
+    if format_.positional:
+        _NAMERS[format_.name](job["output"], model.inputs[0].name, names, shape)
+    versions = {name: require(name).__version__ for name in ("keras", format_.backend)}
+    # LRN squares its input, whose range int8 then cannot hold.
+    sensitive = [e.name for e in model.layers if isinstance(e, LocalResponseNormalization)]
+    return {
+        "input": takes.to_json(),
+        "outputs": names,
+        "versions": versions,
+        "sensitive": sensitive,
+    }
+
+
+def _check_precision(model: Any) -> None:
+    policies = {layer.compute_dtype for layer in model.layers} - {"float32"}
+    if policies:
+        raise ModelFileError(
+            f"{model.name} computes in {', '.join(sorted(policies))}; only float32 models are "
+            "exported. Build it with dtype='float32', set its weights, and save that"
+        )
+
+
+def _outputs(model: Any) -> tuple[list[str], list[Any]]:
+    """Return the names of a model's outputs and their tensors, in the order of Keras' trees."""
+    structure = getattr(model, "output", model.outputs[0])
+    if isinstance(structure, dict):
+        names = sorted(structure)
+        return names, [structure[name] for name in names]
+    if isinstance(structure, list | tuple):
+        raise ModelFileError(
+            f"{model.name} has a list of outputs; several outputs must be a dict of them by name"
+        )
+    return ["logits"], [structure]
+
+
+def _reference(model: Any, names: list[str], takes: ModelInput, path: str) -> None:
+    """Write the samples and what the model makes of them.
+
+    Raises:
+        ModelFileError: Its outputs are not finite.
+    """
+    from keras_alexnet.layers import keras
+
+    arrays: dict[str, np.ndarray] = {}
+    for key, images in takes.samples().items():
+        arrays[f"{key}/input"] = images
+        result = model(images, training=False)
+        values = result if isinstance(result, dict) else {names[0]: result}
+        for name in names:
+            value = np.asarray(keras.ops.convert_to_numpy(values[name]))
+            if not np.isfinite(value).all():
+                raise ModelFileError(f"{model.name}: its output {name!r} is not finite")
+            arrays[f"{key}/output/{name}"] = value
+    np.savez(path, **arrays)  # type: ignore[arg-type]
+
+
+def _options(format_: ExportFormat, takes: ModelInput, job: dict[str, Any]) -> dict[str, Any]:
+    """Return what Keras' exporter of the format takes beside the rest."""
+    if format_.name == "torch" and job["batch_size"] is None:
+        # Keras then samples a batch of 2: torch takes a 1 for a constant.
+        return {"dynamic_shapes": {0: require("torch").export.Dim("batch")}}
+    if format_.name == "tflite" and job.get("calibration"):
+        lite = require("tensorflow").lite
+
+        def representative() -> Any:
+            for path in job["calibration"]:
+                images = takes.load([path])
+                yield [np.repeat(images, job["batch_size"] or 1, axis=0)]
+
+        return {
+            "optimizations": [lite.Optimize.DEFAULT],
+            "representative_dataset": representative,
+            "target_spec": {"supported_ops": [lite.OpsSet.TFLITE_BUILTINS_INT8]},
+        }
+    return {}
+
+
+def _name_onnx(path: str, input_name: str, names: list[str], shape: tuple[int | None, ...]) -> None:
+    """Name the outputs of an ONNX file, whose exporter numbers them."""
+    onnx = require("onnx")
+    model = onnx.load(path)
+    graph = model.graph
+    new = dict(zip([value.name for value in graph.output], names, strict=True))
+    for node in graph.node:
+        node.input[:] = [new.get(name, name) for name in node.input]
+        node.output[:] = [new.get(name, name) for name in node.output]
+    for value, name in zip(graph.output, names, strict=True):
+        value.name = name
+        if shape[0] is None:
+            value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+
+
+def _name_openvino(
+    path: str, input_name: str, names: list[str], shape: tuple[int | None, ...]
+) -> None:
+    """Name the input and the outputs of an OpenVINO file, drop further outputs, write it anew."""
+    openvino = require("openvino")
+    model = openvino.Core().read_model(path)
+    model.reshape([-1 if n is None else n for n in shape])
+    model.inputs[0].tensor.set_names({input_name})
+    # The converter also makes outputs of what tf.custom_gradient wraps, as in our LRN. Those that
+    # are meant have TensorFlow's names of a function's results, in their order.
+    ours = {f"Identity{f'_{i}' if i else ''}:0": name for i, name in enumerate(names)}
+    for output in list(model.outputs):
+        name = next((ours.pop(known) for known in output.names if known in ours), None)
+        if name is None:
+            model.remove_result(output.get_node())
+        else:
+            output.tensor.set_names({name})
+    if ours:
+        raise ValueError(f"OpenVINO's converter lost the outputs {', '.join(ours.values())}")
+    new = Path(path).with_name(f"named-{Path(path).name}")
+    # The weights of the model that was read are mapped from its file, which must stay meanwhile.
+    openvino.save_model(model, new, compress_to_fp16=False)
+    del model
+    for suffix in (".bin", ".xml"):
+        new.with_suffix(suffix).replace(Path(path).with_suffix(suffix))
+
+
+_NAMERS = {"onnx": _name_onnx, "openvino": _name_openvino}
+
+
+if __name__ == "__main__":
+    enter_child(partial(answer, export))

@@ -1,0 +1,177 @@
+"""Exports a model file, verifies the result with its own runtime, and only then puts it in place.
+
+Nothing here imports a framework.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from keras_alexnet.exporting.formats import ExportFormat
+from keras_alexnet.exporting.jobs import ExportError, run_job
+from keras_alexnet.exporting.quantization import (
+    Quantized,
+    check_sensitive,
+    compare_files,
+    size_of,
+)
+from keras_alexnet.exporting.staging import publish, staging
+from keras_alexnet.exporting.verification import LIMIT, Verified, verify
+
+_CHILD = "keras_alexnet.exporting.export_child"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to export, and how.
+
+    Attributes:
+        model: The `.keras` file.
+        format: The format.
+        output: The file or folder to write.
+        batch_size: The only batch size of the result, or None for any.
+        calibration: Image files for int8; none for float32.
+        evaluation: Image files on which int8 is compared; the calibration's where there are none.
+    """
+
+    model: Path
+    format: ExportFormat
+    output: Path
+    batch_size: int | None = None
+    calibration: Sequence[Path] = ()
+    evaluation: Sequence[Path] = ()
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export has become.
+
+    Attributes:
+        request: What was asked for.
+        bytes: Size of the result, of all its files together.
+        verified: The comparison of the float32 export with the Keras model.
+        versions: Version by package, of Keras and of the backend that exported.
+        shape: One image as the result takes it.
+        pixels: Whether the result takes 0..255 and normalises itself.
+        quantized: What int8 gained and cost, or None for float32.
+    """
+
+    request: Request
+    bytes: int
+    verified: Verified
+    versions: dict[str, str]
+    shape: tuple[int, ...]
+    pixels: bool
+    quantized: Quantized | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as JSON holds it."""
+        request = self.request
+        return {
+            "model": str(request.model),
+            "format": request.format.name,
+            "output": str(request.output),
+            "precision": "int8" if self.quantized else "float32",
+            "bytes": self.bytes,
+            "batch_size": request.batch_size or "dynamic",
+            "image_shape": list(self.shape),
+            "takes_pixels": self.pixels,
+            "backend": request.format.backend,
+            "versions": self.versions,
+            "limit": LIMIT,
+            "verified": asdict(self.verified),
+            "quantized": asdict(self.quantized) if self.quantized else None,
+        }
+
+
+def export_model(request: Request) -> Exported:
+    """Export a model, verify the export, quantise it where that is asked for, put it in place.
+
+    Whatever fails, `request.output` is left as it was, and nothing stays beside it.
+
+    Raises:
+        VerificationError: The exported file computes something else than the model.
+        ExportError: Keras or a converter cannot do it.
+        ConfigurationError: The output cannot be written.
+        ModelFileError: The model file cannot be exported (from the child as ConfigurationError).
+    """
+    format_, output = request.format, request.output
+    with staging(output) as staged:
+        scratch = staged / "scratch"
+        scratch.mkdir()
+        place = scratch if request.calibration else staged
+        float_file, samples = place / output.name, scratch / "samples.npz"
+        export = _export(request, float_file, samples, scratch)
+        if request.calibration:
+            check_sensitive(format_, export["sensitive"])
+        verified = verify(format_, float_file, samples, scratch, batch_size=request.batch_size)
+        quantized = None
+        if request.calibration:
+            quantized = _quantize(request, float_file, staged / output.name, export, scratch)
+        new = format_.members(staged / output.name)
+        size = size_of(format_, new[0])
+        publish(new, format_.members(output), staged)
+    return Exported(
+        request,
+        size,
+        verified,
+        export["versions"],
+        tuple(export["input"]["shape"]),
+        export["input"]["pixels"],
+        quantized,
+    )
+
+
+def _export(
+    request: Request,
+    file: Path,
+    samples: Path,
+    scratch: Path,
+    calibration: Sequence[Path] = (),
+) -> Any:
+    """Let a child export, in int8 where calibration images are given."""
+    format_ = request.format
+    job = {
+        "model": str(request.model.resolve()),
+        "format": format_.name,
+        "output": str(file),
+        "batch_size": request.batch_size,
+        "samples": str(samples),
+        "calibration": list(map(str, calibration)),
+    }
+    try:
+        return run_job(_CHILD, job, scratch, backend=format_.backend)
+    except ExportError as error:
+        kind = "int8 " if calibration else ""
+        raise ExportError(
+            f"{request.model} cannot be exported to {kind}{format_.name} by Keras on "
+            f"{format_.backend}; {format_.instead}. The cause: {error}"
+        ) from error
+
+
+def _quantize(request: Request, before: Path, after: Path, export: Any, scratch: Path) -> Quantized:
+    """Write the int8 file beside the verified float file, and compare the two."""
+    format_ = request.format
+    if format_.name == "tflite":
+        _export(request, after, scratch / "again.npz", scratch, request.calibration)
+    else:
+        job = {
+            "file": str(before),
+            "output": str(after),
+            "input": export["input"],
+            "sensitive": export["sensitive"],
+            "batch_size": request.batch_size,
+            "calibration": list(map(str, request.calibration)),
+        }
+        run_job("keras_alexnet.exporting.nncf_child", job, scratch)
+    return compare_files(
+        format_,
+        before,
+        after,
+        export,
+        request.evaluation or request.calibration,
+        scratch,
+        batch_size=request.batch_size,
+        calibration=len(request.calibration),
+    )

@@ -1,0 +1,172 @@
+"""Child process: runs exported files with their own runtimes, without Keras.
+
+Each opener returns a function from a float32 batch to the outputs by name.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_alexnet.backend import require
+from keras_alexnet.children import enter_child
+from keras_alexnet.errors import ModelFileError
+from keras_alexnet.exporting.formats import FORMATS
+from keras_alexnet.exporting.jobs import answer
+from keras_alexnet.exporting.samples import ModelInput
+
+Outputs = dict[str, np.ndarray]
+Run = Callable[[np.ndarray], Outputs]
+_WARM = 3  # batches before the timing
+
+
+def _onnxruntime(path: str) -> Run:
+    session = require("onnxruntime").InferenceSession(path, providers=["CPUExecutionProvider"])
+    (image,) = session.get_inputs()
+    names = [output.name for output in session.get_outputs()]
+    return lambda x: dict(zip(names, session.run(names, {image.name: x}), strict=True))
+
+
+def _openvino(path: str) -> Run:
+    # Without the hint it computes in bfloat16 where the processor can.
+    compiled = require("openvino").compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    names = [output.any_name for output in compiled.outputs]
+
+    def run(x: np.ndarray) -> Outputs:
+        results = compiled([x])
+        # Its memory is written to again by the next call.
+        return {name: np.array(results[index]) for index, name in enumerate(names)}
+
+    return run
+
+
+def _litert(path: str, package: str) -> Run:
+    if package == "tensorflow":
+        interpreter = require(package).lite.Interpreter(path)
+    else:
+        interpreter = require(f"{package}.interpreter").Interpreter(path)
+    runner = interpreter.get_signature_runner()
+    (image,) = runner.get_input_details().values()
+    places = {name: entry["index"] for name, entry in runner.get_output_details().items()}
+    shape: list[tuple[int, ...]] = []
+
+    def run(x: np.ndarray) -> Outputs:
+        if shape != [x.shape]:
+            interpreter.resize_tensor_input(image["index"], x.shape)
+            interpreter.allocate_tensors()
+            shape[:] = [x.shape]
+        interpreter.set_tensor(image["index"], x)
+        interpreter.invoke()
+        return {name: interpreter.get_tensor(place) for name, place in places.items()}
+
+    return run
+
+
+def _saved_model(path: str) -> Run:
+    tensorflow = require("tensorflow")
+    loaded = tensorflow.saved_model.load(path)  # owns the variables of what it serves
+    return lambda x: _by_name(loaded.serve(tensorflow.constant(x)))
+
+
+def _torch(path: str) -> Run:
+    torch = require("torch")
+    module = torch.export.load(path).module()
+
+    def run(x: np.ndarray) -> Outputs:
+        with torch.no_grad():
+            return _by_name(module(torch.from_numpy(x)))
+
+    return run
+
+
+def _by_name(result: Any) -> Outputs:
+    values = result if isinstance(result, Mapping) else {"": result}
+    return {name: value.numpy() for name, value in values.items()}
+
+
+def open_exported(format_: str, path: str) -> Run:
+    """Open an exported file with its own runtime.
+
+    Returns:
+        A function from a float32 batch to outputs by name; a single output may have any name.
+    """
+    openers: dict[str, Callable[[], Run]] = {
+        "onnx": lambda: _onnxruntime(path),
+        "openvino": lambda: _openvino(path),
+        "tflite": lambda: _litert(path, FORMATS["tflite"].runtime()),
+        "saved_model": lambda: _saved_model(path),
+        "torch": lambda: _torch(path),
+    }
+    return openers[format_]()
+
+
+def run_files(job: dict[str, Any]) -> dict[str, Any]:
+    """Do what a job asks with exported files of one `format`.
+
+    `verify` runs `file` on the samples, in batches of `batches` images, and writes the outputs as
+    `SET/BATCH/NAME` into `results`. `compare` times `files` (name -> path) in turns and compares
+    their most probable classes for the image files `images`.
+
+    Returns:
+        `runtime` and `version`, and what the work itself returns.
+    """
+    work = {"verify": _verify, "compare": _compare}[job["work"]]
+    package = FORMATS[job["format"]].runtime()
+    found = {"runtime": package, "version": version(package.replace("_", "-"))}
+    return found | work(job)
+
+
+def _verify(job: dict[str, Any]) -> dict[str, Any]:
+    run = open_exported(job["format"], job["file"])
+    arrays: Outputs = {}
+    with np.load(job["samples"]) as samples:
+        sets = {key: samples[key] for key in samples.files if key.endswith("/input")}
+    for key, images in sets.items():
+        for batch in job["batches"]:
+            # Batches of a fixed size may be larger than the set.
+            for name, value in run(images[np.arange(batch) % len(images)]).items():
+                arrays[f"{key.removesuffix('/input')}/{batch}/{name}"] = value
+    np.savez(job["results"], **arrays)  # type: ignore[arg-type]
+    return {}
+
+
+def _compare(job: dict[str, Any]) -> dict[str, Any]:
+    takes = ModelInput.from_json(job["input"])
+    runs = {name: open_exported(job["format"], path) for name, path in job["files"].items()}
+    batch, images = job["batch"], job["images"]
+    classes: dict[str, list[int]] = {name: [] for name in runs}
+    x = np.zeros((0, *takes.shape), np.float32)
+    for start in range(0, len(images), batch):
+        x = takes.load(map(Path, images[start : start + batch]))
+        count = len(x)
+        x = x[np.arange(batch) % count]  # the last one is filled up
+        for name, run in runs.items():
+            logits = _main(run(x), job["output"])[:count]
+            if len(logits) != count or not np.isfinite(logits).all():
+                raise ModelFileError(f"the {name} file does not give {count} finite outputs")
+            classes[name] += logits.argmax(axis=1).tolist()
+    return {"classes": classes, "seconds": _seconds(runs, x[: job["timed"]], job["rounds"])}
+
+
+def _seconds(runs: Mapping[str, Run], x: np.ndarray, rounds: int) -> dict[str, float]:
+    """Return the median seconds of a batch, the runs taking turns."""
+    taken: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(_WARM + rounds):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run(x)
+            taken[name].append(time.perf_counter() - start)
+    return {name: float(np.median(times[_WARM:])) for name, times in taken.items()}
+
+
+def _main(outputs: Outputs, name: str) -> np.ndarray:
+    """Return the output that holds the classes: a single one may have another name."""
+    return outputs[name] if name in outputs else next(iter(outputs.values()))
+
+
+if __name__ == "__main__":
+    enter_child(partial(answer, run_files))

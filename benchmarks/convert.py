@@ -12,7 +12,6 @@ pages of the checkpoint, which is mapped, count.
 import argparse
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -26,10 +25,13 @@ from porting.checkpoints import write_checkpoint
 from porting.seeded import seeded_state_dict
 
 
-def resident() -> int:
-    """Return the bytes of memory that this process has now."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
+def memory(field: str) -> int:
+    """Return the bytes that this process has now (`VmRSS`) or had at most (`VmHWM`).
+
+    Not `getrusage`, whose maximum begins with that of the process which started this one.
+    """
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
 
 
 def convert_once(model: str, source: str, output: str) -> dict[str, float]:
@@ -41,11 +43,14 @@ def convert_once(model: str, source: str, output: str) -> dict[str, float]:
     from keras_alexnet.backend import require
 
     require("torch")
-    imported, before = time.perf_counter(), resident()
+    imported, before = time.perf_counter(), memory("VmRSS")
     porting.conversion.convert(model, source, output)
     ended = time.perf_counter()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"import": imported - start, "convert": ended - imported, "memory": peak - before}
+    return {
+        "import": imported - start,
+        "convert": ended - imported,
+        "memory": memory("VmHWM") - before,
+    }
 
 
 def copy_once(source: Path, output: Path) -> float:

@@ -7,6 +7,7 @@ from typing import Any
 
 from keras_alexnet.layers import keras
 from keras_alexnet.schema import Init, Normal
+from keras_alexnet.sharing import aligned_zeros, as_tensor
 
 _weights_will_follow = contextvars.ContextVar("weights_will_follow", default=False)
 
@@ -47,12 +48,22 @@ def initializers(init: Init, fan_in: int) -> dict[str, Any]:
     }
 
 
+class _Untouched(keras.initializers.Zeros):
+    """Zeros that take no time and no memory until something is written over them."""
+
+    def __call__(self, shape: Any, dtype: Any = None) -> Any:
+        dtype = keras.backend.standardize_dtype(dtype)
+        if dtype != "float32":
+            return super().__call__(shape, dtype)
+        return as_tensor(aligned_zeros(tuple(shape)))
+
+
 def built_on(layer: Any, x: Any) -> Any:
     """Call a new layer, drawing its weights unless others will follow."""
     if not _weights_will_follow.get():
         return layer(x)
     drawn = layer.kernel_initializer, layer.bias_initializer
-    layer.kernel_initializer = layer.bias_initializer = keras.initializers.Zeros()
+    layer.kernel_initializer = layer.bias_initializer = _Untouched()
     y = layer(x)
     layer.kernel_initializer, layer.bias_initializer = drawn
     return y

@@ -3,21 +3,26 @@
 It is one JSON member of the archive, which Keras ignores when it loads the model.
 """
 
+import contextlib
 import json
+import shutil
 import tempfile
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from keras_alexnet.backend import load_keras, without_tensorflow
 from keras_alexnet.errors import ModelFileError
 from keras_alexnet.files import atomic_output
+from keras_alexnet.sharing import as_array
 
 MEMBER = "keras_alexnet.json"
 FORMAT = 1
 # A record holds a thousand labels and a few hundred counters, about 40 kB.
 _MAX_BYTES = 4_000_000
+_CHUNK = 1 << 20  # bytes
 
 
 def save_model(model: Any, path: str | Path, record: dict[str, Any]) -> None:
@@ -41,15 +46,30 @@ def save_model(model: Any, path: str | Path, record: dict[str, Any]) -> None:
     ):
         # Into files instead of an archive, which Keras builds in memory, weights and all.
         members = Path(name, "model")
-        with without_tensorflow():
+        with without_tensorflow(), _weights_uncopied():
             load_keras().saving.save_model(model, members, zipped=False)
         with zipfile.ZipFile(temporary, "w") as archive:
             for member in sorted(p for p in members.rglob("*") if p.is_file()):
-                archive.write(member, member.relative_to(members))
+                info = zipfile.ZipInfo.from_file(member, member.relative_to(members))
+                with member.open("rb") as source, archive.open(info, "w") as target:
+                    shutil.copyfileobj(source, target, _CHUNK)
                 member.unlink()
             # A fixed date: the same weights give the same record bytes.
             info = zipfile.ZipInfo(MEMBER, (1980, 1, 1, 0, 0, 0))
             archive.writestr(info, text, zipfile.ZIP_DEFLATED)
+
+
+@contextlib.contextmanager
+def _weights_uncopied() -> Iterator[None]:
+    """Within this block, let Keras write a variable's memory instead of one or two copies of it."""
+    from keras.src import backend
+
+    variable, stock = load_keras().Variable, backend.convert_to_numpy
+    backend.convert_to_numpy = lambda x: as_array(x) if isinstance(x, variable) else stock(x)
+    try:
+        yield
+    finally:
+        backend.convert_to_numpy = stock
 
 
 def read_record(path: str | Path) -> dict[str, Any] | None:

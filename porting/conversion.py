@@ -16,8 +16,9 @@ from keras_alexnet.record import read_record, save_model
 from keras_alexnet.schema import Preprocessing
 from porting.checkpoints import SUFFIXES, write_checkpoint
 from porting.errors import TransferError, UsageError
+from porting.mapped import MappedFile
 from porting.sources import Source, open_source
-from porting.transfer import counters_of, load_state_dict, set_counters, to_state_dict
+from porting.transfer import counters_of, fill, set_counters, to_state_dict
 
 
 def build_from_source(
@@ -55,7 +56,7 @@ def build_from_source(
             input_shape=input_shape,
             **options,
         )
-    load_state_dict(model, source.checkpoint.arrays)
+    fill(model, source.checkpoint.arrays, MappedFile(source.path).forget)
     return model
 
 

@@ -1,17 +1,15 @@
 """Weights into a Keras model and out of it again: a checked bijection."""
 
-import warnings
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from keras_alexnet.backend import load_keras, require
+from porting.assignment import assign, blocks
 from porting.checkpoints import as_tensors, to_numpy
 from porting.errors import TransferError
-from porting.layouts import contiguous
 from porting.maps import Carried, Put, fit, identify, weight_map
 from porting.recognition import Architecture, architecture_of, variables_of
 
@@ -20,7 +18,6 @@ from porting.recognition import Architecture, architecture_of, variables_of
 _counters: "weakref.WeakKeyDictionary[Any, dict[str, int]]" = weakref.WeakKeyDictionary()
 
 _MAX_LISTED = 8
-_LARGE = 1 << 24  # bytes
 
 
 @dataclass(frozen=True)
@@ -54,6 +51,11 @@ def load_state_dict(model: Any, state_dict: Mapping[str, Any]) -> TransferReport
         TransferError: Keys are missing, unexpected, or of a wrong shape, dtype or value. The
             message lists all problems, and the model is unchanged.
     """
+    return fill(model, state_dict, lambda: None)
+
+
+def fill(model: Any, state_dict: Mapping[str, Any], forget: Callable[[], None]) -> TransferReport:
+    """Do as `load_state_dict`, and call `forget` whenever a part of an array has been read."""
     architecture = architecture_of(model)
     arrays = {str(key): to_numpy(value) for key, value in state_dict.items()}
     puts = [entry for entry in architecture.table if isinstance(entry, Put)]
@@ -61,11 +63,11 @@ def load_state_dict(model: Any, state_dict: Mapping[str, Any]) -> TransferReport
     ignored = _keys_of_absent_heads(architecture, arrays)
     variables = variables_of(model)
     dtypes = {put.key: variables[put.variable].dtype for put in puts}
-    problems = _problems(puts, counters, ignored, arrays, dtypes)
+    problems = _problems(puts, counters, ignored, arrays, dtypes, forget)
     if problems:
         raise TransferError(_explain(architecture, problems, arrays))
     for put in puts:
-        _assign(variables[put.variable], put.to_keras(arrays[put.key]))
+        assign(put, variables[put.variable], arrays[put.key], forget)
     carried = {key: int(arrays[key]) for key in counters if key in arrays}
     set_counters(model, carried)
     return TransferReport(
@@ -113,26 +115,6 @@ def counters_of(model: Any) -> dict[str, int]:
     return dict(_counters.get(model, {}))
 
 
-def _assign(variable: Any, value: np.ndarray) -> None:
-    """Set a Keras variable without several copies of a large array at a time.
-
-    Keras' own `assign` makes one in the order of the axes, one in the framework and, on
-    TensorFlow, a third behind it.
-    """
-    backend = load_keras().backend.backend()
-    if backend == "torch" and value.dtype.isnative and min(value.strides, default=0) >= 0:
-        with warnings.catch_warnings():  # torch's of arrays that are read-only: it only reads
-            warnings.simplefilter("ignore")
-            variable.value.data.copy_(require("torch").from_numpy(value))
-    elif backend == "tensorflow" and value.nbytes > _LARGE:
-        rows = max(len(value) * _LARGE // value.nbytes, 1)
-        for start in range(0, len(value), rows):
-            part = slice(start, start + rows)
-            variable.value[part].assign(contiguous(value[part]).astype(variable.dtype, copy=False))
-    else:
-        variable.assign(contiguous(value).astype(np.float32, copy=False))
-
-
 def _to_host(variable: Any) -> Any:
     value = variable.numpy()
     return value.astype(np.float32) if value.dtype.name == "bfloat16" else value
@@ -152,6 +134,7 @@ def _problems(
     ignored: list[str],
     arrays: Mapping[str, np.ndarray],
     dtypes: Mapping[str, str],
+    forget: Callable[[], None],
 ) -> dict[str, list[str]]:
     """Return kind of problem -> keys, with what was found and what was wanted."""
     problems: dict[str, list[str]] = {
@@ -165,7 +148,7 @@ def _problems(
             problems["wrong shape"].append(f"{put.key} is {array.shape}, wanted {put.shape}")
         elif array.dtype.kind != "f":
             problems["wrong dtype"].append(f"{put.key} is {array.dtype}, wanted floating point")
-        elif lost := _not_finite(array, dtypes[put.key]):
+        elif lost := _not_finite(array, dtypes[put.key], forget):
             problems["not finite"].append(f"{put.key} holds {lost} NaN or infinite values")
     for key in counters:
         value = arrays.get(key)
@@ -177,12 +160,16 @@ def _problems(
     return {kind: keys for kind, keys in problems.items() if keys}
 
 
-def _not_finite(array: np.ndarray, dtype: str) -> int:
+def _not_finite(array: np.ndarray, dtype: str, forget: Callable[[], None]) -> int:
     """Count the values that a variable of `dtype` could not hold."""
     # bfloat16 has float32's range.
     target = np.float16 if dtype == "float16" else np.float32
-    with np.errstate(over="ignore"):
-        return int((~np.isfinite(array.astype(target, copy=False))).sum())
+    lost = 0
+    for block in blocks(array):
+        with np.errstate(over="ignore"):
+            lost += int((~np.isfinite(array[block].astype(target, copy=False))).sum())
+        forget()
+    return lost
 
 
 def _explain(

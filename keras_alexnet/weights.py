@@ -1,5 +1,7 @@
 """Weights of a Keras file into a model, layer by layer name."""
 
+import errno
+import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,8 @@ from keras_alexnet.archives import check_model_file, check_weights_file
 from keras_alexnet.errors import ModelFileError
 from keras_alexnet.fast import split_groups
 from keras_alexnet.layers import keras
+
+_NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 
 def load_model(path: str | Path) -> Any:
@@ -27,6 +31,11 @@ def load_model(path: str | Path) -> Any:
     except ModelFileError:
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+            raise ModelFileError(
+                f"{path}: no room to unpack it in {tempfile.gettempdir()} ({error.strerror}); "
+                "free some there"
+            ) from error
         # Keras raises whatever its readers happen to raise on damaged input.
         raise ModelFileError(f"{path}: Keras cannot load it ({_first_line(error)})") from error
     for layer in model.layers:

@@ -259,17 +259,16 @@ def test_an_interrupted_convert_leaves_no_file(
 ) -> None:
     output = tmp_path / "m.keras"
     process = subprocess.Popen(
-        # Less urgent than this test, which must see the file before it is complete.
-        ["nice", "-n", "15", *converting(alexnet_checkpoint, output)],
+        converting(alexnet_checkpoint, output),
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
     )
     try:
-        # Until there is a temporary file.
+        # Until the weights are being written: into a folder, after imports that swallow signals.
         deadline = time.monotonic() + 90
-        while not any(tmp_path.iterdir()):
+        while not any(path.is_dir() for path in tmp_path.iterdir()):
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.002)
@@ -282,17 +281,15 @@ def test_an_interrupted_convert_leaves_no_file(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_full_disk_keeps_the_old_file(alexnet_checkpoint: Path, tmp_path: Path) -> None:
-    output = tmp_path / "m.keras"
-    output.write_bytes(b"the old model")
+def run_on_a_full_disk(command: list[str], room: int) -> "subprocess.CompletedProcess[str]":
+    """Run a command in which writing a file beyond `room` bytes fails like on a full disk."""
 
     def limit_files() -> None:
-        # Writing beyond ten megabytes fails like a full disk does.
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000_000, 10_000_000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
 
-    done = subprocess.run(
-        converting(alexnet_checkpoint, output),
+    return subprocess.run(
+        command,
         cwd=ROOT,
         preexec_fn=limit_files,
         capture_output=True,
@@ -300,8 +297,26 @@ def test_a_full_disk_keeps_the_old_file(alexnet_checkpoint: Path, tmp_path: Path
         timeout=120,
         check=False,
     )
+
+
+def test_a_full_disk_keeps_the_old_file(alexnet_checkpoint: Path, tmp_path: Path) -> None:
+    output = tmp_path / "m.keras"
+    output.write_bytes(b"the old model")
+    done = run_on_a_full_disk(converting(alexnet_checkpoint, output), 10_000_000)
     assert done.returncode == 2, done.stderr
     assert f"error: cannot write {output}" in done.stderr
     assert "Traceback" not in done.stderr
     assert output.read_bytes() == b"the old model"
     assert list(tmp_path.iterdir()) == [output]
+
+
+def test_no_room_to_unpack_a_model(run: Run, lenet_checkpoint: Path, tmp_path: Path) -> None:
+    model, output = tmp_path / "m.keras", tmp_path / "w.npz"
+    code, _, _ = run("convert", "lenet5", "--source", lenet_checkpoint, "--output", model)
+    assert code == 0
+    command = [sys.executable, "-m", "porting", "export", str(model), "--output", str(output)]
+    done = run_on_a_full_disk(command, 100_000)
+    assert done.returncode == 2, done.stderr
+    assert f"error: {model}: no room to unpack it in" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == [model]

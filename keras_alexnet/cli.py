@@ -14,6 +14,7 @@ from keras_alexnet.commands.export import export_command
 from keras_alexnet.commands.models import models_command, summary_command
 from keras_alexnet.commands.predict import predict_command
 from keras_alexnet.errors import KerasAlexNetError
+from keras_alexnet.interruption import end_by_signals
 from keras_alexnet.train import train_command
 
 app = typer.Typer(
@@ -33,6 +34,7 @@ app.command("export")(export_command)
 
 def main(commands: typer.Typer = app) -> None:
     """Run a command line; a user's mistake ends with one message and exit code 2."""
+    end_by_signals()
     # The start-up notes of TensorFlow are not our output.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if isinstance(sys.stdout, io.TextIOWrapper):

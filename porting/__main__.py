@@ -1,13 +1,12 @@
 """`python -m porting`: the command line of the kit. Its commands are in `commands_*`."""
 
 import os
-import signal
 import sys
-from typing import Any, NoReturn
 
 import typer
 
 from keras_alexnet.errors import KerasAlexNetError
+from keras_alexnet.interruption import end_by_signals
 from porting import commands_check, commands_convert
 
 app = typer.Typer(
@@ -25,14 +24,9 @@ app.command("export")(commands_convert.export_command)
 app.command("seed")(commands_convert.seed_command)
 
 
-def _stop(_signal: int, _frame: Any) -> NoReturn:
-    # As an exception, so that temporary files are removed and children end.
-    sys.exit(128 + signal.SIGTERM)
-
-
 def main() -> None:
     """Run the command line; a user's mistake ends with one message and exit code 2."""
-    signal.signal(signal.SIGTERM, _stop)
+    end_by_signals()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its start-up notes are not our output
     try:
         app(standalone_mode=True)

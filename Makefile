@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 # would wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: help install demo train-demo test test-all lint format parity models-table clean
+.PHONY: help install demo train-demo test test-all lint format parity models-table bench clean
 
 help:
 	@echo "make demo          convert both networks, compare them with torchvision, write a report"
@@ -17,6 +17,7 @@ help:
 	@echo "make format        let ruff format the code"
 	@echo "make parity        measure the README's parity table again"
 	@echo "make models-table  write the README's table of models again"
+	@echo "make bench         measure all speeds, an hour or two; QUICK=--quick for a few rounds"
 
 install: $(INSTALLED)
 
@@ -54,6 +55,15 @@ parity: $(INSTALLED)
 
 models-table: $(INSTALLED)
 	$(BIN)/python benchmarks/models_table.py
+
+# QUICK=--quick; CIFAR and IMAGES are folders as for input_pipeline.py, which makes up its own data.
+bench: $(INSTALLED)
+	$(BIN)/python benchmarks/models.py $(QUICK)
+	$(BIN)/python benchmarks/input_pipeline.py $(QUICK) $(if $(CIFAR),--cifar $(CIFAR)) $(if $(IMAGES),--images $(IMAGES))
+	$(BIN)/python benchmarks/lrn.py $(if $(QUICK),--rounds 1)
+	$(BIN)/python benchmarks/grouped_conv.py $(if $(QUICK),--rounds 1)
+	$(BIN)/python benchmarks/convert.py $(QUICK)
+	$(BIN)/python benchmarks/import_time.py $(QUICK)
 
 clean:
 	rm -rf $(VENV) demo runs build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

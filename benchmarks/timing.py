@@ -9,12 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
-# Without it, processes that run torch were seen to become slower from one to the next.
-_ALLOCATOR = {
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": "200000000000",
-    "MALLOC_TOP_PAD_": "134217728",
-}
+from keras_alexnet.benchmarking.environment import ALLOCATOR
 
 Times = dict[str, float]
 
@@ -33,7 +28,7 @@ def interleaved(functions: Mapping[str, Callable[[], Any]], rounds: int) -> Time
 
 def child_environment(backend: str) -> dict[str, str]:
     """Return the environment of a process with one Keras backend."""
-    return os.environ | _ALLOCATOR | {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    return os.environ | ALLOCATOR | {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
 
 
 def in_child(script: str, arguments: Sequence[str], backend: str) -> Any:

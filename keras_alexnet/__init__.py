@@ -19,6 +19,7 @@ _HOME = {
     "list_models": "registry",
     "load_model": "weights",
     "normalize": "preprocessing",
+    "optimize": "optimizing.model",
     "load_images": "preprocessing",
     "read_record": "record",
     "resize_and_crop": "preprocessing",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from keras_alexnet.errors import ConfigurationError
-from keras_alexnet.fast import split_groups
+from keras_alexnet.fast import quicken
 from keras_alexnet.initialization import built_on, initializers
 from keras_alexnet.layers import LocalResponseNormalization, keras
 from keras_alexnet.schema import (
@@ -100,18 +100,18 @@ def _conv(row: Conv, x: Any, settings: Settings) -> Any:
         dtype=settings.dtype,
         **initializers(row.init or settings.init, channels // row.groups * row.kernel**2),
     )
-    split_groups(convolution)
-    return built_on(convolution, x)
+    return built_on(quicken(convolution), x)
 
 
 def _batch_norm(row: BatchNorm, x: Any, settings: Settings) -> Any:
-    return layers.BatchNormalization(
+    normalization = layers.BatchNormalization(
         axis=settings.channel_axis,
         epsilon=row.eps,
         momentum=1 - row.momentum,  # Keras weighs the old statistics, torch the new ones.
         name=keras_name(row.name),
         dtype=settings.dtype,
-    )(x)
+    )
+    return quicken(normalization)(x)
 
 
 def _lrn(row: LRN, x: Any, settings: Settings) -> Any:
@@ -148,24 +148,26 @@ def _max_pool(row: MaxPool, x: Any, settings: Settings) -> Any:
         x = _zero_pad(x, ((0, 1), (0, 1)), f"{row.name}.pad", settings)
     elif row.padding and not same:
         x = _zero_pad(x, row.padding, f"{row.name}.pad", settings)
-    return layers.MaxPooling2D(
+    pooling = layers.MaxPooling2D(
         row.size,
         strides=row.stride,
         padding="same" if same else "valid",
         name=keras_name(row.name),
         data_format=settings.data_format,
         dtype=settings.dtype,
-    )(x)
+    )
+    return quicken(pooling)(x)
 
 
 def _avg_pool(row: AvgPool, x: Any, settings: Settings) -> Any:
-    return layers.AveragePooling2D(
+    pooling = layers.AveragePooling2D(
         row.size,
         strides=row.stride,
         name=keras_name(row.name),
         data_format=settings.data_format,
         dtype=settings.dtype,
-    )(x)
+    )
+    return quicken(pooling)(x)
 
 
 def _adaptive_avg_pool(row: AdaptiveAvgPool, x: Any, settings: Settings) -> Any:
@@ -185,8 +187,9 @@ def _adaptive_avg_pool(row: AdaptiveAvgPool, x: Any, settings: Settings) -> Any:
         height, width = settings.spatial(x)
     if height is not None and width is not None and height % row.size == width % row.size == 0:
         window = (height // row.size, width // row.size)
-        return layers.AveragePooling2D(window, name=name, **shared)(x)
-    return layers.AdaptiveAveragePooling2D((row.size, row.size), name=name, **shared)(x)
+        return quicken(layers.AveragePooling2D(window, name=name, **shared))(x)
+    pooling = layers.AdaptiveAveragePooling2D((row.size, row.size), name=name, **shared)
+    return quicken(pooling)(x)
 
 
 def _flatten(row: Flatten, x: Any, settings: Settings) -> Any:
@@ -208,7 +211,7 @@ def _dense(row: Dense, x: Any, settings: Settings) -> Any:
         dtype=settings.dtype,
         **initializers(row.init or settings.init, fan_in=x.shape[-1]),
     )
-    return built_on(dense, x)
+    return built_on(quicken(dense), x)
 
 
 _BUILDERS: dict[type[Row], Any] = {

@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_alexnet.assembly import Settings, apply_rows
 from keras_alexnet.errors import ConfigurationError
+from keras_alexnet.fast import quicken
 from keras_alexnet.initialization import weights_will_follow
 from keras_alexnet.layers import keras
 from keras_alexnet.preprocessing import TRANSFORM_INPUT_OFFSET, TRANSFORM_INPUT_SCALE
@@ -88,6 +89,7 @@ def build(
     model = keras.Model(
         sources[0] if len(sources) == 1 else sources, outputs, name=name or spec.name
     )
+    quicken(model)
     if weights is not None:
         load_weights(model, weights)
     return model

@@ -8,6 +8,7 @@ import sys
 
 import typer
 
+from keras_alexnet.commands.benchmark import benchmark_command
 from keras_alexnet.commands.compare import compare_command
 from keras_alexnet.commands.evaluate import evaluate_command
 from keras_alexnet.commands.export import export_command
@@ -30,6 +31,7 @@ app.command("evaluate")(evaluate_command)
 app.command("predict")(predict_command)
 app.command("compare")(compare_command)
 app.command("export")(export_command)
+app.command("benchmark")(benchmark_command)
 
 
 def main(commands: typer.Typer = app) -> None:

@@ -1,46 +1,40 @@
 """Faster ways to compute what stock layers compute. They live in memory and are in no file."""
 
-from types import MethodType
 from typing import Any
 
 from keras_alexnet import backend
 
 keras = backend.load_keras()
-ops = keras.ops
-
-# Measured by benchmarks/grouped_conv.py: PyTorch's own grouped convolution is as fast as two.
-_SPLITTING_BACKENDS = ("tensorflow", "jax")
 
 
-def split_groups(layer: Any) -> None:
-    """Let a grouped `Conv2D` convolve its groups one by one where the backend gains by it.
+def quicken(layer: Any) -> Any:
+    """Let a layer or a model compute the same in less time, as far as the backend leaves room.
 
-    TensorFlow has no grouped convolution on a CPU, so Keras compiles one with XLA, with which a
-    training step of the layer takes about ten times as long; JAX has the same one. Weights, shapes
-    and the saved configuration stay as they are. Layers of another kind and without groups are left
-    alone.
+    Only methods of this one object change: its weights, its shapes, its configuration and what is
+    saved of it stay as they are. A layer that has no faster way is left alone.
+
+    Args:
+        layer: A Keras layer, or a functional model, whose layers are quickened too.
+
+    Returns:
+        The same layer.
     """
-    grouped = isinstance(layer, keras.layers.Conv2D) and layer.groups > 1
-    if grouped and keras.backend.backend() in _SPLITTING_BACKENDS:
-        layer.convolution_op = MethodType(_convolve_groups, layer)
+    # Every way is its backend's own, and imports that backend.
+    name = keras.backend.backend()
+    for inner in getattr(layer, "layers", ()):
+        quicken(inner)
+    if name == "torch":
+        from keras_alexnet.fast_graph import quicken_model
+        from keras_alexnet.fast_torch import quicken_torch
 
+        quicken_torch(layer)
+        quicken_model(layer)
+    elif name in ("tensorflow", "jax"):
+        from keras_alexnet.fast_groups import split_groups
 
-def _convolve_groups(layer: Any, inputs: Any, kernel: Any) -> Any:
-    channels = -1 if layer.data_format == "channels_last" else 1
-    parts = zip(
-        ops.split(inputs, layer.groups, axis=channels),
-        ops.split(kernel, layer.groups, axis=-1),
-        strict=True,
-    )
-    convolved = [
-        ops.conv(
-            part,
-            part_kernel,
-            strides=list(layer.strides),
-            padding=layer.padding,
-            dilation_rate=layer.dilation_rate,
-            data_format=layer.data_format,
-        )
-        for part, part_kernel in parts
-    ]
-    return ops.concatenate(convolved, axis=channels)
+        split_groups(layer)
+    if name == "jax":
+        from keras_alexnet.fast_jax import quicken_jax
+
+        quicken_jax(layer)
+    return layer

@@ -8,7 +8,7 @@ from typing import Any
 
 from keras_alexnet.archives import check_model_file, check_weights_file
 from keras_alexnet.errors import ModelFileError
-from keras_alexnet.fast import split_groups
+from keras_alexnet.fast import quicken
 from keras_alexnet.layers import keras
 
 _NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
@@ -38,9 +38,7 @@ def load_model(path: str | Path) -> Any:
             ) from error
         # Keras raises whatever its readers happen to raise on damaged input.
         raise ModelFileError(f"{path}: Keras cannot load it ({_first_line(error)})") from error
-    for layer in model.layers:
-        split_groups(layer)
-    return model
+    return quicken(model)
 
 
 def load_weights(model: Any, path: str | Path) -> None:

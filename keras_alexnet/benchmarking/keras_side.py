@@ -1,0 +1,165 @@
+"""The Keras side of a benchmark, in a process of its own; imports Keras where it is called."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from keras_alexnet.backend import load_keras, require
+from keras_alexnet.benchmarking.environment import settle_torch
+from keras_alexnet.benchmarking.plan import Competitor, Plan
+from keras_alexnet.benchmarking.timing import StepWatch
+from keras_alexnet.errors import ConfigurationError
+from keras_alexnet.training.environment import check_device, check_precision
+
+# So small that hundreds of steps on one batch leave the weights where they are: neither NaN nor
+# vanishing gradients may decide the speed.
+LEARNING_RATE, MOMENTUM = 1e-5, 0.9
+
+
+def prepare(plan: Plan) -> str:
+    """Import Keras, check that it can do the work, and return its backend."""
+    keras = load_keras()
+    backend = keras.backend.backend()
+    if backend == "torch":
+        settle_torch(plan.device)
+    check_device(plan.device)
+    if plan.mode == "train":
+        check_precision(plan.dtype)
+    keras.utils.set_random_seed(0)
+    return backend
+
+
+def open_steps(plan: Plan, competitor: Competitor) -> Callable[[int], StepWatch]:
+    """Build the model and return what makes a stopwatch for a batch size."""
+    steps = _training_step(plan) if plan.mode == "train" else _inference_step(plan, competitor)
+    wait = wait_for_device(plan)
+
+    def open_batch(batch: int) -> StepWatch:
+        shape = (batch, *plan.image_size, plan.spec.channels)
+        images = np.random.default_rng(0).standard_normal(shape, np.float32)  # (N, H, W, C)
+        return StepWatch(steps(images), wait, seconds=plan.seconds, queued=plan.device == "gpu")
+
+    return open_batch
+
+
+def wait_for_device(plan: Plan) -> Callable[[Any], Any]:
+    """Return what waits until a result is computed."""
+    backend = load_keras().backend.backend()
+    if backend == "jax":
+        return require("jax").block_until_ready
+    if plan.device == "gpu":
+        if backend == "torch":
+            return lambda _: require("torch").cuda.synchronize()
+        return lambda _: require("tensorflow").test.experimental.sync_devices()
+    return lambda _: None
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function of tensors as its backend runs models: compiled, but on torch."""
+    backend = load_keras().backend.backend()
+    if backend == "tensorflow":
+        return require("tensorflow").function(function)
+    if backend == "jax":
+        return require("jax").jit(function)
+    return require("torch").inference_mode()(function)
+
+
+def _inference_step(
+    plan: Plan, competitor: Competitor
+) -> Callable[[np.ndarray], Callable[[], Any]]:
+    from keras_alexnet import create_model
+
+    keras = load_keras()
+    model = create_model(
+        plan.model,
+        input_shape=(*plan.image_size, plan.spec.channels),
+        data_format="channels_last",
+        dtype=plan.dtype,
+    )
+    if competitor.engine != "keras":
+        return partial(_optimized_step, model, competitor.engine)
+    call = _model_call(model)
+
+    def step(images: np.ndarray) -> Callable[[], Any]:
+        x = keras.ops.convert_to_tensor(images)
+        _check_finite(call(x))
+        return lambda: call(x)
+
+    return step
+
+
+def _optimized_step(model: Any, engine: str, images: np.ndarray) -> Callable[[], Any]:
+    from keras_alexnet import optimize
+
+    optimized, x = optimize(model, engine=engine, batch_size=len(images)), images
+    if engine in ("auto", load_keras().backend.backend()):
+        x = load_keras().ops.convert_to_tensor(images)  # lies on the device
+    _check_finite(optimized(x))
+    return lambda: optimized(x)
+
+
+def _model_call(model: Any) -> Callable[[Any], Any]:
+    """Return the fastest usual way to call a model for inference."""
+    if load_keras().backend.backend() != "jax":
+        return compiled(lambda x: model(x, training=False))
+    # Weights that a traced function finds in the model would become its constants.
+    forward = compiled(lambda *arguments: model.stateless_call(*arguments, training=False)[0])
+    weights = [v.value for v in model.trainable_variables]
+    state = [v.value for v in model.non_trainable_variables]
+    return lambda x: forward(weights, state, x)
+
+
+def _training_step(plan: Plan) -> Callable[[np.ndarray], Callable[[], Any]]:
+    """Return batch -> the step that `keras_alexnet.train` compiles, without its augmentation."""
+    from keras_alexnet.training.experiment import Experiment
+    from keras_alexnet.training.network import build_network, compile_training
+    from keras_alexnet.training.optimizers import create_optimizer
+
+    keras = load_keras()
+    channels = plan.spec.channels
+    # Images come normalised, as they do to torchvision's networks.
+    normalized = replace(
+        plan.spec.preprocessing.at_size(*plan.image_size),
+        mean=(0.0,) * channels,
+        std=(1.0,) * channels,
+        scale=1.0,
+        channels="RGB" if channels == 3 else "L",
+    )
+    experiment = Experiment(
+        model=plan.model,
+        aux_heads=bool(plan.spec.aux),
+        precision=plan.dtype,  # type: ignore[arg-type]
+    )
+    network = build_network(experiment, plan.spec.classes, normalized)
+    outputs = network.output
+    if not isinstance(outputs, dict):
+        outputs = {"logits": outputs}
+    trainer = keras.Model(network.input, outputs)
+    optimizer = create_optimizer(
+        "sgd",
+        LEARNING_RATE,
+        momentum=MOMENTUM,
+        loss_scaling=plan.dtype == "mixed_float16",
+    )
+    compile_training(trainer, experiment, optimizer)
+    optimizer.build(trainer.trainable_variables)
+
+    def step(images: np.ndarray) -> Callable[[], Any]:
+        classes = np.random.default_rng(1).integers(0, plan.spec.classes, len(images), np.int32)
+        x = keras.ops.convert_to_tensor(images)
+        labels = dict.fromkeys(outputs, keras.ops.convert_to_tensor(classes))
+        return lambda: trainer.train_on_batch(x, labels)
+
+    return step
+
+
+def _check_finite(outputs: Any) -> None:
+    """Refuse to time what does not work."""
+    values = next(iter(outputs.values())) if isinstance(outputs, dict) else outputs
+    if not isinstance(values, np.ndarray):
+        values = load_keras().ops.convert_to_numpy(load_keras().ops.cast(values, "float32"))
+    if not np.isfinite(values).all():
+        raise ConfigurationError("the model's outputs are not finite; use another dtype")

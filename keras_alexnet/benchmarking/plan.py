@@ -1,0 +1,192 @@
+"""What a benchmark measures, and who takes part; imports no framework."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from keras_alexnet.backend import BACKENDS, installed, pip_line
+from keras_alexnet.errors import ConfigurationError, MissingDependencyError
+from keras_alexnet.schema import ModelSpec
+from keras_alexnet.specs import find_spec
+from keras_alexnet.trace import too_small
+
+# Mode -> batch sizes where the user names none.
+MODES: Mapping[str, tuple[int, ...]] = {"inference": (1, 32), "train": (32,), "pipeline": (64,)}
+DTYPES = ("float32", "mixed_bfloat16", "mixed_float16")
+DEVICES = ("cpu", "gpu")
+# Engine -> package that it needs beside the Keras backend.
+ENGINES: Mapping[str, str | None] = {
+    "keras": None,
+    "auto": None,
+    "torch": "torch",
+    "tensorflow": "tensorflow",
+    "jax": "jax",
+    "openvino": "openvino",
+    "onnxruntime": "onnxruntime",
+}
+# Baseline -> packages that it needs.
+BASELINES: Mapping[str, tuple[str, ...]] = {
+    "torchvision": ("torch", "torchvision"),
+    "openvino-torchvision": ("torch", "torchvision", "openvino"),
+}
+COUNTERPARTS = ("alexnet", "googlenet")  # torchvision's
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured.
+
+    Attributes:
+        model: Name of the model.
+        mode: `"inference"`, `"train"` (a step of SGD with momentum, auxiliary heads included) or
+            `"pipeline"` (making training batches, without the model).
+        batch_sizes: Images of a batch, each size measured on its own.
+        image_size: Height and width of the network's input in pixels.
+        rounds: Times that every competitor is measured.
+        seconds: Least duration of a measurement; fast steps are repeated to fill it.
+        threads: Number of processor cores that a competitor may use.
+        dtype: Keras dtype policy; torchvision gets autocast to the same type.
+        device: `"cpu"` or `"gpu"`.
+
+    Raises:
+        ConfigurationError: A value is impossible; the message names it.
+        UnknownModelError: There is no such model.
+    """
+
+    model: str
+    mode: str
+    batch_sizes: tuple[int, ...]
+    image_size: tuple[int, int]
+    rounds: int
+    seconds: float
+    threads: int
+    dtype: str = "float32"
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        check_choice("mode", self.mode, MODES)
+        check_choice("dtype", self.dtype, DTYPES)
+        check_choice("device", self.device, DEVICES)
+        aux_heads = self.mode == "train"
+        if problem := too_small(self.spec, list(self.image_size), aux_heads=aux_heads):
+            raise ConfigurationError(f"{problem}; give a larger image size")
+        if self.mode == "pipeline" and self.dtype != "float32":
+            raise ConfigurationError(f"pipelines make float32; leave dtype {self.dtype!r} out")
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Self:
+        """Return the plan that `dataclasses.asdict` and JSON have made `content` of."""
+        lists = {name: tuple(content[name]) for name in ("batch_sizes", "image_size")}
+        return cls(**{**content, **lists})
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The model's spec."""
+        return find_spec(self.model)
+
+
+@dataclass(frozen=True)
+class Competitor:
+    """Somebody who is measured.
+
+    Attributes:
+        kind: `"keras"`, or one of `BASELINES`.
+        backend: Keras backend of its process; None for the configured one, and without Keras.
+        engine: One of `ENGINES`; `"keras"` calls the model as it was built.
+        data_format: Memory layout of torchvision's images.
+        compiled: Whether `torch.compile` compiles torchvision's network.
+        workers: Processes of torchvision's DataLoader, in mode `"pipeline"`.
+    """
+
+    kind: str
+    backend: str | None = None
+    engine: str = "keras"
+    data_format: str = "channels_last"
+    compiled: bool = False
+    workers: int | None = None
+
+    @property
+    def label(self) -> str:
+        """What people read."""
+        if self.kind == "keras":
+            how = {"keras": "", "auto": ", optimized"}.get(self.engine, f", {self.engine}")
+            return f"Keras on {self.backend}{how}"
+        if self.kind == "openvino-torchvision":
+            return "OpenVINO of torchvision"
+        if self.workers is not None:
+            return f"DataLoader, {self.workers} workers"
+        return f"torchvision {self.data_format}{', compiled' * self.compiled}"
+
+
+def keras_side(plan: Plan, backends: tuple[str, ...], engines: tuple[str, ...]) -> list[Competitor]:
+    """Return a competitor for each backend and engine.
+
+    Args:
+        plan: What is measured.
+        backends: Keras backends; none for the configured one.
+        engines: Of `ENGINES`.
+
+    Raises:
+        ConfigurationError: A name is unknown, or an engine cannot do what is measured.
+        MissingDependencyError: A backend or an engine's package is not installed.
+    """
+    for backend in backends:
+        check_choice("backend", backend, BACKENDS)
+        _need(backend, f"Keras backend {backend!r}")
+    for engine in engines:
+        check_choice("engine", engine, ENGINES)
+        package = ENGINES[engine]
+        if package is not None:
+            _need(package, f"engine {engine!r}")
+        if engine != "keras" and plan.mode != "inference":
+            raise ConfigurationError(f"engine {engine!r} is for inference, not for {plan.mode!r}")
+    return [Competitor("keras", b, e) for b in backends or (None,) for e in engines]
+
+
+def baselines(plan: Plan, against: str, *, compiled: bool = False) -> list[Competitor]:
+    """Return the other side; ratios are to the first one, or to the fastest DataLoader.
+
+    Args:
+        plan: What is measured.
+        against: One of `BASELINES`.
+        compiled: Whether torchvision's compiled network takes part too.
+
+    Raises:
+        ConfigurationError: There is nothing of that kind to compare with.
+        MissingDependencyError: A package is not installed.
+    """
+    check_choice("baseline", against, BASELINES)
+    if against != "torchvision" and (plan.mode, plan.device) != ("inference", "cpu"):
+        raise ConfigurationError(f"{against} is for inference on a CPU, not for {plan.mode!r}")
+    if plan.mode != "pipeline" and plan.model not in COUNTERPARTS:
+        raise ConfigurationError(
+            f"torchvision has no {plan.model}, only {' and '.join(COUNTERPARTS)}; leave --against "
+            "out for absolute rates"
+        )
+    if compiled and (against, plan.mode == "pipeline") != ("torchvision", False):
+        raise ConfigurationError("--compile is for torchvision's networks")
+    for package in BASELINES[against]:
+        _need(package, f"baseline {against!r}")
+    if plan.mode == "pipeline":
+        return [Competitor(against, workers=n) for n in dict.fromkeys((0, plan.threads))]
+    if against != "torchvision":
+        return [Competitor(against)]
+    found = [Competitor(against), Competitor(against, data_format="channels_first")]
+    return [*found, Competitor(against, compiled=True)] if compiled else found
+
+
+def check_choice(what: str, value: str, choices: Any) -> None:
+    """Refuse a value that is not one of the choices.
+
+    Raises:
+        ConfigurationError: It is not.
+    """
+    if value not in choices:
+        raise ConfigurationError(f"unknown {what} {value!r}; choose from {', '.join(choices)}")
+
+
+def _need(package: str, what: str) -> None:
+    if not installed(package):
+        raise MissingDependencyError(
+            f"{what} needs {package}, which is not installed. Install it with: {pip_line(package)}"
+        )

@@ -1,0 +1,137 @@
+"""Lets competitors take turns, each in a process of its own, one of them busy at a time."""
+
+import contextlib
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from keras_alexnet.benchmarking.environment import pinned
+from keras_alexnet.benchmarking.plan import Competitor, Plan
+from keras_alexnet.children import Workers
+from keras_alexnet.errors import ConfigurationError, KerasAlexNetError
+
+_CHILD = "keras_alexnet.benchmarking.child"
+_TIMEOUT = 3600.0  # seconds of a job; compiling takes the longest
+
+
+class BenchmarkError(KerasAlexNetError, RuntimeError):
+    """A competitor cannot do what is measured."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One competitor at one batch size.
+
+    Attributes:
+        competitor: Who.
+        batch_size: Images of a batch.
+        calls: Steps of a measurement.
+        seconds: Of a step, one for each round.
+    """
+
+    competitor: Competitor
+    batch_size: int
+    calls: int
+    seconds: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What was found.
+
+    Attributes:
+        plan: What was measured.
+        results: By batch size, then in the order of the competitors.
+        cpu: Name of the processor.
+        gpus: Names of the GPUs that were used.
+    """
+
+    plan: Plan
+    results: tuple[Measured, ...]
+    cpu: str
+    gpus: tuple[str, ...]
+
+
+def run(
+    plan: Plan,
+    competitors: Sequence[Competitor],
+    advance: Callable[[int], None] = lambda done: None,
+) -> Benchmark:
+    """Measure competitors in turns: A B C, A B C, ..., so that a slow minute strikes all of them.
+
+    Args:
+        plan: What is measured.
+        competitors: Who takes part; at least one of them runs Keras.
+        advance: Is told how many of the `steps` are done.
+
+    Raises:
+        ConfigurationError: A competitor found a mistake of the user's.
+        BenchmarkError: A competitor failed; the message names the cause in one line.
+        ChildError: A process died.
+    """
+    results: list[Measured] = []
+    done = 0
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="benchmark-")))
+        stack.enter_context(pinned(plan.threads))
+        booths = [_Booth(c, stack.enter_context(Workers()), folder) for c in competitors]
+        for booth in booths:
+            booth.open(plan)
+            advance(done := done + 1)
+        for batch in plan.batch_sizes:
+            calls = []
+            for booth in booths:
+                calls.append(booth.do("warm", batch=batch))
+                advance(done := done + 1)
+            seconds: list[list[float]] = [[] for _ in booths]
+            for _ in range(plan.rounds):
+                for booth, found in zip(booths, seconds, strict=True):
+                    found.append(booth.do("measure", batch=batch))
+                    advance(done := done + 1)
+            results += [
+                Measured(booth.competitor, batch, count, tuple(found))
+                for booth, count, found in zip(booths, calls, seconds, strict=True)
+            ]
+        hardware = next(b.hardware for b in booths if b.competitor.kind == "keras")
+    gpus = hardware["gpus"] if plan.device == "gpu" else ()
+    return Benchmark(plan, tuple(results), hardware["cpu"], tuple(gpus))
+
+
+def steps(plan: Plan, competitors: Sequence[Competitor]) -> int:
+    """Return how many steps `run` will have."""
+    return len(competitors) * (1 + len(plan.batch_sizes) * (1 + plan.rounds))
+
+
+class _Booth:
+    """A competitor in its process."""
+
+    def __init__(self, competitor: Competitor, workers: Workers, folder: Path) -> None:
+        self.competitor, self.hardware = competitor, dict[str, Any]()
+        self._workers, self._backend = workers, competitor.backend
+        self._reply = folder / "reply.json"
+
+    def open(self, plan: Plan) -> None:
+        """Start the process and build what it measures."""
+        self.hardware = self.do("open", plan=asdict(plan), competitor=asdict(self.competitor))
+        # Which is only known now if it is the configured one.
+        self.competitor = replace(self.competitor, backend=self.hardware["backend"])
+
+    def do(self, work: str, **job: Any) -> Any:
+        """Have a job done and return its result."""
+        self._reply.unlink(missing_ok=True)
+        self._workers.run(
+            _CHILD,
+            {"work": work, "reply": str(self._reply), **job},
+            backend=self._backend,
+            timeout=_TIMEOUT,
+        )
+        reply = json.loads(self._reply.read_text())
+        if "mistake" in reply:
+            raise ConfigurationError(reply["mistake"])
+        if "error" in reply:
+            batch = f", batch {job['batch']}" if "batch" in job else ""
+            raise BenchmarkError(f"{self.competitor.label}{batch}: {reply['error']}")
+        return reply["result"]

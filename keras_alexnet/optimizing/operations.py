@@ -1,0 +1,207 @@
+"""The operations of a plan: what is left of a network's layers once they are fused.
+
+They say nothing of a memory layout: `size` and the like are (height, width), kernels are arrays in
+Keras' order, and every array is a copy of its own. Engines read them, and only them.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+Pair = tuple[int, int]
+Padding = tuple[Pair, Pair]  # ((top, bottom), (left, right))
+NO_PADDING: Padding = ((0, 0), (0, 0))
+
+
+@dataclass(frozen=True, eq=False)
+class Operation:
+    """One step: `inputs` are numbers of values, of which 0 is the image and i the i-th step's.
+
+    Attributes:
+        name: Name of the last Keras layer in it.
+        inputs: Which values it reads.
+    """
+
+    name: str
+    inputs: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Affine(Operation):
+    """x * scale + offset, per channel, of x or of x with its channels reversed.
+
+    Attributes:
+        scale: (C,) or (), in float64.
+        offset: (C,) or (), in float64.
+        reverse: Whether the channels are reversed before.
+    """
+
+    scale: np.ndarray
+    offset: np.ndarray
+    reverse: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Conv(Operation):
+    """A convolution that pads zeros, adds a bias, and may be followed by a ReLU.
+
+    Attributes:
+        kernel: (height, width, in channels / groups, out channels).
+        bias: (out channels,).
+        strides: Steps.
+        padding: Zeros around the map, or None for TensorFlow's "same" of a map of unknown size.
+        groups: Groups of channels.
+        relu: Whether negative results become zero.
+    """
+
+    kernel: np.ndarray
+    bias: np.ndarray
+    strides: Pair
+    padding: Padding | None
+    groups: int
+    relu: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Dense(Operation):
+    """x @ kernel + bias, which may be followed by a ReLU.
+
+    Attributes:
+        kernel: (in, out).
+        bias: (out,).
+        relu: Whether negative results become zero.
+    """
+
+    kernel: np.ndarray
+    bias: np.ndarray
+    relu: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Pad(Operation):
+    """Zeros around a map; only those that nothing after them could take in."""
+
+    padding: Padding
+
+
+@dataclass(frozen=True, eq=False)
+class MaxPool(Operation):
+    """Max pooling of a map with `padding` (None: "same") of minus infinity around it."""
+
+    size: Pair
+    strides: Pair
+    padding: Padding | None
+
+
+@dataclass(frozen=True, eq=False)
+class AvgPool(Operation):
+    """Average pooling without padding."""
+
+    size: Pair
+    strides: Pair
+
+
+@dataclass(frozen=True, eq=False)
+class AdaptiveAvgPool(Operation):
+    """Average pooling to `size`, whose windows are torch's: of map sizes / `size`, overlapping."""
+
+    size: Pair
+
+
+@dataclass(frozen=True, eq=False)
+class GlobalPool(Operation):
+    """Mean or largest value of every channel.
+
+    Attributes:
+        largest: Whether it is the largest one.
+        keepdims: Whether the result is a map of one pixel.
+    """
+
+    largest: bool
+    keepdims: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Repeat(Operation):
+    """Every pixel repeated."""
+
+    factors: Pair
+
+
+@dataclass(frozen=True, eq=False)
+class Flatten(Operation):
+    """A map as a vector, in the order height, width, channel."""
+
+
+@dataclass(frozen=True, eq=False)
+class Concat(Operation):
+    """Maps one behind another along the channels."""
+
+
+@dataclass(frozen=True, eq=False)
+class LRN(Operation):
+    """Local response normalisation; the layer of the same name documents the parameters."""
+
+    size: int
+    alpha: float
+    beta: float
+    k: float
+
+
+@dataclass(frozen=True, eq=False)
+class Activation(Operation):
+    """An elementwise function, or softmax over the channels: one of `ACTIVATIONS`."""
+
+    function: str
+
+
+ACTIVATIONS = ("relu", "sigmoid", "softmax", "tanh")
+
+
+def scaled(operation: Conv | Dense, scale: np.ndarray, offset: np.ndarray, name: str) -> Operation:
+    """Return an operation followed by y * scale + offset, as one, computed in float64.
+
+    Args:
+        operation: A convolution or dense layer without ReLU.
+        scale: (out channels,), in float64.
+        offset: (out channels,), in float64.
+        name: Name of the result.
+    """
+    return replace(
+        operation,
+        name=name,
+        kernel=(operation.kernel * scale).astype(np.float32),
+        bias=(operation.bias * scale + offset).astype(np.float32),
+    )
+
+
+def composed(first: Affine, scale: np.ndarray, offset: np.ndarray, name: str) -> Affine:
+    """Return an affine operation followed by y * scale + offset, as one."""
+    return replace(
+        first, name=name, scale=first.scale * scale, offset=first.offset * scale + offset
+    )
+
+
+def same_padding(sizes: Pair, window: Pair, strides: Pair) -> Padding:
+    """Return TensorFlow's "same" padding: ceil(size / stride) results, the odd zero at the end."""
+    sides = []
+    for size, width, stride in zip(sizes, window, strides, strict=True):
+        total = max((-(-size // stride) - 1) * stride + width - size, 0)
+        sides.append((total // 2, total - total // 2))
+    return sides[0], sides[1]
+
+
+def adaptive_matrix(size: int, results: int) -> np.ndarray:
+    """Return the weights (results, size) of adaptive average pooling along one axis."""
+    matrix = np.zeros((results, size), np.float32)
+    for i in range(results):
+        start, stop = i * size // results, -(-(i + 1) * size // results)
+        matrix[i, start:stop] = 1 / (stop - start)
+    return matrix
+
+
+def lrn_band(channels: int, lrn: LRN) -> np.ndarray:
+    """Return the matrix (from, to) that makes squares their windows' sums, times alpha / size."""
+    offset = np.arange(channels)[:, None] - np.arange(channels)
+    inside = (offset >= -(lrn.size // 2)) & (offset <= (lrn.size - 1) // 2)
+    return (inside * (lrn.alpha / lrn.size)).astype(np.float32)

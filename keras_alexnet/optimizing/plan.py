@@ -1,0 +1,137 @@
+"""Keras model -> plan: its layers in order, fused into as few operations as are exact."""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from keras_alexnet.errors import ConfigurationError
+from keras_alexnet.layers import keras
+from keras_alexnet.optimizing.converters import convert
+from keras_alexnet.optimizing.fusion import Builder
+from keras_alexnet.optimizing.operations import Operation
+
+MAIN_OUTPUT = "logits"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A network for inference.
+
+    Attributes:
+        name: The model's name.
+        operations: In the order of computation; the last one's value is the result.
+        data_format: Layout of the model's input and of a map that it returns.
+        input_shape: Of a batch, as the model takes it; None where it varies.
+        output_rank: Axes of the result: 2, or 4 for a map.
+    """
+
+    name: str
+    operations: tuple[Operation, ...]
+    data_format: str
+    input_shape: tuple[int | None, ...]
+    output_rank: int
+
+
+def make_plan(model: Any) -> Plan:
+    """Read a Keras model; its weights are copied and it stays as it is.
+
+    Args:
+        model: A functional model of one image, made of the layers that this package builds with.
+
+    Raises:
+        ConfigurationError: It is none, it has several outputs without a main one, does not compute
+            in float32, or has a layer that no operation stands for.
+    """
+    image, output = main_tensors(model)
+    nodes = _nodes(output, image)
+    layers = [layer for layer, _ in nodes]
+    _check_precision(model, layers)
+    uses = Counter(id(tensor) for _, node in nodes for tensor in node.input_tensors)
+    uses[id(output)] += 1
+    builder = Builder(_data_format(model, layers), uses, values={id(image): 0})
+    for layer, node in nodes:
+        number = convert(layer, builder, node.input_tensors)
+        builder.name_value(node.output_tensors[0], number, node.input_tensors)
+    if not builder.operations:
+        raise ConfigurationError(f"{model.name} has no layer that computes something")
+    return Plan(
+        model.name,
+        tuple(builder.operations),
+        builder.data_format,
+        tuple(image.shape),
+        len(output.shape),
+    )
+
+
+def main_tensors(model: Any) -> tuple[Any, Any]:
+    """Return the Keras tensors of a model's image and of its main output.
+
+    Raises:
+        ConfigurationError: There is no such pair.
+    """
+    known = isinstance(model, keras.Model)
+    inputs = (getattr(model, "inputs", None) or []) if known else []
+    if not known or not inputs:
+        kind = type(model).__name__
+        raise ConfigurationError(
+            f"only a functional Keras model can be optimized (from keras_alexnet, or "
+            f"keras.saving.load_model), got {kind}"
+            + (": it has no layers that are connected yet" if known else "")
+        )
+    if len(inputs) != 1 or len(inputs[0].shape) != 4:
+        shapes = ", ".join(str(tensor.shape) for tensor in inputs)
+        raise ConfigurationError(
+            f"{model.name} must take one batch of images (N, H, W, C) or (N, C, H, W); "
+            f"it takes {shapes}"
+        )
+    output = getattr(model, "output", None) if len(model.outputs) > 1 else model.outputs[0]
+    if isinstance(output, dict) and MAIN_OUTPUT in output:
+        output = output[MAIN_OUTPUT]
+    if isinstance(output, dict | list | tuple):
+        names = ", ".join(output) if isinstance(output, dict) else f"a list of {len(output)}"
+        raise ConfigurationError(
+            f"{model.name} has several outputs ({names}) and none is called {MAIN_OUTPUT!r}; "
+            f"optimize a keras.Model of the one that you need"
+        )
+    return inputs[0], output
+
+
+def _nodes(output: Any, image: Any) -> list[tuple[Any, Any]]:
+    """Return what computes `output` from `image`: operations with their nodes, inputs first."""
+    order: dict[int, tuple[Any, Any]] = {}
+    pending = [(output, False)]
+    while pending:
+        tensor, ready = pending.pop()
+        if tensor is image or id(tensor) in order:
+            continue
+        layer, index, _ = tensor._keras_history
+        node = layer._inbound_nodes[index]
+        if ready:
+            order[id(tensor)] = layer, node
+        else:
+            pending.append((tensor, True))
+            pending += [(source, False) for source in reversed(node.input_tensors)]
+    return list(order.values())
+
+
+def _check_precision(model: Any, layers: list[Any]) -> None:
+    dtypes = {getattr(layer, "compute_dtype", "float32") for layer in layers} - {"float32"}
+    if dtypes:
+        raise ConfigurationError(
+            f"{model.name} computes in {', '.join(sorted(dtypes))}; only float32 models are "
+            "optimized. Build it with dtype='float32' and give it these weights "
+            "(set_weights(model.get_weights()))"
+        )
+
+
+def _data_format(model: Any, layers: list[Any]) -> str:
+    formats = {
+        layer.data_format
+        for layer in layers
+        if getattr(layer, "data_format", None) and len(layer.input.shape) == 4
+    }
+    if len(formats) > 1:
+        raise ConfigurationError(
+            f"{model.name} has layers of both data formats; only models of one are optimized"
+        )
+    return formats.pop() if formats else "channels_last"

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from keras_alexnet.errors import ConfigurationError
-from keras_alexnet.fast import quicken
 from keras_alexnet.initialization import built_on, initializers
 from keras_alexnet.layers import LocalResponseNormalization, keras
 from keras_alexnet.schema import (
@@ -100,7 +99,7 @@ def _conv(row: Conv, x: Any, settings: Settings) -> Any:
         dtype=settings.dtype,
         **initializers(row.init or settings.init, channels // row.groups * row.kernel**2),
     )
-    return built_on(quicken(convolution), x)
+    return built_on(convolution, x)
 
 
 def _batch_norm(row: BatchNorm, x: Any, settings: Settings) -> Any:
@@ -111,7 +110,7 @@ def _batch_norm(row: BatchNorm, x: Any, settings: Settings) -> Any:
         name=keras_name(row.name),
         dtype=settings.dtype,
     )
-    return quicken(normalization)(x)
+    return normalization(x)
 
 
 def _lrn(row: LRN, x: Any, settings: Settings) -> Any:
@@ -156,7 +155,7 @@ def _max_pool(row: MaxPool, x: Any, settings: Settings) -> Any:
         data_format=settings.data_format,
         dtype=settings.dtype,
     )
-    return quicken(pooling)(x)
+    return pooling(x)
 
 
 def _avg_pool(row: AvgPool, x: Any, settings: Settings) -> Any:
@@ -167,7 +166,7 @@ def _avg_pool(row: AvgPool, x: Any, settings: Settings) -> Any:
         data_format=settings.data_format,
         dtype=settings.dtype,
     )
-    return quicken(pooling)(x)
+    return pooling(x)
 
 
 def _adaptive_avg_pool(row: AdaptiveAvgPool, x: Any, settings: Settings) -> Any:
@@ -187,9 +186,9 @@ def _adaptive_avg_pool(row: AdaptiveAvgPool, x: Any, settings: Settings) -> Any:
         height, width = settings.spatial(x)
     if height is not None and width is not None and height % row.size == width % row.size == 0:
         window = (height // row.size, width // row.size)
-        return quicken(layers.AveragePooling2D(window, name=name, **shared))(x)
+        return layers.AveragePooling2D(window, name=name, **shared)(x)
     pooling = layers.AdaptiveAveragePooling2D((row.size, row.size), name=name, **shared)
-    return quicken(pooling)(x)
+    return pooling(x)
 
 
 def _flatten(row: Flatten, x: Any, settings: Settings) -> Any:
@@ -211,7 +210,7 @@ def _dense(row: Dense, x: Any, settings: Settings) -> Any:
         dtype=settings.dtype,
         **initializers(row.init or settings.init, fan_in=x.shape[-1]),
     )
-    return built_on(quicken(dense), x)
+    return built_on(dense, x)
 
 
 _BUILDERS: dict[type[Row], Any] = {

@@ -134,10 +134,12 @@ def _training_step(plan: Plan) -> Callable[[np.ndarray], Callable[[], Any]]:
         precision=plan.dtype,  # type: ignore[arg-type]
     )
     network = build_network(experiment, plan.spec.classes, normalized)
-    outputs = network.output
+    # A model around the network, as `training_model` makes one.
+    images_in = keras.Input(network.input_shape[1:])
+    outputs = network(images_in)
     if not isinstance(outputs, dict):
         outputs = {"logits": outputs}
-    trainer = keras.Model(network.input, outputs)
+    trainer = keras.Model(images_in, outputs)
     optimizer = create_optimizer(
         "sgd",
         LEARNING_RATE,

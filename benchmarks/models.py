@@ -12,8 +12,8 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
+from chart import Bar, draw
 from readme import replace_between
 
 from keras_alexnet.backend import BACKENDS
@@ -22,7 +22,6 @@ from keras_alexnet.benchmarking.plan import COUNTERPARTS, Plan, baselines, keras
 from keras_alexnet.benchmarking.report import Quartiles, Row, rows, versions
 from keras_alexnet.benchmarking.runner import Benchmark, run
 from keras_alexnet.errors import KerasAlexNetError
-from keras_alexnet.files import atomic_output
 from keras_alexnet.specs import SPECS
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
@@ -30,7 +29,6 @@ PICTURE = Path(__file__).with_suffix(".png")
 BEGIN, END = "<!-- models: make bench -->", "<!-- end of models -->"
 _ROUNDS, _SECONDS = 10, 0.5
 _QUICK_ROUNDS, _QUICK_SECONDS = 3, 0.1
-_REACHED, _MISSED, _OTHER = "#13723b", "#b3261e", "#8fb3d9"
 
 
 @dataclass(frozen=True)
@@ -111,15 +109,17 @@ class Line:
     goal: float | None
 
     @property
-    def what(self) -> str:
-        """Work and batch size."""
-        return f"{self.contest.title}, batch {self.row.measured.batch_size}"
-
-    @property
     def ratio(self) -> Quartiles:
         """The row's ratio: there always is a baseline here."""
         assert self.row.ratio is not None
         return self.row.ratio
+
+    @property
+    def bar(self) -> Bar:
+        """The row in the chart."""
+        measured = self.row.measured
+        what = f"{self.contest.title}, batch {measured.batch_size}"
+        return Bar(self.model, what, measured.competitor.label, self.ratio, self.goal)
 
 
 def measure(model: str, contest: Contest, rounds: int, seconds: float) -> Benchmark:
@@ -184,52 +184,6 @@ def conditions(found: Sequence[Benchmark], command: str) -> str:
     )
 
 
-def draw(all_lines: Sequence[Line]) -> None:
-    """Draw the ratios as bars, with marks at what is to be reached."""
-    from matplotlib.figure import Figure
-
-    titles = list(dict.fromkeys(line.what for line in all_lines))
-    networks = list(dict.fromkeys(line.model for line in all_lines))
-    groups = [
-        [[x for x in all_lines if (x.what, x.model) == (title, name)] for name in networks]
-        for title in titles
-    ]
-    heights = [max(map(len, group)) for group in groups]
-    figure = Figure(
-        figsize=(2 + 5 * len(networks), 0.3 * sum(heights) + 0.62 * len(heights)),
-        layout="constrained",
-    )
-    panels = figure.subplots(
-        len(titles), len(networks), squeeze=False, height_ratios=heights, sharex=True
-    )
-    for title, group, line in zip(titles, groups, panels, strict=True):
-        for name, bars, axes in zip(networks, group, line, strict=True):
-            _draw_bars(axes, bars)
-            axes.set_title(f"{name}: {title}", fontsize=9, loc="left")
-    for axes in panels[-1]:
-        axes.set_xlabel("ratio to the baseline; black: to reach", fontsize=8)
-        axes.margins(x=0.08)
-    with atomic_output(PICTURE) as temporary:
-        figure.savefig(temporary, dpi=100, metadata={"Software": None})
-
-
-def _draw_bars(axes: Any, bars: Sequence[Line]) -> None:
-    for place, line in enumerate(bars):
-        ratio, color = line.ratio, _OTHER
-        if line.goal is not None:
-            color = _REACHED if ratio.median >= line.goal else _MISSED
-            axes.plot([line.goal] * 2, [place - 0.4, place + 0.4], color="black", linewidth=1.6)
-        spread = [[ratio.median - ratio.low], [ratio.high - ratio.median]]
-        axes.barh(place, ratio.median, height=0.7, color=color, alpha=0.85)
-        axes.errorbar(ratio.median, place, xerr=spread, color="#444444", linewidth=1)
-        axes.text(ratio.high, place, f"  {ratio.median:.2f}", va="center", fontsize=8)
-    names = [line.row.measured.competitor.label for line in bars]
-    axes.set_yticks(range(len(bars)), names, fontsize=8)
-    axes.invert_yaxis()
-    axes.axvline(1, color="#444444", linewidth=0.6, linestyle=":")
-    axes.spines[["top", "right"]].set_visible(False)
-
-
 def main() -> None:
     """Measure, print, and write the section and the chart."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -269,7 +223,7 @@ def main() -> None:
     parts = [conditions(measured, command), table(all_lines)]
     parts += ["\n".join(f"- {line}" for line in failures)] if failures else []
     text = "\n\n".join([*parts, f"![ratios to the baselines]({PICTURE.name})"])
-    draw(all_lines)
+    draw([line.bar for line in all_lines], PICTURE)
     replace_between(BEGIN, END, text, RESULTS)
 
 

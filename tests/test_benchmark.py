@@ -476,7 +476,6 @@ def test_the_section_of_the_results(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """Of the best engine on a backend the ratio is judged; a chart stands beside the table."""
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     models = importlib.import_module("models")
-    monkeypatch.setattr(models, "PICTURE", tmp_path / "models.png")
     contest = models.CONTESTS["engines"]
     engines = [Competitor("keras", "torch", name) for name in contest.engines]
     best, other = Competitor("openvino-torchvision"), engines[1]
@@ -491,7 +490,7 @@ def test_the_section_of_the_results(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         "| 0.50 - 0.50 |  |",
     ]
     assert "a cpu, 2 threads, float32" in models.conditions([found], "a command")
-    models.draw(lines)
+    models.draw([line.bar for line in lines], tmp_path / "models.png")
     assert (tmp_path / "models.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -40,10 +40,16 @@ def as_tensor(array: np.ndarray) -> Any:
     return keras.ops.convert_to_tensor(tensor)
 
 
-def as_array(variable: Any) -> np.ndarray:
+def as_array(variable: Any, *, widened: bool = False) -> np.ndarray:
     """Return the memory of a Keras variable as an array to read, or a copy where it must be one.
 
-    bfloat16, which NumPy has not, becomes an array of `ml_dtypes`.
+    Read it before the variable changes, and read a variable anew after each step of training: the
+    array may follow the variable, and JAX gives the memory of variables in training away.
+
+    Args:
+        variable: The variable.
+        widened: Whether bfloat16, which NumPy has not, becomes float32; else it becomes an array of
+            `ml_dtypes`.
     """
     tensor = variable.value
     if "bfloat16" not in str(tensor.dtype):
@@ -54,4 +60,5 @@ def as_array(variable: Any) -> np.ndarray:
         # JAX; `__array__` would make a copy that the variable keeps.
         if getattr(getattr(tensor, "device", None), "platform", None) == "cpu":
             return np.from_dlpack(tensor)
-    return np.asarray(variable)
+    array = np.asarray(variable)
+    return array.astype(np.float32) if widened and array.dtype.name == "bfloat16" else array

@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_alexnet.backend import load_keras, require
 from keras_alexnet.children import enter_child
+from keras_alexnet.sharing import as_array
 from keras_alexnet.specs import SPECS
 from porting.checkpoints import read_checkpoint
 from porting.gradients import named_outputs
@@ -107,18 +108,13 @@ class _Weights:
     def samples(self) -> dict[str, np.ndarray]:
         """Return key -> sample."""
         return {
-            put.key: _to_host(variable).ravel()[self._positions[put.key]]
+            put.key: as_array(variable).ravel()[self._positions[put.key]]
             for put, variable in self._variables.items()
         }
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Return key -> value, as torch lays it out."""
-        return {put.key: put.to_torch(_to_host(v)) for put, v in self._variables.items()}
-
-
-def _to_host(variable: Any) -> np.ndarray:
-    # `.value` is read anew each time: JAX donates buffers of models in training.
-    return load_keras().ops.convert_to_numpy(variable.value)
+        return {put.key: put.to_torch(as_array(v)) for put, v in self._variables.items()}
 
 
 if __name__ == "__main__":

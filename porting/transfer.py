@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_alexnet.sharing import as_array
 from porting.assignment import assign, blocks
 from porting.checkpoints import as_tensors, to_numpy
 from porting.errors import TransferError
@@ -99,10 +100,11 @@ def to_state_dict(model: Any, *, framework: str = "torch") -> dict[str, Any]:
         if isinstance(entry, Carried):
             arrays[entry.key] = np.array(carried.get(entry.key, 0), np.int64)
         else:
-            # `.value` is read anew each time: JAX donates buffers of models in training.
-            value = np.asarray(_to_host(variables[entry.variable]))
-            arrays[entry.key] = np.ascontiguousarray(entry.to_torch(value))
-    return as_tensors(arrays) if framework == "torch" else arrays
+            arrays[entry.key] = entry.to_torch(as_array(variables[entry.variable], widened=True))
+    # Copies, which stay as they are when the model is trained on.
+    if framework == "torch":
+        return as_tensors(arrays)
+    return {key: np.array(array, order="C") for key, array in arrays.items()}
 
 
 def set_counters(model: Any, counters: Mapping[str, int]) -> None:
@@ -113,11 +115,6 @@ def set_counters(model: Any, counters: Mapping[str, int]) -> None:
 def counters_of(model: Any) -> dict[str, int]:
     """Return the batch-norm counters kept beside a model."""
     return dict(_counters.get(model, {}))
-
-
-def _to_host(variable: Any) -> Any:
-    value = variable.numpy()
-    return value.astype(np.float32) if value.dtype.name == "bfloat16" else value
 
 
 def _keys_of_absent_heads(architecture: Architecture, keys: Mapping[str, Any]) -> list[str]:

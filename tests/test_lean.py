@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, RunPython
 from model_helpers import StateDict
 
 from keras_alexnet.backend import BACKENDS, installed
@@ -109,6 +109,26 @@ def test_arrays_of_every_dtype(dtype: str) -> None:
     found = as_array(variable)
     assert found.dtype.name == dtype or (keras.backend.backend() == "jax" and dtype == "int64")
     assert found.tolist() == [[1, 2], [3, 4]]
+    widened = as_array(variable, widened=True)
+    assert widened.dtype == (np.float32 if dtype == "bfloat16" else found.dtype)
+    assert widened.tolist() == [[1, 2], [3, 4]]
+
+
+SHARED = """
+import keras
+from keras_alexnet.sharing import as_array
+variable = keras.Variable([[1.0, 2.0], [3.0, 4.0]])
+first, second = as_array(variable), as_array(variable)
+assert first.tolist() == [[1, 2], [3, 4]], first
+assert first.ctypes.data == second.ctypes.data, "there are two copies"
+variable.assign([[5.0, 6.0], [7.0, 8.0]])
+assert as_array(variable).tolist() == [[5, 6], [7, 8]]
+"""
+
+
+@pytest.mark.parametrize("backend", [b for b in BACKENDS if installed(b)])
+def test_reading_a_variable_copies_nothing(backend: str, run_python: RunPython) -> None:
+    run_python(SHARED, KERAS_BACKEND=backend, JAX_PLATFORMS="cpu", CUDA_VISIBLE_DEVICES="")
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", ">f4"])

@@ -54,6 +54,17 @@ def weights(folder: Path) -> list[np.ndarray]:
     return load_model(folder / "best.keras").get_weights()
 
 
+def test_a_plateau_lowers_the_learning_rate(run: Run) -> None:
+    """At a rate that changes nothing no loss is lower than the first."""
+    rate = 1e-20
+    plateau = {"schedule": "plateau", "patience": 0, "gamma": 0.5, "warmup_epochs": 0.0}
+    found = rows(run(learning_rate=rate, epochs=4, val_fraction=0.2, **plateau))
+    losses = {row["val_loss"] for row in found}
+    rates = [float(row["learning_rate"]) / rate for row in found]
+    assert len(losses) == 1
+    np.testing.assert_allclose(rates, [1, 1, 0.5, 0.25], rtol=1e-6)
+
+
 def test_a_run_leaves_everything_behind(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     folder = run()
     names = {path.name for path in folder.iterdir()}

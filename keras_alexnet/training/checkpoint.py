@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,41 +12,9 @@ from safetensors.numpy import save_file
 
 from keras_alexnet.errors import TrainingError
 from keras_alexnet.files import atomic_output
+from keras_alexnet.training.progress import Progress
 
 FORMAT = 1
-
-
-@dataclass
-class Progress:
-    """How far a run is.
-
-    Attributes:
-        epoch: Epochs that are finished.
-        batches: Batches of the next epoch that are done.
-        position: Examples of the next epoch's order that these have consumed.
-        seconds: Time spent so far.
-        epoch_seconds: Time of these spent in the epoch that is under way.
-        rows: A row of `metrics.csv` for each finished epoch.
-        best_epoch: Epoch of the best model file, from 1; 0 while there is none.
-        best_score: Its validation accuracy; without a validation part, its number.
-        best_loss: Its validation loss, which decides between equal accuracies.
-        lowest_loss: Lowest validation loss so far, of schedule `plateau`.
-        waited: Epochs since then.
-        skipped: Unreadable images and why, by path.
-    """
-
-    epoch: int = 0
-    batches: int = 0
-    position: int = 0
-    seconds: float = 0.0
-    epoch_seconds: float = 0.0
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    best_epoch: int = 0
-    best_score: float = -1.0
-    best_loss: float = 0.0
-    lowest_loss: float | None = None
-    waited: int = 0
-    skipped: dict[str, str] = field(default_factory=dict)
 
 
 def save_checkpoint(path: Path, trainer: Any, progress: Progress, *, identity: str) -> None:

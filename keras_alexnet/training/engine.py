@@ -1,25 +1,17 @@
 """The loop of a run: epochs of `fit`, each validated and saved."""
 
-import contextlib
 import math
 import time
-import warnings
-from collections.abc import Iterator
+from collections.abc import Mapping
 from typing import Any
 
-from keras_alexnet.data.batches import TrainingBatches
 from keras_alexnet.evaluation import Evaluation, evaluate
 from keras_alexnet.layers import keras
 from keras_alexnet.prediction import Predictor
 from keras_alexnet.specs import find_spec
-from keras_alexnet.training.checkpoint import (
-    Progress,
-    load_progress,
-    load_variables,
-    save_checkpoint,
-)
+from keras_alexnet.training.checkpoint import load_progress, load_variables, save_checkpoint
 from keras_alexnet.training.experiment import Experiment
-from keras_alexnet.training.hooks import Callbacks, ProgressBar, StepHook, StopSignal, as_numbers
+from keras_alexnet.training.hooks import ProgressBar, StepHook, StopSignal, as_numbers, fit_epoch
 from keras_alexnet.training.network import (
     build_network,
     compile_training,
@@ -28,8 +20,15 @@ from keras_alexnet.training.network import (
     start_from,
     training_model,
 )
-from keras_alexnet.training.phases import optimizer_of, phase_of, schedule_of, set_trainable
-from keras_alexnet.training.preparation import Prepared
+from keras_alexnet.training.phases import (
+    averaged,
+    optimizer_of,
+    phase_of,
+    schedule_of,
+    set_trainable,
+)
+from keras_alexnet.training.preparation import Prepared, training_batches
+from keras_alexnet.training.progress import Progress, epoch_row, sentence
 from keras_alexnet.training.run_folder import Log, RunFolder
 from keras_alexnet.training.tracking import Scalars
 
@@ -70,22 +69,15 @@ class Engine:
             log(f"started from {experiment.weights}; drawn anew: {', '.join(kept) or 'nothing'}")
         # Counted while nothing is frozen.
         self.parameters = sum(math.prod(w.shape) for w in self.model.trainable_weights)
-        size = prepared.preprocessing.crop_size
-        self.batches = TrainingBatches(
-            prepared.train,
-            experiment.augmentation,
-            size,
-            batch_size=experiment.batch_size,
-            seed=experiment.seed,
-            shuffle=experiment.shuffle,
-            drop_remainder=experiment.drop_remainder,
-            place=experiment.augment_on,
-            framework=keras.backend.backend(),
-            channels=self.spec.channels,
-            pca=prepared.pca,
+        self.batches = training_batches(
+            experiment, prepared, self.spec.channels, keras.backend.backend()
         )
         self.trainer = training_model(
-            self.model, experiment, self.batches.inputs, size=size, pca=prepared.pca
+            self.model,
+            experiment,
+            self.batches.inputs,
+            size=prepared.preprocessing.crop_size,
+            pca=prepared.pca,
         )
         self._predictor = Predictor(
             self.model,
@@ -135,7 +127,7 @@ class Engine:
             self._save(self.trainer, 0)
             row = self.progress.rows[-1]
             scalars.add_epoch(self.steps, row)
-            self.log(_sentence(row, self.experiment.epochs))
+            self.log(sentence(row, self.experiment.epochs))
             if stop.received:
                 break
         return self.progress.epoch >= self.experiment.epochs
@@ -182,17 +174,8 @@ class Engine:
         batches = for_heads(
             self.batches.epoch(progress.epoch, progress.position), list(self.trainer.output)
         )
-        with bar, warnings.catch_warnings():
-            # Skipped images may make an epoch shorter than it was to be.
-            warnings.filterwarnings("ignore", message=".*ran out of data")
-            warnings.filterwarnings("ignore", message=".*shuffle=True")
-            self.trainer.fit(
-                batches,
-                initial_epoch=progress.epoch,
-                epochs=progress.epoch + 1,
-                callbacks=Callbacks([hook], add_history=True, model=self.trainer),
-                verbose=0,
-            )
+        with bar:
+            fit_epoch(self.trainer, batches, progress.epoch, hook)
         self._note_skipped(self.batches.skipped)
         numbers = as_numbers(self.trainer.get_metrics_result())
         if hook.stopped:
@@ -209,51 +192,27 @@ class Engine:
         """Validate, note the epoch, and keep the model if it is the best so far."""
         experiment, progress = self.experiment, self.progress
         seconds = time.monotonic() - self._epoch_began
-        images = min(len(self.prepared.train), self.batches.steps * experiment.batch_size)
         progress.epoch += 1
-        rate = float(keras.ops.convert_to_numpy(self.trainer.optimizer.learning_rate))
-        row: dict[str, Any] = {
-            "epoch": progress.epoch,
-            "learning_rate": rate,
-            "train_loss": numbers["loss"],
-            "train_accuracy": numbers["accuracy"],
-            "images_per_second": images / seconds,
-            "seconds": seconds,
-        }
-        with self._averaged():
+        rate = self.trainer.optimizer.learning_rate
+        with averaged(self.trainer, experiment):
             validation = self._validate()
-            if validation is not None:
-                row |= {
-                    "val_loss": validation.loss,
-                    "val_accuracy": validation.top1,
-                    "val_top5": validation.top5,
-                    "val_macro_f1": validation.macro_f1,
-                }
-            # Without a validation part the last epoch counts as the best.
-            score, loss = float(progress.epoch), 0.0
-            if validation is not None:
-                score, loss = validation.top1, validation.loss
-            if (score, -loss) > (progress.best_score, -progress.best_loss):
-                progress.best_score, progress.best_loss = score, loss
-                progress.best_epoch = progress.epoch
+            if progress.is_best(validation):
                 self.save_model(self.folder.best)
             if experiment.keep_every and progress.epoch % experiment.keep_every == 0:
                 self.save_model(self.folder.path / f"epoch-{progress.epoch:03}.keras")
+        row = epoch_row(
+            progress.epoch,
+            learning_rate=float(keras.ops.convert_to_numpy(rate)),
+            numbers=numbers,
+            images=min(len(self.prepared.train), self.batches.steps * experiment.batch_size),
+            seconds=seconds,
+            validation=validation,
+        )
         progress.rows.append(row)
         self.folder.write_metrics(progress.rows)
-        if experiment.schedule == "plateau" and self._phase == 1 and validation is not None:
-            self._heed_plateau(validation.loss)
-
-    def _heed_plateau(self, loss: float) -> None:
-        progress = self.progress
-        if progress.lowest_loss is None or loss < progress.lowest_loss:
-            progress.lowest_loss, progress.waited = loss, 0
-            return
-        progress.waited += 1
-        if progress.waited > self.experiment.patience:
-            progress.waited = 0
-            rate = self.trainer.optimizer.learning_rate
-            rate.assign(rate * self.experiment.gamma)
+        plateau = experiment.schedule == "plateau" and self._phase == 1
+        if plateau and progress.is_stalled(validation, experiment.patience):
+            rate.assign(rate * experiment.gamma)
 
     def _validate(self) -> Evaluation | None:
         if self.prepared.data.val is None:
@@ -261,20 +220,6 @@ class Engine:
         result = evaluate(self._predictor, self.prepared.data.val, self.prepared.data.classes)
         self._note_skipped(result.skipped)
         return result
-
-    @contextlib.contextmanager
-    def _averaged(self) -> Iterator[None]:
-        """Within this block the model has the moving average of its weights, where there is one."""
-        optimizer = self.trainer.optimizer
-        optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-        if not self.experiment.ema:
-            yield
-            return
-        optimizer.swap_averages(self.trainer.trainable_variables)
-        try:
-            yield
-        finally:
-            optimizer.swap_averages(self.trainer.trainable_variables)
 
     def save_model(self, path: Any) -> None:
         """Write the model as it is now as a `.keras` file."""
@@ -299,19 +244,6 @@ class Engine:
     def _restore(self) -> None:
         load_variables(self.folder.checkpoint, self.trainer, metrics=self.progress.batches > 0)
 
-    def _note_skipped(self, skipped: Any) -> None:
-        for path, reason in skipped.items():
-            if str(path) not in self.progress.skipped:
-                self.progress.skipped[str(path)] = reason
-                self.log(f"skipped {path}: {reason}")
-
-
-def _sentence(row: dict[str, Any], epochs: int) -> str:
-    """Return an epoch in one line."""
-    text = (
-        f"epoch {row['epoch']}/{epochs}: loss {row['train_loss']:.4f}, "
-        f"accuracy {row['train_accuracy']:.4f}"
-    )
-    if "val_loss" in row:
-        text += f"; validation loss {row['val_loss']:.4f}, accuracy {row['val_accuracy']:.4f}"
-    return text + f"; {row['images_per_second']:,.0f} images/s, {row['seconds']:.1f} s"
+    def _note_skipped(self, skipped: Mapping[Any, str]) -> None:
+        for path, reason in self.progress.note_skipped(skipped).items():
+            self.log(f"skipped {path}: {reason}")

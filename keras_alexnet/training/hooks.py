@@ -1,9 +1,10 @@
-"""What happens between the steps of `fit`: progress, checkpoints, interruptions."""
+"""An epoch of `fit`, and what happens between its steps: progress, checkpoints, interruptions."""
 
 import math
 import signal
 import time
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Mapping
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -153,6 +154,28 @@ class StepHook(keras.callbacks.Callback):  # type: ignore[name-defined]
         elif self._checkpoint_steps and self.done % self._checkpoint_steps == 0:
             as_numbers(logs)  # weights that are not finite would replace good ones
             self._save(self.model, self.done)
+
+
+def fit_epoch(trainer: Any, batches: Iterable[Any], epoch: int, hook: StepHook) -> None:
+    """Train a compiled model on the batches of one epoch, or on those that are left of it.
+
+    Args:
+        trainer: The model.
+        batches: What `fit` takes.
+        epoch: Number of the epoch, from 0.
+        hook: Follows the steps.
+    """
+    with warnings.catch_warnings():
+        # Skipped images may make an epoch shorter than it was to be.
+        warnings.filterwarnings("ignore", message=".*ran out of data")
+        warnings.filterwarnings("ignore", message=".*shuffle=True")
+        trainer.fit(
+            batches,
+            initial_epoch=epoch,
+            epochs=epoch + 1,
+            callbacks=Callbacks([hook], add_history=True, model=trainer),
+            verbose=0,
+        )
 
 
 def as_numbers(logs: Mapping[str, Any]) -> dict[str, float]:

@@ -1,5 +1,7 @@
 """The phases of a run: which layers learn, and the optimiser and learning rate that go with it."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 from keras_alexnet.schema import ModelSpec
@@ -61,3 +63,22 @@ def optimizer_of(experiment: Experiment, schedule: Schedule) -> Any:
         ema=experiment.ema,
         loss_scaling=experiment.precision == "mixed_float16",
     )
+
+
+@contextlib.contextmanager
+def averaged(trainer: Any, experiment: Experiment) -> Iterator[None]:
+    """Within this block a model has the moving average of its weights, where there is one.
+
+    Args:
+        trainer: A model compiled with `optimizer_of` the experiment.
+        experiment: The experiment.
+    """
+    if not experiment.ema:
+        yield
+        return
+    optimizer = getattr(trainer.optimizer, "inner_optimizer", trainer.optimizer)
+    optimizer.swap_averages(trainer.trainable_variables)
+    try:
+        yield
+    finally:
+        optimizer.swap_averages(trainer.trainable_variables)

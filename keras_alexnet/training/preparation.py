@@ -1,14 +1,15 @@
-"""From an experiment to its data: found, limited, divided, measured."""
+"""From an experiment to its data: found, limited, divided, measured, in batches."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from keras_alexnet.data.batches import TrainingBatches
 from keras_alexnet.data.examples import DataSet, Examples, fingerprint, stratified_split
 from keras_alexnet.data.sources import find_data
 from keras_alexnet.data.statistics import channel_statistics, colour_components
 from keras_alexnet.errors import DataError
-from keras_alexnet.schema import Preprocessing
+from keras_alexnet.recipe import Preprocessing
 from keras_alexnet.training.experiment import Experiment
 from keras_alexnet.training.network import input_preprocessing
 
@@ -68,6 +69,35 @@ def prepare(experiment: Experiment, cache: Path) -> Prepared:
         )
     pca = colour_components(data.train, cache) if experiment.augmentation.pca else None
     return Prepared(data, data.train, fingerprint(data), preprocessing, pca)
+
+
+def training_batches(
+    experiment: Experiment,
+    prepared: Prepared,
+    channels: int,
+    framework: Literal["tensorflow", "torch", "jax"],
+) -> TrainingBatches:
+    """Return the batches that a run trains on, epoch by epoch.
+
+    Args:
+        experiment: The run.
+        prepared: Its data.
+        channels: Channels that the network reads.
+        framework: Keras backend that computes.
+    """
+    return TrainingBatches(
+        prepared.train,
+        experiment.augmentation,
+        prepared.preprocessing.crop_size,
+        batch_size=experiment.batch_size,
+        seed=experiment.seed,
+        shuffle=experiment.shuffle,
+        drop_remainder=experiment.drop_remainder,
+        place=experiment.augment_on,
+        framework=framework,
+        channels=channels,
+        pca=prepared.pca,
+    )
 
 
 def _limited(examples: Examples, limit: int, seed: int) -> Examples:

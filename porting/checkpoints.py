@@ -1,14 +1,6 @@
-"""Weight files as they come: readers to named NumPy arrays, and writers back.
+"""Weight files as they come: to named NumPy arrays, and back."""
 
-Nothing here executes code from a file: torch files are read with `weights_only=True`, NumPy
-archives without pickles, and the pickles of `.npy` files with stand-ins for all that they name.
-What a file declares is compared with what it holds before it is read.
-"""
-
-import functools
 import hashlib
-import pickle
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,19 +10,15 @@ import numpy as np
 
 from keras_alexnet.archives import check_expansion
 from keras_alexnet.backend import require
-from keras_alexnet.errors import MissingDependencyError, ModelFileError
+from keras_alexnet.errors import ModelFileError
 from keras_alexnet.files import atomic_output
-from porting.archives import check_npz, check_torch
-from porting.caffe_model import read_caffe_model
 from porting.errors import CheckpointError
-from porting.npy_dict import read_npy_dict
+from porting.readers import READERS, read
 
 # Wrappers around a state_dict, as training scripts save them; looked up in this order.
 CONTAINERS = ("state_dict", "model_state_dict", "model")
 # Put before every key by DataParallel / DistributedDataParallel and by torch.compile.
 PREFIXES = ("module.", "_orig_mod.")
-# What torch's restricted unpickler says of a file that names functions or classes to call.
-_SIGNS_OF_CODE = ("Unsupported global", "Unsupported class", "unsupported GLOBAL")
 
 Layout = Literal["torch", "keras"]
 
@@ -74,16 +62,13 @@ def read_checkpoint(path: str | Path, *, allow_pickle: bool = False) -> Checkpoi
     """
     path = Path(path)
     suffix = path.suffix.lower()
-    if suffix not in _READERS:
-        raise CheckpointError(f"{path}: unknown kind of weights file; known: {', '.join(_READERS)}")
+    if suffix not in READERS:
+        raise CheckpointError(f"{path}: unknown kind of weights file; known: {', '.join(READERS)}")
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file")
     if path.stat().st_size == 0:
         raise CheckpointError(f"{path}: the file is empty")
-    reader, kind = _READERS[suffix]
-    if suffix == ".npy":
-        reader = functools.partial(reader, allow_pickle=allow_pickle)
-    content, notes = _unwrap(path, _read(path, reader, kind))
+    content, notes = _unwrap(path, read(path, allow_pickle=allow_pickle))
     dtypes, arrays = {}, {}
     for key, value in content.items():
         dtypes[key] = str(value.dtype).removeprefix("torch.")
@@ -144,58 +129,6 @@ def as_tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     return {key: torch.from_numpy(np.array(array, order="C")) for key, array in arrays.items()}
 
 
-def _read(path: Path, reader: Callable[[Path], Any], kind: str) -> Any:
-    """Run a reader; on damaged input the libraries raise whatever happens to fail first."""
-    try:
-        return reader(path)
-    except (CheckpointError, MissingDependencyError):
-        raise
-    except ModelFileError as error:
-        raise CheckpointError(str(error)) from error
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(f"{path}: truncated or not {kind} ({reason})") from error
-
-
-def _read_torch(path: Path) -> Any:
-    torch = require("torch")
-    check_torch(path)
-    # Files since torch 1.6 are zip archives, which can be mapped instead of read.
-    mapped = zipfile.is_zipfile(path)
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except pickle.UnpicklingError as error:
-        if not any(sign in str(error) for sign in _SIGNS_OF_CODE):
-            # Not torch's own words: they advise to load the file unsafely.
-            reason = "nothing that its safe reader understands"
-            raise CheckpointError(f"{path}: truncated or not a torch file ({reason})") from error
-        raise CheckpointError(
-            f"{path}: not a plain state_dict: it is a pickle that would run code when loaded, "
-            "such as a whole model. In the program that made it, save "
-            "`model.state_dict()` instead, then convert that file."
-        ) from error
-    except RuntimeError as error:
-        if "TorchScript" not in str(error):
-            raise
-        raise CheckpointError(
-            f"{path}: a TorchScript archive; save `model.state_dict()` of it instead"
-        ) from error
-
-
-def _read_safetensors(path: Path) -> Any:
-    # Gives NumPy the dtype bfloat16, which safetensors asks it for.
-    import ml_dtypes  # noqa: F401
-    from safetensors.numpy import load_file
-
-    return load_file(path)
-
-
-def _read_npz(path: Path) -> Any:
-    check_npz(path)
-    with np.load(path, allow_pickle=False) as archive:
-        return {key: archive[key] for key in archive.files}
-
-
 def _unwrap(path: Path, content: Any) -> tuple[dict[str, Any], list[str]]:
     """Find the state_dict in what a file held, and remove prefixes that all its keys share."""
     notes = []
@@ -239,20 +172,11 @@ def _write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
-_READERS: dict[str, tuple[Callable[..., Any], str]] = {
-    ".pth": (_read_torch, "a torch file"),
-    ".pt": (_read_torch, "a torch file"),
-    ".safetensors": (_read_safetensors, "a safetensors file"),
-    ".npz": (_read_npz, "an .npz archive without pickled objects"),
-    ".caffemodel": (read_caffe_model, "a .caffemodel file"),
-    ".npy": (read_npy_dict, "a .npy dictionary of arrays"),
-}
 _WRITERS: dict[str, Callable[[Path, Mapping[str, np.ndarray]], None]] = {
     ".pth": _write_torch,
     ".pt": _write_torch,
     ".safetensors": _write_safetensors,
     ".npz": _write_npz,
 }
-# What is written; `READABLE` is what is read.
+# What is written; `readers.READERS` has what is read.
 SUFFIXES = tuple(_WRITERS)
-READABLE = tuple(_READERS)

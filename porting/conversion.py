@@ -1,24 +1,20 @@
 """Checkpoints into `.keras` files and back."""
 
-import os
 from collections.abc import Sequence
-from dataclasses import asdict
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from keras_alexnet import __version__
 from keras_alexnet.children import enter_child
 from keras_alexnet.files import check_output
 from keras_alexnet.record import read_record, save_model
-from keras_alexnet.schema import Preprocessing
 from porting.checkpoints import SUFFIXES, write_checkpoint
 from porting.errors import TransferError, UsageError
 from porting.mapped import MappedFile
+from porting.provenance import record_of
 from porting.sources import Source, open_source
-from porting.transfer import counters_of, fill, set_counters, to_state_dict
+from porting.transfer import fill, set_counters, to_state_dict
 
 
 def build_from_source(
@@ -148,64 +144,10 @@ def convert(
         aux_heads=aux_heads,
         input_shape=shape,
     )
-    record = _record(opened, model, include_preprocessing, aux_heads, labels)
+    record = record_of(opened, model, include_preprocessing, aux_heads, labels)
     del opened  # as large as the model; it is not needed beside what saving takes
     save_model(model, output, record)
     return record
-
-
-def _record(
-    source: Source,
-    model: Any,
-    include_preprocessing: bool,
-    aux_heads: bool,
-    labels: Sequence[str] | None,
-) -> dict[str, Any]:
-    info, preprocessing = source.info, source.spec.preprocessing
-    if info is not None:
-        preprocessing = Preprocessing(
-            info.preprocessing["resize_size"],
-            tuple(info.preprocessing["crop_size"]),
-            tuple(info.preprocessing["mean"]),
-            tuple(info.preprocessing["std"]),
-        )
-        if include_preprocessing and preprocessing != source.spec.preprocessing:
-            raise UsageError(
-                f"torchvision's {info.name} needs {preprocessing}, which the model cannot include"
-            )
-    return {
-        "model": {
-            "name": source.spec.name,
-            "classes": source.classes,
-            "include_preprocessing": include_preprocessing,
-            "transform_input": source.transform_input,
-            "aux_heads": aux_heads,
-            "input_shape": list(model.input_shape[1:]),
-        },
-        "source": {
-            "file": source.path.name,
-            "sha256": source.digest,
-            "weights": info.name if info else None,
-            "url": info.url if info else None,
-            "metrics": info.metrics if info else None,
-            "notes": list(source.checkpoint.notes),
-        },
-        "preprocessing": asdict(preprocessing),
-        "labels": list(labels) if labels is not None else None,
-        "num_batches_tracked": counters_of(model),
-        "versions": {
-            "keras-alexnet": __version__,
-            "backend": os.environ.get("KERAS_BACKEND", ""),
-            **{name: _version(name) for name in ("keras", "torch", "torchvision", "numpy")},
-        },
-    }
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def load_model(path: str | Path) -> Any:

@@ -8,17 +8,12 @@ from keras_alexnet.schema import ModelSpec
 from keras_alexnet.specs import SPECS, find_spec
 from keras_alexnet.trace import too_small
 from porting import torchvision_zoo
-from porting.checkpoints import (
-    READABLE,
-    Checkpoint,
-    read_checkpoint,
-    sha256,
-    write_checkpoint,
-)
+from porting.checkpoints import Checkpoint, read_checkpoint, sha256, write_checkpoint
 from porting.dialects import identify, translate
 from porting.download import fetch
 from porting.errors import CheckpointError, TransferError, UsageError
 from porting.maps import Fit, Size, fit
+from porting.readers import READERS
 from porting.torchvision_zoo import OFFICIAL_HASHES, WeightsInfo
 from porting.transfer import list_problems, suggest
 
@@ -99,12 +94,12 @@ def open_source(
     info = None
     path = Path(source)
     if not path.is_file():
-        if path.suffix.lower() in READABLE or len(path.parts) > 1:
+        if path.suffix.lower() in READERS or len(path.parts) > 1:
             raise CheckpointError(f"{path}: no such file")
         if name not in torchvision_zoo.NETWORKS:
             raise UsageError(
                 f"{path}: no such file, and {name} has no weights to download; known suffixes: "
-                f"{', '.join(READABLE)}"
+                f"{', '.join(READERS)}"
             )
         info = torchvision_zoo.describe(name, str(source))
         path = fetch(info.url)

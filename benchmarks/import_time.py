@@ -39,9 +39,12 @@ print(1e3 * (time.perf_counter() - start))
 
 def milliseconds(statement: tuple[str, str], backend: str) -> float:
     """Return how long a statement takes in a new process."""
+    environment = child_environment(backend)
+    # With it, all but what pip has compiled would be compiled anew in every process.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     done = subprocess.run(
         [sys.executable, "-c", _CODE.format(*statement)],
-        env=child_environment(backend),
+        env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,

@@ -23,8 +23,8 @@ from timing import child_environment
 
 from keras_alexnet.backend import BACKENDS
 from keras_alexnet.preprocessing import load_images, normalize
+from keras_alexnet.recipe import Preprocessing
 from keras_alexnet.record import read_record
-from keras_alexnet.schema import Preprocessing
 from keras_alexnet.specs import SPECS
 from porting.compare import difference, softmax, top_classes
 from porting.tolerances import TOLERANCES

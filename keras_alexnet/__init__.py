@@ -13,7 +13,7 @@ _HOME = {
     "AlexNet": "alexnet",
     "GoogLeNet": "googlenet",
     "LocalResponseNormalization": "layers",
-    "Preprocessing": "preprocessing",
+    "Preprocessing": "recipe",
     "create_model": "registry",
     "feature_extractor": "features",
     "list_models": "registry",

@@ -12,8 +12,9 @@ from keras_alexnet.errors import ConfigurationError
 from keras_alexnet.fast import quicken
 from keras_alexnet.initialization import weights_will_follow
 from keras_alexnet.layers import keras
-from keras_alexnet.preprocessing import TRANSFORM_INPUT_OFFSET, TRANSFORM_INPUT_SCALE
-from keras_alexnet.schema import DATA_FORMATS, AdaptiveAvgPool, ModelSpec, Preprocessing
+from keras_alexnet.recipe import Preprocessing
+from keras_alexnet.schema import DATA_FORMATS, AdaptiveAvgPool, ModelSpec
+from keras_alexnet.specs.inputs import TRANSFORM_INPUT_OFFSET, TRANSFORM_INPUT_SCALE
 from keras_alexnet.trace import too_small
 from keras_alexnet.weights import load_weights
 

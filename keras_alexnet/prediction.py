@@ -1,7 +1,6 @@
 """A model together with all that stands between images and probabilities."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -12,8 +11,8 @@ from keras_alexnet.data.examples import Examples
 from keras_alexnet.errors import ModelFileError
 from keras_alexnet.layers import keras
 from keras_alexnet.preprocessing import normalize
-from keras_alexnet.record import read_record
-from keras_alexnet.schema import Preprocessing
+from keras_alexnet.recipe import Preprocessing
+from keras_alexnet.record import Use, read_record, use_of
 from keras_alexnet.specs import SPECS
 from keras_alexnet.views import ViewBatches, Views
 from keras_alexnet.weights import load_model
@@ -100,12 +99,8 @@ class Predictor:
         record = read_record(path)
         model = load_model(path)
         try:
-            if record is None:
-                preprocessing, normalized, labels = _implied(model), True, None
-            else:
-                preprocessing = _recorded(record["preprocessing"])
-                normalized = bool(record["model"]["include_preprocessing"])
-                labels = tuple(map(str, record.get("labels") or ())) or None
+            use = _implied(model) if record is None else use_of(record)
+            preprocessing = use.preprocessing
             height, width = _size(model, preprocessing)
             if height and width and (height, width) != preprocessing.crop_size:
                 preprocessing = preprocessing.at_size(height, width)
@@ -114,13 +109,11 @@ class Predictor:
             return cls(
                 model,
                 preprocessing,
-                normalized=normalized,
-                labels=labels,
+                normalized=use.normalized,
+                labels=use.labels,
                 batch_size=batch_size,
                 views=views,
             )
-        except (AttributeError, KeyError, TypeError) as error:
-            raise ModelFileError(f"{path}: its record is damaged ({error!r})") from error
         except ModelFileError as error:
             raise ModelFileError(f"{path}: {error}") from error
 
@@ -238,14 +231,8 @@ def _size(model: Any, preprocessing: Preprocessing) -> tuple[int | None, int | N
     return height, width
 
 
-def _recorded(values: Mapping[str, Any]) -> Preprocessing:
-    """Return the preprocessing that a record holds."""
-    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    return Preprocessing(**fields)
-
-
-def _implied(model: Any) -> Preprocessing:
-    """Return the preprocessing of a model that was saved without a record."""
+def _implied(model: Any) -> Use:
+    """Return how to use a model that was saved without a record."""
     holds_it = any(layer.name.startswith("preprocessing_") for layer in model.layers)
     if model.name not in SPECS or not holds_it:
         raise ModelFileError(
@@ -254,4 +241,4 @@ def _implied(model: Any) -> Preprocessing:
             "porting convert` have one; in Python, save with keras_alexnet.record.save_model, or "
             "make a keras_alexnet.prediction.Predictor with the preprocessing"
         )
-    return SPECS[model.name].preprocessing
+    return Use(SPECS[model.name].preprocessing, normalized=True, labels=None)

@@ -13,13 +13,12 @@ from PIL import Image
 
 from keras_alexnet.data.decoding import open_image
 from keras_alexnet.errors import ConfigurationError
-from keras_alexnet.schema import Preprocessing
-from keras_alexnet.specs.inputs import IMAGENET
-
-# torchvision/models/googlenet.py, GoogLeNet._transform_input: from the ImageNet statistics above
-# to mean .5 and deviation .5 in every channel; scale and offset in float64, as there.
-TRANSFORM_INPUT_SCALE = tuple(std / 0.5 for std in IMAGENET.std)
-TRANSFORM_INPUT_OFFSET = tuple((mean - 0.5) / 0.5 for mean in IMAGENET.mean)
+from keras_alexnet.recipe import Preprocessing
+from keras_alexnet.specs.inputs import (
+    IMAGENET,
+    TRANSFORM_INPUT_OFFSET,
+    TRANSFORM_INPUT_SCALE,
+)
 
 
 def decode(path: str | Path) -> Image.Image:

@@ -9,13 +9,15 @@ import shutil
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from keras_alexnet.backend import load_keras, without_tensorflow
 from keras_alexnet.errors import ModelFileError
 from keras_alexnet.files import atomic_output
+from keras_alexnet.recipe import Preprocessing, damaged
 from keras_alexnet.sharing import as_array
 
 MEMBER = "keras_alexnet.json"
@@ -96,3 +98,34 @@ def read_record(path: str | Path) -> dict[str, Any] | None:
             f"{path}: its record has another format than {FORMAT}; update keras-alexnet"
         )
     return record
+
+
+@dataclass(frozen=True)
+class Use:
+    """How to use a model, as the record of its file says.
+
+    Attributes:
+        preprocessing: What happens to images before the model.
+        normalized: Whether the model holds its own normalisation and takes 0..255.
+        labels: Names of the classes by index, where they are known.
+    """
+
+    preprocessing: Preprocessing
+    normalized: bool
+    labels: tuple[str, ...] | None
+
+
+def use_of(record: Mapping[str, Any]) -> Use:
+    """Return how a record says to use its model.
+
+    Raises:
+        ModelFileError: The record is damaged; the message names the entry.
+    """
+    preprocessing = Preprocessing.from_record(record.get("preprocessing"))
+    model, labels = record.get("model"), record.get("labels")
+    normalized = model.get("include_preprocessing") if isinstance(model, Mapping) else None
+    if not isinstance(normalized, bool):
+        raise damaged("model.include_preprocessing", normalized, "true or false")
+    if not isinstance(labels, list | tuple | None):
+        raise damaged("labels", labels, "a list of names, or null")
+    return Use(preprocessing, normalized, tuple(map(str, labels or ())) or None)

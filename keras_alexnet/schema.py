@@ -1,4 +1,4 @@
-"""The vocabulary of the specs: rows, initialisers, preprocessing, models. Imports no framework.
+"""The vocabulary of the specs: rows, initialisers, models. Imports no framework.
 
 A network is a sequence of rows. Each row is named after the torch module that it reproduces, with
 torch's dots; the Keras layer is called the same with underscores (`keras_name`). Sizes and strides
@@ -6,8 +6,10 @@ are in pixels of the row's input; channel counts are outputs.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
+
+from keras_alexnet.recipe import Preprocessing
 
 OWN_NAME = "="
 DATA_FORMATS = ("channels_last", "channels_first")
@@ -176,34 +178,6 @@ class AuxHead:
     name: str
     reads: str
     rows: tuple[Row, ...]
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """What happens to a decoded image before the first layer: one record per weights file.
-
-    The values are (pixel / scale - mean) / std by channel.
-
-    Attributes:
-        resize_size: Length of the short side after resizing, in pixels.
-        crop_size: Height and width of the centre crop, in pixels.
-        mean: Mean of the channels, in their order.
-        std: Standard deviation of the channels, in their order.
-        channels: Order in which the network reads them: `"RGB"`, `"BGR"`, or `"L"` for grey.
-        scale: Divisor of the pixels 0..255: 255 where mean and deviation are those of [0, 1].
-    """
-
-    resize_size: int = 256
-    crop_size: tuple[int, int] = (224, 224)
-    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
-    std: tuple[float, ...] = (0.229, 0.224, 0.225)
-    channels: Literal["RGB", "BGR", "L"] = "RGB"
-    scale: float = 255.0
-
-    def at_size(self, height: int, width: int) -> "Preprocessing":
-        """Return the same record for another input size, the margin of the resize kept."""
-        resize_size = round(max(height, width) * self.resize_size / max(self.crop_size))
-        return replace(self, resize_size=resize_size, crop_size=(height, width))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from keras_alexnet.data.evaluation_batches import EvaluationBatches
 from keras_alexnet.data.examples import Arrays, Examples
 from keras_alexnet.errors import ConfigurationError
 from keras_alexnet.preprocessing import center_crop, resize, resize_and_crop
-from keras_alexnet.schema import Preprocessing
+from keras_alexnet.recipe import Preprocessing
 
 
 class Views(StrEnum):

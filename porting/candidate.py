@@ -15,7 +15,8 @@ import numpy as np
 
 from keras_alexnet.backend import load_keras, require
 from keras_alexnet.children import enter_child
-from keras_alexnet.preprocessing import TRANSFORM_INPUT_OFFSET, TRANSFORM_INPUT_SCALE, normalize
+from keras_alexnet.preprocessing import normalize
+from keras_alexnet.specs.inputs import TRANSFORM_INPUT_OFFSET, TRANSFORM_INPUT_SCALE
 from keras_alexnet.weights import load_model
 from porting.gradients import named_outputs, weight_gradients
 from porting.inputs import InputSet, gradient_labels

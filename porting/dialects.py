@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from keras_alexnet.schema import LRN, Conv, Dense, ModelSpec, Preprocessing, Row
+from keras_alexnet.recipe import Preprocessing
+from keras_alexnet.schema import LRN, Conv, Dense, ModelSpec, Row
 from keras_alexnet.specs import SPECS
 from keras_alexnet.trace import too_small
 from porting.checkpoints import Checkpoint

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from keras_alexnet.preprocessing import decode, load_images
-from keras_alexnet.schema import Preprocessing
+from keras_alexnet.recipe import Preprocessing
 from porting.errors import UsageError
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}

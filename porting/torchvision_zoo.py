@@ -13,7 +13,7 @@ from typing import Any
 from keras_alexnet.backend import installed, pip_line, require
 from keras_alexnet.children import enter_child, run_child
 from keras_alexnet.errors import MissingDependencyError
-from keras_alexnet.schema import Preprocessing
+from keras_alexnet.recipe import Preprocessing
 from porting.errors import PortingError, UsageError
 
 NETWORKS = ("alexnet", "googlenet")

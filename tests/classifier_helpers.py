@@ -10,8 +10,8 @@ import numpy as np
 
 from keras_alexnet.data.examples import Arrays
 from keras_alexnet.data.sources import open_data
+from keras_alexnet.recipe import Preprocessing
 from keras_alexnet.record import save_model
-from keras_alexnet.schema import Preprocessing
 
 # The pixels as they are.
 PLAIN = {"mean": (0.0,) * 3, "std": (1.0,) * 3, "scale": 1.0}

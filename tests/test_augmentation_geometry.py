@@ -16,7 +16,7 @@ from keras_alexnet.data.augmentation import Augmentation
 from keras_alexnet.data.draws import Draws, crop_geometry, draw, resized_size
 from keras_alexnet.data.resample import resample
 from keras_alexnet.preprocessing import resize_and_crop
-from keras_alexnet.schema import Preprocessing
+from keras_alexnet.recipe import Preprocessing
 
 # Of 255: rounding of a few float32 operations, and of box edges that are no binary fractions.
 ROUNDING = 2e-3

@@ -13,7 +13,7 @@ from keras_alexnet.data.evaluation_batches import EvaluationBatches
 from keras_alexnet.data.examples import Arrays, Files
 from keras_alexnet.errors import ConfigurationError, DataError
 from keras_alexnet.preprocessing import load_images, resize_and_crop
-from keras_alexnet.schema import Preprocessing
+from keras_alexnet.recipe import Preprocessing
 
 SMALL = Preprocessing(resize_size=40, crop_size=(32, 36))
 

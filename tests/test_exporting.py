@@ -34,8 +34,8 @@ from keras_alexnet.exporting.verification import (
     verify,
 )
 from keras_alexnet.initialization import weights_will_follow
+from keras_alexnet.recipe import Preprocessing
 from keras_alexnet.record import save_model
-from keras_alexnet.schema import Preprocessing
 from keras_alexnet.specs import SPECS
 from porting import load_state_dict
 from porting.seeded import seeded_state_dict

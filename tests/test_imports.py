@@ -78,6 +78,18 @@ def test_no_framework_is_loaded(code: str, own: set[str], run_python: RunPython)
     assert _loaded(run_python(code + REPORT)) == own
 
 
+def test_a_network_loads_its_own_tables_alone(run_python: RunPython) -> None:
+    code = """
+import sys
+from keras_alexnet.specs import SPECS
+loaded = lambda: {name for name in sys.modules if name.startswith("keras_alexnet.specs.")}
+assert len(list(SPECS)) > 9 and not loaded(), loaded()
+SPECS["lenet5"]
+assert loaded() == {"keras_alexnet.specs.lenet", "keras_alexnet.specs.inputs"}, loaded()
+"""
+    run_python(code)
+
+
 def test_no_module_of_porting_loads_a_framework(run_python: RunPython) -> None:
     """Only functions do, so files can be inspected and compared without any framework.
 

@@ -40,6 +40,13 @@ def test_models_by_name() -> None:
     assert create_model("googlenet", **SMALL).name == "googlenet"
 
 
+def test_every_spec_is_where_its_name_says() -> None:
+    assert [spec.name for spec in SPECS.values()] == list(SPECS)
+    assert len(SPECS) == len(set(map(id, SPECS.values()))) == 13
+    assert "alexnet" in SPECS
+    assert "vgg" not in SPECS
+
+
 def test_models_by_name_can_be_named() -> None:
     """`name` is an argument of the constructors as well."""
     options = {**SMALL, "name": "mine"}

@@ -5,7 +5,7 @@ import math
 import re
 import zipfile
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +30,11 @@ from PIL import Image
 from keras_alexnet import create_model
 from keras_alexnet.data.examples import Arrays, Files
 from keras_alexnet.errors import ConfigurationError, ModelFileError
+from keras_alexnet.exporting.samples import ModelInput
 from keras_alexnet.prediction import Predictor
 from keras_alexnet.preprocessing import resize_and_crop
+from keras_alexnet.recipe import Preprocessing
 from keras_alexnet.record import MEMBER, save_model
-from keras_alexnet.schema import Preprocessing
 from keras_alexnet.specs import SPECS
 from keras_alexnet.views import Views, ten_crops
 
@@ -321,24 +322,49 @@ def _replace_record(path: Path, content: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "found"),
     [
-        lambda record: record.pop("preprocessing"),
-        lambda record: record.pop("model"),
-        lambda record: record["preprocessing"].update(resize_mode="cubic"),
-        lambda record: record.update(preprocessing=None),
-        lambda record: record["preprocessing"].update(crop_size=8),
-        lambda record: record["preprocessing"].update(channels=7),
+        (lambda r: r.pop("preprocessing"), "preprocessing is None; wanted: an object with resize"),
+        (lambda r: r.pop("model"), "model.include_preprocessing is None; wanted: true or false"),
+        (lambda r: r["model"].update(include_preprocessing="no"), "processing is 'no'; wanted: t"),
+        (
+            lambda r: r["preprocessing"].update(resize_mode="cubic"),
+            "preprocessing is ['resize_mode']; wanted: fields among resize_size, crop_size, mean",
+        ),
+        (lambda r: r["preprocessing"].update(crop_size=8), "crop_size is 8; wanted: two whole num"),
+        (lambda r: r["preprocessing"].update(crop_size=[8, 0]), "crop_size is [8, 0]; wanted: two"),
+        (lambda r: r["preprocessing"].update(resize_size="9"), "resize_size is '9'; wanted: a who"),
+        (lambda r: r["preprocessing"].update(channels=7), "channels is 7; wanted: one of RGB, BGR"),
+        (lambda r: r["preprocessing"].update(channels="L"), "mean is [0.0, 0.0, 0.0]; wanted: 1 n"),
+        (lambda r: r["preprocessing"].update(mean=[0, 0, math.nan]), "mean is [0, 0, nan]; wanted"),
+        (lambda r: r["preprocessing"].update(std=[1, 1, 0]), "std is [1, 1, 0]; wanted: 3 numbers"),
+        (lambda r: r["preprocessing"].update(scale=True), "scale is True; wanted: a number above"),
+        (lambda r: r.update(labels=7), "labels is 7; wanted: a list of names, or null"),
     ],
 )
-def test_a_damaged_record(model: Any, tmp_path: Path, change: Callable[[Any], Any]) -> None:
+def test_a_damaged_record(
+    model: Any, tmp_path: Path, change: Callable[[Any], Any], found: str
+) -> None:
     path = tmp_path / "model.keras"
     record = json.loads(json.dumps(record_of(model, SMALL)))
     save_model(model, path, record)
     change(record)
     _replace_record(path, {"format": 1, **record})
-    with pytest.raises(ModelFileError, match=r"model\.keras: its record is damaged \("):
+    with pytest.raises(ModelFileError, match=re.escape(found)) as caught:
         Predictor.from_file(path)
+    assert str(caught.value).startswith(f"{path}: the file's record is damaged (")
+    with pytest.raises(ModelFileError, match=re.escape(found)):
+        ModelInput.of_model(model, record)
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_a_record_gives_the_preprocessing_back(name: str) -> None:
+    wanted = SPECS[name].preprocessing
+    values = json.loads(json.dumps(asdict(wanted)))
+    assert Preprocessing.from_record(values) == wanted
+    # A file from before there was a field has what was true then.
+    del values["scale"]
+    assert Preprocessing.from_record(values) == replace(wanted, scale=255.0)
 
 
 def test_files_that_are_no_models(tmp_path: Path) -> None:

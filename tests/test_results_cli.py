@@ -20,8 +20,8 @@ from run_helpers import make_run
 
 from keras_alexnet.data.examples import Arrays
 from keras_alexnet.data.sources import SOURCES, open_data
+from keras_alexnet.recipe import Preprocessing
 from keras_alexnet.record import save_model
-from keras_alexnet.schema import Preprocessing
 
 ROOT = Path(__file__).resolve().parents[1]
 Run = Callable[..., tuple[int, str, str]]

@@ -10,7 +10,8 @@ import numpy as np
 from keras_alexnet.backend import installed, require
 from keras_alexnet.errors import ModelFileError
 from keras_alexnet.preprocessing import load_images, normalize, resize_and_crop
-from keras_alexnet.schema import Preprocessing
+from keras_alexnet.recipe import Preprocessing
+from keras_alexnet.record import use_of
 
 COUNT = 3  # images of a set, and the larger of the batches that are compared
 
@@ -36,7 +37,8 @@ class ModelInput:
         """Find out from a Keras model and the record of its file.
 
         Raises:
-            ModelFileError: It takes no single image, or images of a size that nothing fixes.
+            ModelFileError: It takes no single image, or images of a size that nothing fixes; or its
+                record is damaged.
         """
         inputs = getattr(model, "inputs", None) or []
         shape = tuple(inputs[0].shape[1:]) if len(inputs) == 1 else ()
@@ -47,8 +49,8 @@ class ModelInput:
             pixels = any(layer.name.startswith("preprocessing_") for layer in model.layers)
             channels_first = shape[-1] not in (1, 3) and shape[0] in (1, 3)
         else:
-            preprocessing = _preprocessing(record)
-            pixels = bool(record["model"]["include_preprocessing"])
+            use = use_of(record)
+            preprocessing, pixels = use.preprocessing, use.normalized
             channels_first = shape[-1] != len(preprocessing.channels)
         size = shape[1:] if channels_first else shape[:2]
         if None in size:
@@ -72,7 +74,7 @@ class ModelInput:
             tuple(fields["shape"]),
             fields["channels_first"],
             fields["pixels"],
-            None if known is None else _preprocessing({"preprocessing": known}),
+            None if known is None else Preprocessing.from_record(known),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -112,17 +114,3 @@ class ModelInput:
             cut = [resize_and_crop(image, self.preprocessing) for image in images]
             sets["photos"] = self.of_images(np.stack(cut))
         return sets
-
-
-def _preprocessing(record: Mapping[str, Any]) -> Preprocessing:
-    """Return the preprocessing that a record holds.
-
-    Raises:
-        ModelFileError: The record is damaged.
-    """
-    try:
-        values = record["preprocessing"].items()
-        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values}
-        return Preprocessing(**fields)
-    except (AttributeError, KeyError, TypeError) as error:
-        raise ModelFileError(f"the record of the model file is damaged ({error!r})") from error

@@ -1,44 +1,48 @@
-"""Every architecture by name."""
+"""Every architecture by name. A spec's tables are made when it is looked up for the first time."""
 
 import difflib
-from collections.abc import Mapping
+import importlib
+from collections.abc import Iterator, Mapping
 
 from keras_alexnet.errors import UnknownModelError
 from keras_alexnet.schema import ModelSpec
-from keras_alexnet.specs.alexnet import ALEXNET, ALEXNET_CAFFE, ALEXNET_PAPER
-from keras_alexnet.specs.alexnet_reports import (
-    ALEXNET_BN_CIFAR100,
-    ALEXNET_CIFAR,
-    ALEXNET_KERAS,
-    ALEXNET_LRN,
-    ALEXNET_WIDE,
-)
-from keras_alexnet.specs.googlenet import (
-    GOOGLENET,
-    GOOGLENET_CAFFE,
-    GOOGLENET_LAB,
-    GOOGLENET_PAPER,
-)
-from keras_alexnet.specs.lenet import LENET5
 
-SPECS: Mapping[str, ModelSpec] = {
-    spec.name: spec
-    for spec in (
-        ALEXNET,
-        ALEXNET_LRN,
-        ALEXNET_BN_CIFAR100,
-        ALEXNET_PAPER,
-        ALEXNET_CAFFE,
-        ALEXNET_CIFAR,
-        ALEXNET_KERAS,
-        ALEXNET_WIDE,
-        LENET5,
-        GOOGLENET,
-        GOOGLENET_LAB,
-        GOOGLENET_PAPER,
-        GOOGLENET_CAFFE,
-    )
+# Name -> module and constant, in the order in which people see them.
+_HOMES = {
+    "alexnet": "alexnet.ALEXNET",
+    "alexnet_lrn": "alexnet_reports.ALEXNET_LRN",
+    "alexnet_bn_cifar100": "alexnet_reports.ALEXNET_BN_CIFAR100",
+    "alexnet_paper": "alexnet.ALEXNET_PAPER",
+    "alexnet_caffe": "alexnet.ALEXNET_CAFFE",
+    "alexnet_cifar": "alexnet_reports.ALEXNET_CIFAR",
+    "alexnet_keras": "alexnet_reports.ALEXNET_KERAS",
+    "alexnet_wide": "alexnet_reports.ALEXNET_WIDE",
+    "lenet5": "lenet.LENET5",
+    "googlenet": "googlenet.GOOGLENET",
+    "googlenet_lab": "googlenet.GOOGLENET_LAB",
+    "googlenet_paper": "googlenet.GOOGLENET_PAPER",
+    "googlenet_caffe": "googlenet.GOOGLENET_CAFFE",
 }
+
+
+class _Specs(Mapping[str, ModelSpec]):
+    """Name -> spec. One network needs one module of them, and a list of the names none."""
+
+    def __getitem__(self, name: str) -> ModelSpec:
+        module, constant = _HOMES[name].split(".")
+        return getattr(importlib.import_module(f"{__name__}.{module}"), constant)
+
+    def __contains__(self, name: object) -> bool:
+        return name in _HOMES
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_HOMES)
+
+    def __len__(self) -> int:
+        return len(_HOMES)
+
+
+SPECS: Mapping[str, ModelSpec] = _Specs()
 
 
 def find_spec(name: str) -> ModelSpec:

@@ -5,6 +5,7 @@ called `classifier`; Caffe's has Caffe's layer names.
 """
 
 from keras_alexnet.lrn import lrn_from_tensorflow
+from keras_alexnet.recipe import Preprocessing
 from keras_alexnet.schema import (
     LRN,
     AdaptiveAvgPool,
@@ -16,7 +17,6 @@ from keras_alexnet.schema import (
     MaxPool,
     ModelSpec,
     Normal,
-    Preprocessing,
     ReLU,
     Row,
 )

@@ -4,6 +4,7 @@ The PyTorch ones are written as torchvision writes its own, a `Sequential` calle
 called `classifier`; the Keras one has Caffe's layer names.
 """
 
+from keras_alexnet.recipe import Preprocessing
 from keras_alexnet.schema import (
     LRN,
     AdaptiveAvgPool,
@@ -14,7 +15,6 @@ from keras_alexnet.schema import (
     Flatten,
     MaxPool,
     ModelSpec,
-    Preprocessing,
     ReLU,
     Row,
 )

@@ -5,6 +5,7 @@ in what a convolution comes with, in the third branch and in the names.
 """
 
 from keras_alexnet.lrn import lrn_from_caffe
+from keras_alexnet.recipe import Preprocessing
 from keras_alexnet.schema import (
     LRN,
     AdaptiveAvgPool,
@@ -16,7 +17,6 @@ from keras_alexnet.schema import (
     Init,
     MaxPool,
     ModelSpec,
-    Preprocessing,
     ReLU,
     Row,
 )

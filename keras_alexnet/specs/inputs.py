@@ -1,10 +1,16 @@
 """Evaluation preprocessing and initialisers that several specs share, each with its source."""
 
-from keras_alexnet.schema import Init, Normal, Preprocessing, Uniform
+from keras_alexnet.recipe import Preprocessing
+from keras_alexnet.schema import Init, Normal, Uniform
 
 # torchvision/transforms/_presets.py, ImageClassification(crop_size=224): all AlexNet and GoogLeNet
 # weights of torchvision.
 IMAGENET = Preprocessing()
+
+# torchvision/models/googlenet.py, GoogLeNet._transform_input: from the ImageNet statistics above
+# to mean .5 and deviation .5 in every channel; scale and offset in float64, as there.
+TRANSFORM_INPUT_SCALE = tuple(std / 0.5 for std in IMAGENET.std)
+TRANSFORM_INPUT_OFFSET = tuple((mean - 0.5) / 0.5 for mean in IMAGENET.mean)
 
 # PyTorch's default of Conv2d and Linear: Kaiming-uniform with a = sqrt(5), the bias alike. The
 # bound is 1/sqrt(fan-in).

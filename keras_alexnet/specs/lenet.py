@@ -1,12 +1,12 @@
 """LeNet-5 as the CIFAR-100 study shows it."""
 
+from keras_alexnet.recipe import Preprocessing
 from keras_alexnet.schema import (
     AvgPool,
     Conv,
     Dense,
     Flatten,
     ModelSpec,
-    Preprocessing,
     Sigmoid,
 )
 from keras_alexnet.specs.inputs import TORCH_INIT

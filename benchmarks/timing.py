@@ -31,8 +31,27 @@ def child_environment(backend: str) -> dict[str, str]:
     return os.environ | ALLOCATOR | {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
 
 
-def in_child(script: str, arguments: Sequence[str], backend: str) -> Any:
-    """Run a script in a process with one Keras backend; return the JSON of its last line."""
+class ChildFailureError(Exception):
+    """A script in a process of its own failed.
+
+    Attributes:
+        reason: The last line of its errors.
+        errors: All of them.
+    """
+
+    def __init__(self, script: str, backend: str, errors: str, code: int) -> None:
+        lines = [line.strip() for line in errors.splitlines() if line.strip()]
+        self.reason = lines[-1] if lines else f"exit code {code}"
+        self.errors = errors
+        super().__init__(f"{script} on {backend} failed: {self.reason}")
+
+
+def result_of_child(script: str, arguments: Sequence[str], backend: str) -> Any:
+    """Run a script in a process with one Keras backend; return the JSON of its last line.
+
+    Raises:
+        ChildFailureError: It failed.
+    """
     done = subprocess.run(
         [sys.executable, script, *arguments],
         env=child_environment(backend),
@@ -41,8 +60,16 @@ def in_child(script: str, arguments: Sequence[str], backend: str) -> Any:
         check=False,
     )
     if done.returncode:
-        sys.exit(f"{script} on {backend} failed:\n{done.stderr}")
+        raise ChildFailureError(script, backend, done.stderr, done.returncode)
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def in_child(script: str, arguments: Sequence[str], backend: str) -> Any:
+    """Return what `result_of_child` does, and end the program where that fails."""
+    try:
+        return result_of_child(script, arguments, backend)
+    except ChildFailureError as failure:
+        sys.exit(f"{script} on {backend} failed:\n{failure.errors}")
 
 
 def compiled(backend: str, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -25,6 +25,7 @@ from keras_alexnet.optimizing.operations import (
     same_padding,
 )
 from keras_alexnet.optimizing.plan import make_plan
+from keras_alexnet.optimizing.torch_compile_engine import CompilationError
 from keras_alexnet.specs import SPECS
 
 LIMIT = 1e-5  # porting.tolerances "logits"
@@ -135,6 +136,39 @@ def test_torch_computes_the_same(name: str, data_format: str) -> None:
     assert fast.data_format == data_format
     assert fast.input_shape == model.input_shape
     assert fast.operations == len(make_plan(model).operations)
+
+
+def test_torch_compile_computes_the_same() -> None:
+    """One compilation serves arrays, tensors of either mode, and what is left of a prediction."""
+    model = live_model("lenet5", **sized("lenet5"))
+    images = images_for(model, 5)
+    wanted = outputs(model, images)
+    fast = optimize(model, "torch_compile", batch_size=3)
+    for weight in model.weights:
+        weight.assign(np.zeros(weight.shape, np.float32))
+    assert_close(wanted[:3], fast(images[:3]), "logits")
+    assert_close(wanted, fast.predict(images, batch_size=3), "logits")
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            tensor = fast(torch.from_numpy(images[:3]) + 0)
+        assert isinstance(tensor, torch.Tensor)
+        assert_close(wanted[:3], tensor.numpy(), "logits")
+    assert len(fast._run._compiled) == 1
+
+
+def test_torch_compile_without_a_compiler() -> None:
+    fast = optimize(live_model("lenet5"), "torch_compile")
+    config = torch._inductor.config
+    images = images_for(live_model("lenet5"), 2)
+    with (
+        config.patch({"cpp.cxx": (None, "no-such-compiler"), "force_disable_caches": True}),
+        pytest.raises(CompilationError, match="cannot compile for cpu here") as raised,
+    ):
+        fast(images)
+    text = str(raised.value)
+    assert "No working C++ compiler found" in text
+    assert "install g++ or clang" in text
+    assert 'use engine="torch"' in text
 
 
 @pytest.fixture(scope="module")
@@ -395,6 +429,17 @@ def test_every_model_on_every_backend(
     for backend in ("tensorflow", "jax"):
         done = run_python(CHILD, tmp_path, "auto", "model", KERAS_BACKEND=backend)
         assert json.loads(done.stdout.splitlines()[-1])["model"] <= LIMIT
+
+
+@pytest.mark.slow
+@BOTH
+@pytest.mark.parametrize("name", ["alexnet", "googlenet", "alexnet_caffe"])
+def test_torch_compile_of_every_operation(name: str, data_format: str) -> None:
+    model = live_model(name, **sized(name, data_format))
+    fast = check(model, "torch_compile")
+    images = images_for(model, 2)
+    assert_close(outputs(model, images), fast(images), "logits")
+    assert len(fast._run._compiled) == 2
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ ENGINES: Mapping[str, str | None] = {
     "keras": None,
     "auto": None,
     "torch": "torch",
+    "torch_compile": "torch",
     "tensorflow": "tensorflow",
     "jax": "jax",
     "openvino": "openvino",

@@ -33,12 +33,23 @@ def _torch(model: Any, plan: Plan, batch_size: int | None) -> Engine:
     require("torch")
     from keras_alexnet.optimizing.torch_engine import TorchEngine
 
-    device = "cpu"
-    if keras.backend.backend() == "torch":
-        from keras.src.backend.torch.core import get_device
+    return TorchEngine(plan, _torch_device())
 
-        device = get_device()
-    return TorchEngine(plan, device)
+
+def _torch_compile(model: Any, plan: Plan, batch_size: int | None) -> Engine:
+    require("torch")
+    from keras_alexnet.optimizing.torch_compile_engine import TorchCompileEngine
+
+    return TorchCompileEngine(plan, _torch_device())
+
+
+def _torch_device() -> str:
+    """Return where Keras' torch backend computes; the CPU beside another backend."""
+    if keras.backend.backend() != "torch":
+        return "cpu"
+    from keras.src.backend.torch.core import get_device
+
+    return get_device()
 
 
 def _tensorflow(model: Any, plan: Plan, batch_size: int | None) -> Engine:
@@ -69,6 +80,7 @@ def _onnxruntime(model: Any, plan: Plan, batch_size: int | None) -> Engine:
 
 ENGINES: dict[str, Callable[[Any, Plan, int | None], Engine]] = {
     "torch": _torch,
+    "torch_compile": _torch_compile,
     "tensorflow": _tensorflow,
     "jax": _jax,
     "openvino": _openvino,

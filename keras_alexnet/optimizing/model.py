@@ -112,8 +112,10 @@ def optimize(model: Any, engine: str = "auto", batch_size: int | None = None) ->
     Args:
         model: A functional Keras model of float32 made of the layers that this package's models
             are made of, built or loaded from a file, in either data format.
-        engine: What computes: `"torch"`, `"tensorflow"`, `"jax"`, `"openvino"` or `"onnxruntime"`;
-            `"auto"` for the framework that Keras runs on. The last two export the model into a
+        engine: What computes: `"torch"`, `"torch_compile"`, `"tensorflow"`, `"jax"`, `"openvino"`
+            or `"onnxruntime"`; `"auto"` for the framework that Keras runs on. `"torch_compile"`
+            is `torch.compile` of what `"torch"` computes: each shape of a batch takes up to half
+            a minute at its first call, and a C++ compiler. The last two export the model into a
             temporary file first, which takes up to a minute and proves the export.
         batch_size: Batch that is prepared for, so that its first call is as fast as later ones.
             Others work too; engines that compile do so at the first call of each shape.
@@ -126,6 +128,8 @@ def optimize(model: Any, engine: str = "auto", batch_size: int | None = None) ->
             another precision than float32, or has a layer that cannot be optimized.
         MissingDependencyError: The engine's package is not installed.
         ExportError: The model cannot be exported to what the engine runs.
+        CompilationError: `torch.compile` finds no working compiler (here if `batch_size` is given,
+            else at the first call).
     """
     if engine == "auto":
         engine = keras.backend.backend()

@@ -49,11 +49,23 @@ def resize_and_crop(
     Raises:
         ConfigurationError: The array is not (H, W, 3) of uint8.
     """
-    return center_crop(resize(image, preprocessing), preprocessing.crop_size)
+    image = _resized(image, preprocessing)
+    height, width = preprocessing.crop_size
+    # As `center_crop`, but in Pillow, which fills margins with black: what lies outside the crop
+    # need not become an array first.
+    left, top = (
+        round((have - want) / 2) if have >= want else -((want - have) // 2)
+        for have, want in zip(image.size, (width, height), strict=True)
+    )
+    return _pixels(image.crop((left, top, left + width, top + height)))
 
 
 def resize(image: Image.Image | np.ndarray, preprocessing: Preprocessing = IMAGENET) -> np.ndarray:
     """Do the first half of `resize_and_crop`: return all of the resized image, (H, W, C)."""
+    return _pixels(_resized(image, preprocessing))
+
+
+def _resized(image: Image.Image | np.ndarray, preprocessing: Preprocessing) -> Image.Image:
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
             raise ConfigurationError(
@@ -71,6 +83,10 @@ def resize(image: Image.Image | np.ndarray, preprocessing: Preprocessing = IMAGE
         short = preprocessing.resize_size
         size = (short, long) if width <= height else (long, short)
         image = image.resize(size, Image.Resampling.BILINEAR)
+    return image
+
+
+def _pixels(image: Image.Image) -> np.ndarray:
     pixels = np.asarray(image)
     return pixels if pixels.ndim == 3 else pixels[..., None]
 

@@ -32,12 +32,17 @@ def photos(count: int, height: int, width: int, channels: int = 3) -> np.ndarray
 
 
 def apply(
-    augmentation: Augmentation, images: np.ndarray, draws: Draws, size: tuple[int, int], ops: Any
+    augmentation: Augmentation,
+    images: np.ndarray,
+    draws: Draws,
+    size: tuple[int, int],
+    ops: Any,
+    fused: bool = False,
 ) -> np.ndarray:
     geometry = crop_geometry(augmentation, draws, *images.shape[1:3], size)
     whole = resized_size(augmentation, *images.shape[1:3])
     tensors = map(ops.convert_to_tensor, (images, geometry))
-    out = np.asarray(resample(*tensors, size, whole=whole, ops=ops))
+    out = np.asarray(resample(*tensors, size, whole=whole, ops=ops, fused=fused))
     assert out.dtype == np.float32
     assert out.shape == (len(images), *size, images.shape[3])
     return out
@@ -152,6 +157,31 @@ def test_blocks_change_nothing(side: int, want: int, resize: int | None, seed: i
         patch.setattr(module, "_SMALLEST_BLOCK", 1000)
         whole = apply(augmentation, images, draws, (want, want), keras.ops)
     np.testing.assert_allclose(blocks, whole, atol=ROUNDING, rtol=0)
+
+
+@settings(max_examples=40)
+@given(
+    side=st.integers(3, 200),
+    want=st.sampled_from([16, 24, 48, 61, 96, 160]),
+    resize=st.none() | st.integers(8, 180),
+    padding=st.sampled_from([0, 40]),
+    seed=st.integers(0, 99),
+)
+def test_sums_of_rows_change_nothing(
+    side: int, want: int, resize: int | None, padding: int, seed: int
+) -> None:
+    """What XLA fuses gives what the matrix gives, black margins and single rows included."""
+    crop = "random-resized" if resize is None else "random" if resize >= want else "center"
+    augmentation = Augmentation(
+        flip=0.5, crop=crop, resize=resize, padding=padding if crop == "random" else 0
+    )
+    images = photos(2, side, side + 5, channels=1)
+    draws = draw(augmentation, 2, np.random.default_rng(seed))
+    fused, matrix = (
+        apply(augmentation, images, draws, (want, want), keras.ops, fused=fused)
+        for fused in (True, False)
+    )
+    np.testing.assert_allclose(fused, matrix, atol=ROUNDING, rtol=0)
 
 
 def test_sizes_that_tensorflow_learns_later() -> None:

@@ -1,5 +1,6 @@
 """Augmentation on the device, as the first layer of the model that is trained."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,13 @@ class Augment(keras.layers.Layer):  # type: ignore[name-defined]
         self.size = size
         self.data_format = data_format
         self.pca = pca
+        # XLA compiles the training step on JAX; on TensorFlow this layer alone, a chain of
+        # operations on large arrays: XLA makes the network slower on a CPU.
+        self._computed: Callable[[dict[str, Any]], Any] = self._compute
+        if keras.backend.backend() == "tensorflow":
+            self._computed = backend.require("tensorflow").function(
+                self._compute, jit_compile=True, autograph=False
+            )
 
     def build(self, input_shape: dict[str, tuple[int | None, ...]]) -> None:
         """Check that the images fit the augmentation, before anything is traced."""
@@ -70,10 +78,15 @@ class Augment(keras.layers.Layer):  # type: ignore[name-defined]
 
     def call(self, inputs: dict[str, Any]) -> Any:
         """Crop, resize, mirror and recolour; see the class."""
+        return self._computed(inputs)
+
+    def _compute(self, inputs: dict[str, Any]) -> Any:
         x = inputs["image"]
         if "geometry" in inputs:
             whole = resized_size(self.augmentation, *x.shape[1:3])
-            x = resample(x, inputs["geometry"], self.size, whole=whole, ops=ops)
+            # torch runs one operation after the other: a matrix product is the fastest of them.
+            fused = keras.backend.backend() != "torch"
+            x = resample(x, inputs["geometry"], self.size, whole=whole, ops=ops, fused=fused)
         else:
             x = ops.cast(x, "float32")
         if "colours" in inputs:

@@ -15,6 +15,9 @@ from keras_alexnet.errors import ConfigurationError, DataError, ImageFileError
 from keras_alexnet.preprocessing import resize_and_crop
 from keras_alexnet.schema import Preprocessing
 
+# Examples that a thread prepares before it hands them over, which wakes the other threads.
+_GROUP = 8
+
 Prepare = Callable[[Image.Image, Preprocessing], np.ndarray]
 
 
@@ -99,18 +102,21 @@ class EvaluationBatches:
     def _in_order(self) -> Iterator[np.ndarray | str]:
         """Yield the pixels of each example, or why it has none; a few are under way."""
         threads = os.cpu_count() or 1
-        pending: deque[Future[np.ndarray | str]] = deque()
+        pending: deque[Future[list[np.ndarray | str]]] = deque()
         pool = ThreadPoolExecutor(threads)
         try:
-            for index in range(len(self._examples)):
-                pending.append(pool.submit(self._pixels, index))
+            for begin in range(0, len(self), _GROUP):
+                pending.append(pool.submit(self._group, begin))
                 # Twice a batch: one is being made while the network computes the other.
-                if len(pending) >= 2 * self._batch_size + threads:
-                    yield pending.popleft().result()
+                if len(pending) >= 2 * self._batch_size / _GROUP + threads:
+                    yield from pending.popleft().result()
             while pending:
-                yield pending.popleft().result()
+                yield from pending.popleft().result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+    def _group(self, begin: int) -> list[np.ndarray | str]:
+        return [self._pixels(i) for i in range(begin, min(begin + _GROUP, len(self)))]
 
     def _pixels(self, index: int) -> np.ndarray | str:
         channels: Channels = "L" if self._preprocessing.channels == "L" else "RGB"

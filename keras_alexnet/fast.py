@@ -29,12 +29,16 @@ def quicken(layer: Any) -> Any:
 
         quicken_torch(layer)
         quicken_model(layer)
-    elif name in ("tensorflow", "jax"):
+    elif name == "tensorflow":
         from keras_alexnet.fast_groups import split_groups
+        from keras_alexnet.fast_tensorflow import quicken_tensorflow
 
         split_groups(layer)
-    if name == "jax":
+        quicken_tensorflow(layer)
+    elif name == "jax":
+        from keras_alexnet.fast_groups import split_groups
         from keras_alexnet.fast_jax import quicken_jax
 
+        split_groups(layer)
         quicken_jax(layer)
     return layer

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from keras_alexnet.errors import ConfigurationError
+from keras_alexnet.fast import quicken
 from keras_alexnet.training.losses import CrossEntropy
 from keras_alexnet.training.optimizers import create_optimizer
 from keras_alexnet.training.schedules import Schedule, as_learning_rate
@@ -211,3 +212,42 @@ def test_loss_equals_torchs(smoothing: float) -> None:
         torch.tensor(logits), torch.tensor(labels), label_smoothing=smoothing
     )
     assert ours == pytest.approx(float(torchs), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_updates_convolutions_in_torch_order_of_memory(name: str) -> None:
+    """Weight, gradient and what the optimiser keeps are laid out alike, and equal torch's."""
+    rng = np.random.default_rng(2)
+    kernel = rng.standard_normal((3, 3, 5, 8)).astype(np.float32)
+    batches = [rng.standard_normal((4, 9, 9, 5)).astype(np.float32) for _ in range(STEPS)]
+    layer = keras.layers.Conv2D(8, 3, use_bias=False)
+    layer.build((None, 9, 9, 5))
+    layer.kernel.assign(kernel)
+    quicken(layer)
+    np.testing.assert_array_equal(layer.kernel, kernel)
+    optimizer = create_optimizer(name, 0.01, momentum=0.9 * (name == "sgd"), weight_decay=0.01)
+    optimizer.build(layer.trainable_variables)
+    twin = torch.nn.Conv2d(5, 8, 3, bias=False)
+    twin.weight.data = torch.tensor(kernel).permute(3, 2, 0, 1).contiguous()
+    make = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[name]
+    arguments = {"momentum": 0.9} if name == "sgd" else {}
+    theirs = make(twin.parameters(), 0.01, weight_decay=0.01, **arguments)
+    for batch in batches:
+        weight = layer.kernel.value
+        weight.grad = None
+        layer(torch.tensor(batch)).square().mean().backward()
+        optimizer.apply([weight.grad], layer.trainable_variables)
+        theirs.zero_grad()
+        twin(torch.tensor(batch).permute(0, 3, 1, 2)).square().mean().backward()
+        theirs.step()
+    slots = [v.value for v in optimizer.variables if tuple(v.shape) == kernel.shape]
+    assert len(slots) == {"sgd": 1, "adam": 2}[name]
+    for tensor in (weight.grad, *slots):
+        assert tensor.stride() == weight.stride()
+    assert weight.permute(3, 2, 0, 1).is_contiguous(memory_format=torch.channels_last)
+    np.testing.assert_allclose(
+        np.array(layer.kernel),
+        twin.weight.detach().permute(2, 3, 1, 0).numpy(),
+        rtol=0,
+        atol=TOLERANCES[name],
+    )

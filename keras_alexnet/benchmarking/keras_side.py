@@ -95,7 +95,8 @@ def _optimized_step(model: Any, engine: str, images: np.ndarray) -> Callable[[],
     from keras_alexnet import optimize
 
     optimized, x = optimize(model, engine=engine, batch_size=len(images)), images
-    if engine in ("auto", load_keras().backend.backend()):
+    backend = load_keras().backend.backend()
+    if engine in ("auto", backend) or (engine, backend) == ("torch_compile", "torch"):
         x = load_keras().ops.convert_to_tensor(images)  # lies on the device
     _check_finite(optimized(x))
     return lambda: optimized(x)

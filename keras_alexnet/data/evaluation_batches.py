@@ -13,7 +13,7 @@ from keras_alexnet.data.decoding import Channels, open_image
 from keras_alexnet.data.examples import Arrays, Examples, Files
 from keras_alexnet.errors import ConfigurationError, DataError, ImageFileError
 from keras_alexnet.preprocessing import resize_and_crop
-from keras_alexnet.schema import Preprocessing
+from keras_alexnet.recipe import Preprocessing
 
 # Examples that a thread prepares before it hands them over, which wakes the other threads.
 _GROUP = 8

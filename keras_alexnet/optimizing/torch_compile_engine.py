@@ -12,7 +12,7 @@ from keras_alexnet.backend import require
 from keras_alexnet.errors import KerasAlexNetError
 from keras_alexnet.optimizing import operations as op
 from keras_alexnet.optimizing.plan import Plan
-from keras_alexnet.optimizing.torch_engine import _MAKERS, Step
+from keras_alexnet.optimizing.torch_engine import MAKERS, Step
 
 torch = require("torch")
 inductor_config = require("torch._inductor.config")
@@ -99,7 +99,7 @@ class _Network(torch.nn.Module):  # type: ignore[name-defined]
         super().__init__()
         self._device = device
         self._channels_last = plan.data_format == "channels_last"
-        makers = _MAKERS | {op.LRN: _sliced_lrn}
+        makers: dict[type[op.Operation], Any] = MAKERS | {op.LRN: _sliced_lrn}
         self._steps = [(makers[type(each)](each, self), each.inputs) for each in plan.operations]
 
     def tensor(self, array: np.ndarray) -> Any:

@@ -39,7 +39,7 @@ class TorchEngine:
             and hasattr(torch._C._nn, "mkldnn_reorder_conv2d_weight")
             and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
         )
-        makers = _MAKERS | (_PACKED if packing else {})
+        makers = MAKERS | (_PACKED if packing else {})
         self._steps = []
         with torch.inference_mode():
             for each in plan.operations:
@@ -232,7 +232,7 @@ def _activation(each: op.Activation, engine: TorchEngine) -> Step:
     return functions[each.function]
 
 
-_MAKERS: dict[type[op.Operation], Callable[[Any, TorchEngine], Step]] = {
+MAKERS: dict[type[op.Operation], Callable[[Any, TorchEngine], Step]] = {
     op.Affine: _affine,
     op.Conv: _conv,
     op.Dense: _dense,

@@ -10,8 +10,9 @@ from keras_alexnet.data.device import Augment
 from keras_alexnet.errors import ConfigurationError, ModelFileError
 from keras_alexnet.initialization import weights_will_follow
 from keras_alexnet.layers import keras, ops
+from keras_alexnet.recipe import Preprocessing
 from keras_alexnet.record import read_record, save_model
-from keras_alexnet.schema import Dense, ModelSpec, Preprocessing, keras_name
+from keras_alexnet.schema import Dense, ModelSpec, keras_name
 from keras_alexnet.specs import find_spec
 from keras_alexnet.training.experiment import Experiment
 from keras_alexnet.training.losses import CrossEntropy

@@ -75,9 +75,10 @@ class _Momentum(keras.optimizers.SGD):  # type: ignore[name-defined]
         if self.momentum:
             velocity = self.momentums[self._get_variable_index(variable)]
             momentum = _constant(self.momentum, variable)
-            if _updates_at_once(variable):
+            resource = _resource(variable)
+            if resource is not None:
                 require("tensorflow").raw_ops.ResourceApplyMomentum(
-                    var=variable.value.handle,
+                    var=resource,
                     accum=velocity.value.handle,
                     lr=rate,
                     grad=step,
@@ -142,15 +143,15 @@ class Adam(_Coupled, keras.optimizers.Adam):  # type: ignore[name-defined]
         self.l2 = l2
 
 
-def _updates_at_once(variable: Any) -> bool:
-    """Return whether TensorFlow's own operation for momentum takes a variable.
+def _resource(variable: Any) -> Any:
+    """Return what TensorFlow's operation for momentum takes of a variable.
 
-    It has none for the copies of a variable that a distribution strategy keeps.
+    There is nothing for the copies of a variable that a distribution strategy keeps, and on other
+    backends: None.
     """
-    if keras.backend.backend() != "tensorflow":
-        return False
-    tf = require("tensorflow")
-    return not tf.distribute.has_strategy() and hasattr(variable.value, "handle")
+    if keras.backend.backend() != "tensorflow" or require("tensorflow").distribute.has_strategy():
+        return None
+    return getattr(variable, "handle", None)
 
 
 def _torch_update(

@@ -44,6 +44,7 @@ class Contest:
         engines: Of `keras-alexnet benchmark`.
         goals: Model -> backend -> least ratio to the baseline. Of several engines on one backend
             the best counts.
+        dtype: Keras dtype policy; torchvision gets autocast to the same.
     """
 
     title: str
@@ -53,6 +54,7 @@ class Contest:
     backends: tuple[str, ...]
     engines: tuple[str, ...]
     goals: Mapping[str, Mapping[str, float]]
+    dtype: str = "float32"
 
 
 _INFERENCE = {"torch": 1.0, "tensorflow": 1.15, "jax": 0.8}
@@ -97,6 +99,16 @@ CONTESTS = {
         },
     ),
 }
+# Speeds that are told and not aimed at.
+CONTESTS |= {
+    f"{name}-bfloat16": replace(
+        CONTESTS[name],
+        title=f"{CONTESTS[name].title}, mixed_bfloat16",
+        goals={},
+        dtype="mixed_bfloat16",
+    )
+    for name in ("inference", "training")
+}
 
 
 @dataclass(frozen=True)
@@ -132,6 +144,7 @@ def measure(model: str, contest: Contest, rounds: int, seconds: float) -> Benchm
         rounds,
         seconds,
         cores(),
+        contest.dtype,
     )
     competitors = keras_side(plan, contest.backends, contest.engines)
     return run(plan, [*baselines(plan, contest.against), *competitors])
@@ -147,7 +160,7 @@ def lines(model: str, contest: Contest, found: Benchmark) -> list[Line]:
         place = measured.batch_size, measured.competitor.backend
         if measured.competitor.kind == "keras" and place not in aimed:
             aimed.add(place)
-            result[number] = replace(line, goal=contest.goals[model].get(place[1] or ""))
+            result[number] = replace(line, goal=contest.goals.get(model, {}).get(place[1] or ""))
     return result
 
 
@@ -176,11 +189,11 @@ def conditions(found: Sequence[Benchmark], command: str) -> str:
     listed = ", ".join(f"{name} {version}" for name, version in versions(took_part).items())
     return (
         f"```\n{command}\n```\n\n"
-        f"{found[0].cpu}, {plan.threads} threads, float32; {listed}. Medians of {plan.rounds} "
-        "rounds in turns, a process for each. A ratio says how many times as fast as torchvision "
-        "channels_last (or as OpenVINO with torchvision's network) in the same round; the "
-        "quartiles are those of the rounds. Training steps are SGD with momentum, GoogLeNet's with "
-        "its auxiliary heads."
+        f"{found[0].cpu}, {plan.threads} threads, float32 unless said; {listed}. "
+        f"Medians of {plan.rounds} rounds in turns, a process for each. A ratio says how many times "
+        "as fast as torchvision channels_last (or as OpenVINO with torchvision's network) in the "
+        "same round, in mixed_bfloat16 as torchvision under autocast; the quartiles are those of "
+        "the rounds. Training steps are SGD with momentum, GoogLeNet's with its auxiliary heads."
     )
 
 

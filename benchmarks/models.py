@@ -191,9 +191,10 @@ def conditions(found: Sequence[Benchmark], command: str) -> str:
         f"```\n{command}\n```\n\n"
         f"{found[0].cpu}, {plan.threads} threads, float32 unless said; {listed}. "
         f"Medians of {plan.rounds} rounds in turns, a process for each. A ratio says how many "
-        "times as fast as torchvision channels_last (or as OpenVINO with torchvision's network) in the "
-        "same round, in mixed_bfloat16 as torchvision under autocast; the quartiles are those of "
-        "the rounds. Training steps are SGD with momentum, GoogLeNet's with its auxiliary heads."
+        "times as fast as torchvision channels_last (or as OpenVINO with torchvision's network) "
+        "in the same round; in mixed_bfloat16, as torchvision under autocast. The quartiles are "
+        "those of the rounds. Training steps are SGD with momentum, GoogLeNet's with its "
+        "auxiliary heads."
     )
 
 

@@ -76,6 +76,7 @@ facts["plain is split"] = "convolution_op" in vars(model.get_layer("grouped"))
 import keras_alexnet
 from keras import ops
 from keras_alexnet.assembly import Settings, apply_rows
+from keras_alexnet.fast import quicken
 from keras_alexnet.schema import Conv
 from keras_alexnet.specs.inputs import TORCH_INIT
 
@@ -91,7 +92,7 @@ for number, (row, data_format) in enumerate(json.loads((folder / "cases.json").r
     values = [given[f"{number}/{key}"] for key in ("x", "kernel", "bias", "upstream")]
     settings = Settings(data_format, None, classes=7, dropout_rate=0.5, init=TORCH_INIT)
     image = keras.Input(values[0].shape[1:])
-    model = keras.Model(image, apply_rows((row,), image, settings, {}))
+    model = quicken(keras.Model(image, apply_rows((row,), image, settings, {})))
     layer = model.get_layer("conv")
     facts[f"{number}"] = "convolution_op" in vars(layer)
     if backend == "tensorflow":
@@ -136,7 +137,7 @@ def _settings(data_format: str) -> Settings:
 def _model(rows: tuple[Any, ...], data_format: str = "channels_last") -> keras.Model:
     last = data_format == "channels_last"
     image = keras.Input((*SIZE, CHANNELS) if last else (CHANNELS, *SIZE))
-    return keras.Model(image, apply_rows(rows, image, _settings(data_format), {}))
+    return fast.quicken(keras.Model(image, apply_rows(rows, image, _settings(data_format), {})))
 
 
 def _place(planes: np.ndarray, data_format: str) -> np.ndarray:

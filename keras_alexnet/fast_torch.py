@@ -25,19 +25,11 @@ def quicken_torch(layer: Any) -> None:
     """Let a stock layer compute by the one operation of torch that suits it, where there is one.
 
     The layer's `call` is replaced, on this object alone. Layers of other classes are left alone,
-    and so are subclasses, which may compute something else. The kernel of a convolution that is
-    built stays the same tensor (h, w, I, O), in another order of memory.
+    and so are subclasses, which may compute something else.
     """
     method = METHODS.get(type(layer))
-    if method is None:
-        return
-    layer.call = MethodType(method, layer)
-    if method is convolve and layer.built and layer.data_format == "channels_last":
-        kernel = layer.kernel.value
-        if isinstance(kernel, torch.nn.Parameter) and not _is_product(layer):
-            # Neither the kernel nor its gradient is copied at each step then, and optimisers that
-            # keep something of a weight's shape keep it in the same order.
-            kernel.data = _filters(kernel.data).permute(2, 3, 1, 0)
+    if method is not None:
+        layer.call = MethodType(method, layer)
 
 
 def covers(layer: Any, inputs: Any, rank: int = 4) -> bool:
@@ -73,7 +65,7 @@ def convolve(
     kernel = _tensor(layer.kernel)  # (h, w, I / groups, O)
     bias = _tensor(layer.bias) if layer.use_bias else None
     last = layer.data_format == "channels_last"
-    if last and _is_product(layer) and not any(pads):
+    if last and kernel.shape[:2] == layer.strides == (1, 1) and layer.groups == 1 and not any(pads):
         # A product with each pixel, that needs neither another layout of the kernel nor of its
         # gradient, and takes less time.
         pixels = inputs.reshape(-1, inputs.shape[-1])  # (N H W, I)
@@ -216,16 +208,17 @@ def _maps(planes: Any) -> Any:
 
 
 def _filters(kernel: Any) -> Any:
-    """(h, w, I, O) as (O, I, h, w) in the order of memory that torch wants: (O, h, w, I).
+    """(h, w, I, O) as (O, I, h, w) in the memory layout that torch wants: (O, h, w, I).
 
-    That of a quickened layer has this order already.
+    Torch transposes matrices several times faster than tensors of four axes, so kernel and
+    gradient go as matrices.
     """
-    return kernel.permute(3, 2, 0, 1).contiguous(memory_format=torch.channels_last)
-
-
-def _is_product(layer: Any) -> bool:
-    """Return whether a convolution is a product with each pixel, unless it pads."""
-    return layer.kernel_size == layer.strides == (1, 1) and layer.groups == 1
+    height, width, inputs, outputs = kernel.shape
+    matrix = kernel.reshape(-1, outputs)  # (h w I, O)
+    if matrix.requires_grad and not torch.compiler.is_compiling():
+        matrix.register_hook(torch.Tensor.contiguous)
+    transposed = matrix.t().contiguous()  # (O, h w I)
+    return transposed.reshape(outputs, height, width, inputs).permute(0, 3, 1, 2)
 
 
 def _product(rows: Any, matrix: Any, bias: Any) -> Any:

@@ -13,8 +13,6 @@ ops = keras.ops
 
 # torch.optim's, where Keras has 1e-7.
 _EPSILON = 1e-8
-# Where Keras' optimisers keep what has a weight's shape.
-_SLOTS = ("momentums", "_momentums", "_velocities")
 
 
 def _constant(number: float, like: Any) -> Any:
@@ -30,16 +28,6 @@ class _Coupled:
     """
 
     l2: float
-
-    def build(self, variables: Any) -> None:
-        """Make the optimiser's variables; on torch, in the order of memory of the weights."""
-        super().build(variables)  # type: ignore[misc]
-        if keras.backend.backend() != "torch":
-            return
-        for slots in (getattr(self, name, None) for name in _SLOTS):
-            for weight, slot in zip(variables, slots or (), strict=False):
-                if slot is not None and slot.value.stride() != weight.value.stride():
-                    slot.value.data = _laid_out_as(weight.value, slot.value.data)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Update one variable."""

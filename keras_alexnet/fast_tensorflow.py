@@ -36,24 +36,30 @@ def _multiply(layer: Any, inputs: Any, training: Any = None) -> Any:
     """Compute a `Dense` of vectors (N, I)."""
     if not _covers(layer, inputs) or inputs.shape.rank != 2 or layer.quantization_mode:
         return type(layer).call(layer, inputs, training=training)
-    outputs = _product(inputs, tf.convert_to_tensor(layer.kernel))
+    kernel = tf.convert_to_tensor(layer.kernel)
+    # Exporters make further outputs of what `tf.custom_gradient` wraps.
+    outputs = _trained_product(inputs, kernel) if training else _product(inputs, kernel)
     if layer.bias is not None:
         outputs = tf.nn.bias_add(outputs, tf.convert_to_tensor(layer.bias))
     return outputs if layer.activation is None else layer.activation(outputs)
 
 
-@tf.custom_gradient
 def _product(rows: Any, matrix: Any) -> Any:
-    """Return (N, I) times (I, O) as a sum that TensorFlow fuses no bias with."""
+    """Return (N, I) times (I, O) as a sum, which TensorFlow fuses no bias with."""
+    return tf.einsum("ni,io->no", rows, matrix)
+
+
+@tf.custom_gradient
+def _trained_product(rows: Any, matrix: Any) -> Any:
+    """As `_product`, with the gradients of a product, which are faster than those of a sum."""
 
     def gradients(upstream: Any) -> Any:
-        # Those of a product are faster than those of a sum.
         return (
             tf.matmul(upstream, matrix, transpose_b=True),
             tf.matmul(rows, upstream, transpose_a=True),
         )
 
-    return tf.einsum("ni,io->no", rows, matrix), gradients
+    return _product(rows, matrix), gradients
 
 
 def _normalize(layer: Any, inputs: Any, training: Any = None, mask: Any = None) -> Any:

@@ -63,7 +63,12 @@ compare(lambda: layers.BatchNormalization(epsilon=1e-6), maps, True)
 compare(lambda: layers.BatchNormalization(dtype="float64"), values((3, 5, 4, 6), "float64"), True)
 for activation in (None, "relu"):
     for bias in (True, False):
-        compare(lambda: layers.Dense(4, activation=activation, use_bias=bias), values((5, 6)))
+        for training in (True, False):
+            compare(
+                lambda: layers.Dense(4, activation=activation, use_bias=bias),
+                values((5, 6)),
+                training,
+            )
 compare(lambda: layers.Dense(4), values((5, 3, 6)))
 compare(lambda: layers.Dense(4, dtype="float64"), values((5, 6), "float64"))
 

@@ -29,16 +29,16 @@ def quicken(layer: Any) -> Any:
 
         quicken_torch(layer)
         quicken_model(layer)
-    elif name == "tensorflow":
+    elif name in ("tensorflow", "jax"):
         from keras_alexnet.fast_groups import split_groups
-        from keras_alexnet.fast_tensorflow import quicken_tensorflow
 
         split_groups(layer)
-        quicken_tensorflow(layer)
-    elif name == "jax":
-        from keras_alexnet.fast_groups import split_groups
-        from keras_alexnet.fast_jax import quicken_jax
+        if name == "tensorflow":
+            from keras_alexnet.fast_tensorflow import quicken_tensorflow
 
-        split_groups(layer)
-        quicken_jax(layer)
+            quicken_tensorflow(layer)
+        else:
+            from keras_alexnet.fast_jax import quicken_jax
+
+            quicken_jax(layer)
     return layer

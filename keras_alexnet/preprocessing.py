@@ -53,10 +53,7 @@ def resize_and_crop(
     height, width = preprocessing.crop_size
     # As `center_crop`, but in Pillow, which fills margins with black: what lies outside the crop
     # need not become an array first.
-    left, top = (
-        round((have - want) / 2) if have >= want else -((want - have) // 2)
-        for have, want in zip(image.size, (width, height), strict=True)
-    )
+    left, top = map(_crop_start, image.size, (width, height))
     return _pixels(image.crop((left, top, left + width, top + height)))
 
 
@@ -93,16 +90,20 @@ def _pixels(image: Image.Image) -> np.ndarray:
 
 def center_crop(pixels: np.ndarray, crop_size: tuple[int, int]) -> np.ndarray:
     """Cut the centre out of (H, W, C), with black margins where the image is smaller."""
-    margins = []
-    for have, want in zip(pixels.shape[:2], crop_size, strict=True):
-        missing = max(want - have, 0)
-        margins.append((missing // 2, (missing + 1) // 2))
+    top, left = starts = [*map(_crop_start, pixels.shape[:2], crop_size)]
+    margins = [
+        (max(-start, 0), max(start + want - have, 0))
+        for start, have, want in zip(starts, pixels.shape[:2], crop_size, strict=True)
+    ]
     if any(map(any, margins)):
         pixels = np.pad(pixels, (*margins, (0, 0)))
-    top, left = (
-        round((have - want) / 2) for have, want in zip(pixels.shape[:2], crop_size, strict=True)
-    )
+    top, left = max(top, 0), max(left, 0)
     return pixels[top : top + crop_size[0], left : left + crop_size[1]]
+
+
+def _crop_start(have: int, want: int) -> int:
+    """Return the first pixel of a centre crop as torchvision cuts it; below 0 before a margin."""
+    return round((have - want) / 2) if have >= want else -((want - have) // 2)
 
 
 def load_images(paths: Iterable[str | Path], preprocessing: Preprocessing = IMAGENET) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_alexnet.backend import load_keras, require
 from keras_alexnet.benchmarking.environment import settle_torch
-from keras_alexnet.benchmarking.plan import Competitor, Plan
+from keras_alexnet.benchmarking.plan import ENGINES, Competitor, Plan
 from keras_alexnet.benchmarking.timing import StepWatch
 from keras_alexnet.errors import ConfigurationError
 from keras_alexnet.training.environment import check_device, check_precision
@@ -95,8 +95,7 @@ def _optimized_step(model: Any, engine: str, images: np.ndarray) -> Callable[[],
     from keras_alexnet import optimize
 
     optimized, x = optimize(model, engine=engine, batch_size=len(images)), images
-    backend = load_keras().backend.backend()
-    if engine in ("auto", backend) or (engine, backend) == ("torch_compile", "torch"):
+    if engine == "auto" or ENGINES[engine] == load_keras().backend.backend():
         x = load_keras().ops.convert_to_tensor(images)  # lies on the device
     _check_finite(optimized(x))
     return lambda: optimized(x)

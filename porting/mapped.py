@@ -6,7 +6,8 @@ from pathlib import Path
 
 # Of Linux' madvise(2): the pages go; what is read again comes from the file.
 _MADV_DONTNEED = 4
-_HEAD = re.compile(r"([0-9a-f]+)-([0-9a-f]+) r.{3} [0-9a-f]+ \S+ \d+ +(.*)")
+# A mapping's first line, whatever its permissions: a guard page (---p) ends the one before it too.
+_HEAD = re.compile(r"([0-9a-f]+)-([0-9a-f]+) \S{4} [0-9a-f]+ \S+ \d+ *(.*)")
 
 
 class MappedFile:

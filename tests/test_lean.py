@@ -1,6 +1,8 @@
 """Memory: what a conversion takes beside the weights, and what shares or gives back its own."""
 
+import ctypes
 import json
+import mmap
 import os
 import subprocess
 import sys
@@ -71,11 +73,16 @@ def test_forgotten_pages_come_back_from_the_file(tmp_path: Path) -> None:
     assert torch.equal(loaded, values)
 
 
-def test_pages_that_were_written_are_kept(tmp_path: Path) -> None:
+@pytest.mark.parametrize("guarded", [False, True])
+def test_pages_that_were_written_are_kept(guarded: bool, tmp_path: Path) -> None:
     path = tmp_path / "w.pth"
     torch.save({"w": torch.zeros(1 << 20)}, path)
     loaded = torch.load(path, mmap=True, weights_only=True)["w"]
     loaded[7] = 5.0  # in this process only
+    if guarded:  # what follows the mapping may be a page without permissions, such as a stack's end
+        middle = (loaded.data_ptr() + loaded.nbytes // 2) & -mmap.PAGESIZE
+        nothing, page = ctypes.c_int(0), ctypes.c_size_t(mmap.PAGESIZE)
+        assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(middle), page, nothing) == 0
     MappedFile(path).forget()
     assert loaded[7] == 5.0
     assert torch.load(path, weights_only=True)["w"][7] == 0

@@ -66,6 +66,7 @@ class _Variants:
         self._model = model
         self._size = self._size_of(model.input_shape)
         self._latest: tuple[Any, Any] = (None, None)
+        self._recorder: tuple[Any, Any] = (None, None)
 
     def _size_of(self, shape: tuple[int | None, ...]) -> tuple[int | None, int | None]:
         axes = (1, 2) if self.data_format == "channels_last" else (2, 3)
@@ -85,6 +86,16 @@ class _Variants:
             )
             self._latest = ((size, data_format), model)
         return self._latest[1]
+
+    def recorder(self, size: tuple[int, int], data_format: str) -> Any:
+        """Return what computes the compared layers, by their torch names, and the input."""
+        if self._recorder[0] != (size, data_format):
+            model, spec = self.get(size, data_format), self.architecture.spec
+            pairs = layer_pairs(spec, aux_heads=self.architecture.aux_heads)
+            nodes = {f"layer/{pair.module}": model.get_layer(pair.layer).output for pair in pairs}
+            nodes["input"] = model.get_layer(first_weighted_layer(spec)).input
+            self._recorder = ((size, data_format), load_keras().Model(model.input, nodes))
+        return self._recorder[1]
 
     def build(
         self, size: tuple[int, int], data_format: str, *, transform_input: bool, **options: Any
@@ -116,8 +127,6 @@ def _forward(
     variants: _Variants, sets: Iterable[InputSet], data_format: str, job: Mapping[str, Any]
 ) -> dict[str, np.ndarray]:
     """Return the pixels, logits and layers of all input sets."""
-    keras = load_keras()
-    spec, aux_heads = variants.architecture.spec, variants.architecture.aux_heads
     results: dict[str, np.ndarray] = {}
     for inputs in sets:
         model = variants.get(inputs.size, data_format)
@@ -129,17 +138,13 @@ def _forward(
         for output, value in named_outputs(logits).items():
             results[f"logits/{inputs.name}/{output}"] = _float32(value)
 
-        nodes = {
-            f"layer/{inputs.name}/{pair.module}": model.get_layer(pair.layer).output
-            for pair in layer_pairs(spec, aux_heads=aux_heads)
-        }
-        nodes[f"input/{inputs.name}"] = model.get_layer(first_weighted_layer(spec)).input
-        recorder = keras.Model(model.input, nodes)
-        few = images[: job["layer_images"]]
-        for name, value in recorder.predict_on_batch(few).items():
+        recorder = variants.recorder(inputs.size, data_format)
+        for name, value in recorder.predict_on_batch(images[: job["layer_images"]]).items():
+            kind, *module = name.split("/", maxsplit=1)
             array = _float32(value)
             to_last = array.ndim == 4 and data_format == "channels_first"
-            results[name] = nchw_to_nhwc(array) if to_last else array
+            key = "/".join([kind, inputs.name, *module])
+            results[key] = nchw_to_nhwc(array) if to_last else array
     return results
 
 

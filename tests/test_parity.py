@@ -66,7 +66,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Results]:
             if name not in known:
                 folder = tmp_path_factory.mktemp(name)
                 if name in TORCHVISION:
-                    known[name] = check(name, None, folder, sizes=SIZES, noise=1, workers=workers)
+                    known[name] = check(name, None, folder, sizes=SIZES, workers=workers)
                 else:
                     sizes = [ODD_SIZES[name]]
                     known[name] = check(

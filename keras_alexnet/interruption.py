@@ -31,7 +31,14 @@ def _deliver_again(lost: "sys.UnraisableHookArgs") -> None:
     else:
         sys.__unraisablehook__(lost)
         return
-    # Signals are handled in the main thread, whichever raises them.
-    timer = threading.Timer(_AGAIN_AFTER, signal.raise_signal, [number])
+    timer = threading.Timer(_AGAIN_AFTER, _interrupt_main, [number])
     timer.daemon = True
     timer.start()
+
+
+def _interrupt_main(number: signal.Signals) -> None:
+    # Python handles signals in the main thread, which only one of its own wakes from a wait.
+    if hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(threading.main_thread().ident or 0, number)
+    else:
+        signal.raise_signal(number)

@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from conftest import ROOT
@@ -32,6 +33,7 @@ finally:
     ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, -signal.SIGINT)]
 )
 def test_a_signal_in_a_callback_is_not_lost(number: signal.Signals, code: int) -> None:
+    start = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT.format(number=int(number))],
         cwd=ROOT,
@@ -42,6 +44,7 @@ def test_a_signal_in_a_callback_is_not_lost(number: signal.Signals, code: int) -
     )
     assert done.stdout == "lost at first\ntidied\n"
     assert done.returncode == code
+    assert time.monotonic() - start < 15, "it ended when the wait was over"
 
 
 def test_other_lost_errors_are_shown() -> None:

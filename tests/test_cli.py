@@ -253,7 +253,9 @@ def converting(source: Path, output: Path) -> list[str]:
     return [sys.executable, "-m", "porting", "convert", "alexnet", *files]
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "how", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_an_interrupted_convert_leaves_no_file(
     alexnet_checkpoint: Path, tmp_path: Path, how: signal.Signals
 ) -> None:

@@ -6,7 +6,8 @@ Seeded weights are written as a torch checkpoint and converted to `.keras` on ea
 time in a process of its own. Times: of importing what a conversion needs, of the conversion behind
 it, and of copying the checkpoint, all with the file in the page cache and the results written to
 the disk. Memory is the process' peak above what it had after the imports, relative to the weights;
-pages of the checkpoint, which is mapped, count.
+pages of the checkpoint, which is mapped, count. Of both models the table goes into
+`benchmarks/RESULTS.md` too.
 """
 
 import argparse
@@ -20,9 +21,13 @@ import time
 from pathlib import Path
 from statistics import median
 
+from results import FRAMEWORKS, publish
+
 from keras_alexnet.backend import BACKENDS
 from porting.checkpoints import write_checkpoint
 from porting.seeded import seeded_state_dict
+
+MODELS = ["alexnet", "googlenet"]
 
 
 def memory(field: str) -> int:
@@ -96,7 +101,7 @@ def measure(model: str, rounds: int, folder: Path) -> list[str]:
 def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--models", nargs="*", default=["alexnet", "googlenet"])
+    parser.add_argument("--models", nargs="*", choices=MODELS, default=MODELS)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="one round")
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
@@ -104,13 +109,18 @@ def main() -> None:
     if arguments.child:
         print(json.dumps(convert_once(*arguments.child)))
         return
-    print("| model | backend | weights MB | copy s | import s | convert s | x copy | memory x |")
-    print("|---|---|--:|--:|--:|--:|--:|--:|")
+    rounds = 1 if arguments.quick else arguments.rounds
+    table = [
+        "| model | backend | weights MB | copy s | import s | convert s | x copy | memory x |",
+        "|---|---|--:|--:|--:|--:|--:|--:|",
+    ]
     with tempfile.TemporaryDirectory(prefix="convert-") as folder:
         for model in arguments.models:
-            print(
-                *measure(model, 1 if arguments.quick else arguments.rounds, Path(folder)), sep="\n"
-            )
+            table += measure(model, rounds, Path(folder))
+    print(*table, sep="\n")
+    if arguments.models == MODELS:
+        method = f"Medians of {rounds} rounds in turns, each in a new process."
+        publish("convert", table, method, packages=(*FRAMEWORKS, "h5py"))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from gpu_tables import Cell, epoch_table, section, table
-from readme import replace_between
+from results import RESULTS, write_section
 from timing import ChildFailureError, result_of_child
 
 from keras_alexnet.benchmarking.environment import cores
@@ -29,9 +29,7 @@ from keras_alexnet.errors import ChildError, KerasAlexNetError
 from keras_alexnet.sizes import parse_size
 from keras_alexnet.specs import SPECS
 
-RESULTS = Path(__file__).with_name("RESULTS.md")
 CHILD = str(Path(__file__).with_name("gpu_child.py"))
-BEGIN, END = "<!-- gpu: python benchmarks/gpu.py -->", "<!-- end of gpu -->"
 BATCH_SIZES, DTYPES = (32, 256, 1024), ("float32", "mixed_bfloat16")
 MODES, BACKENDS = ("inference", "train", "epoch"), ("torch", "jax")
 _ROUNDS, _SECONDS = 10, 0.5
@@ -196,7 +194,7 @@ def _run(choice: Choice) -> None:
     if not choice.is_whole:
         print(f"\n{text}")
     elif any(cell.found.results for cell in cells):
-        replace_between(BEGIN, END, text, RESULTS)
+        write_section("gpu", text)
     else:
         raise SystemExit(f"{RESULTS.name} stays as it is: nothing could be measured")
 

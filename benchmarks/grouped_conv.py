@@ -3,7 +3,8 @@
     python benchmarks/grouped_conv.py [--batch 32] [--rounds 5]
 
 The layers are AlexNet's second and fourth. The ratio is torch's own time, measured in the same run,
-divided by the alternative's.
+divided by the alternative's. At the default batch size the table goes into `benchmarks/RESULTS.md`
+too.
 """
 
 import argparse
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from results import publish
 from timing import compiled, in_child, interleaved, with_gradient
 
 BACKENDS = ("torch", "tensorflow", "jax")
@@ -20,6 +22,7 @@ FORMATS = ("channels_last", "channels_first")
 # Height and width, input channels, filters, kernel
 LAYERS = {"conv2": (27, 96, 256, 5), "conv4": (13, 384, 384, 3)}
 GROUPS = 2
+BATCH = 32
 
 
 def measure(data_format: str, batch: int, rounds: int) -> dict[str, list[float]]:
@@ -63,7 +66,7 @@ def measure(data_format: str, batch: int, rounds: int) -> dict[str, list[float]]
 def main() -> None:
     """Measure every backend in both formats and print a table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--batch", type=int, default=BATCH)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -76,16 +79,22 @@ def main() -> None:
         for backend in BACKENDS
         for data_format in FORMATS
     }
-    print("| layer | backend | data format | as | forward, ms | ratio | both, ms | ratio |")
-    print("|---|---|---|---|--:|--:|--:|--:|")
+    table = [
+        "| layer | backend | data format | as | forward, ms | ratio | both, ms | ratio |",
+        "|---|---|---|---|--:|--:|--:|--:|",
+    ]
     for (backend, data_format), times in results.items():
         for name, (forward, both) in times.items():
             layer, _, alternative = name.partition("/")
             peer = results["torch", "channels_first"][f"{layer}/grouped"]
-            print(
+            table.append(
                 f"| {layer} | {backend} | {data_format} | {alternative} | {forward:.1f} "
                 f"| {peer[0] / forward:.2f} | {both:.1f} | {peer[1] / both:.2f} |"
             )
+    print(*table, sep="\n")
+    if arguments.batch == BATCH:
+        method = f"Medians of {arguments.rounds} rounds in turns within a process."
+        publish("grouped convolutions", table, method)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@
 `import keras_alexnet` alone loads almost nothing, as names are imported on first use; so it is also
 timed with the names that build and load models, which bring Keras: as a whole, whose difference is
 that of two long times, and behind Keras in one process, which is what comes on top.
+The table goes into `benchmarks/RESULTS.md` too.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import sys
 from statistics import median
 
 import numpy as np
+from results import publish
 from timing import child_environment
 
 from keras_alexnet.backend import installed_backends
@@ -60,8 +62,10 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="three rounds")
     arguments = parser.parse_args()
     rounds = 3 if arguments.quick else arguments.rounds
-    print("| backend | import | ms | above keras, ms | quartiles |")
-    print("|---|---|--:|--:|--:|")
+    table = [
+        "| backend | import | ms | above keras, ms | quartiles |",
+        "|---|---|--:|--:|--:|",
+    ]
     for backend in installed_backends():
         # The first process of each finds neither files in the page cache nor compiled modules.
         for statement in STATEMENTS.values():
@@ -76,7 +80,9 @@ def main() -> None:
                 whole = STATEMENTS[name][0] == "pass"
                 above = Quartiles.of(np.subtract(found, times[BASE]) if whole else found)
                 cells = f"{above.median:.0f} | {above.low:.0f} - {above.high:.0f}"
-            print(f"| {backend} | {name} | {median(found):.0f} | {cells} |", flush=True)
+            table.append(f"| {backend} | {name} | {median(found):.0f} | {cells} |")
+    print(*table, sep="\n")
+    publish("imports", table, f"Medians of {rounds} rounds in turns, each in a new process.")
 
 
 if __name__ == "__main__":

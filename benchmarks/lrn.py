@@ -3,7 +3,8 @@
     python benchmarks/lrn.py [--shape 32,55,55,96] [--rounds 9]
 
 The ratio is torch.nn.LocalResponseNorm's time on channels_first, measured in the same run, divided
-by the formulation's; "layer" is keras_alexnet's. "closed" has the gradient in closed form.
+by the formulation's; "layer" is keras_alexnet's. "closed" has the gradient in closed form. At the
+default shape the table goes into `benchmarks/RESULTS.md` too.
 """
 
 import argparse
@@ -13,8 +14,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from results import publish
 from timing import compiled, in_child, interleaved, with_gradient
 
+SHAPE = "32,55,55,96"
 SIZE, ALPHA, BETA, K = 5, 1e-4, 0.75, 2.0
 BACKENDS = ("torch", "tensorflow", "jax")
 FORMATS = ("channels_last", "channels_first")
@@ -138,7 +141,7 @@ def measure(data_format: str, shape: tuple[int, ...], rounds: int) -> dict[str, 
 def main() -> None:
     """Measure every backend in both formats and print a table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--shape", default="32,55,55,96", help="N,H,W,C")
+    parser.add_argument("--shape", default=SHAPE, help="N,H,W,C")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -153,14 +156,19 @@ def main() -> None:
         for data_format in FORMATS
     }
     peer = results["torch", "channels_first"]["torch.nn.LocalResponseNorm"]
-    print("| backend | data format | formulation | forward, ms | ratio | both, ms | ratio |")
-    print("|---|---|---|--:|--:|--:|--:|")
+    table = [
+        "| backend | data format | formulation | forward, ms | ratio | both, ms | ratio |",
+        "|---|---|---|--:|--:|--:|--:|",
+    ]
     for (backend, data_format), times in results.items():
         for name, (forward, both) in sorted(times.items(), key=lambda item: item[1][1]):
-            print(
+            table.append(
                 f"| {backend} | {data_format} | {name} | {forward:.1f} | {peer[0] / forward:.2f} "
                 f"| {both:.1f} | {peer[1] / both:.2f} |"
             )
+    print(*table, sep="\n")
+    if arguments.shape == SHAPE:
+        publish("lrn", table, f"Medians of {arguments.rounds} rounds in turns within a process.")
 
 
 if __name__ == "__main__":

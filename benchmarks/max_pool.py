@@ -5,6 +5,7 @@
 The ratio is torch's time on channels_last, measured in the same run, divided by the formulation's;
 "layer" is keras_alexnet's. "index in the window" keeps each window's first maximum and spreads the
 gradient over all its places at once; the layer does so along one axis, then along the other.
+At the default batch size the table goes into `benchmarks/RESULTS.md` too.
 """
 
 import argparse
@@ -15,8 +16,10 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from results import publish
 from timing import compiled, in_child, interleaved, with_gradient
 
+BATCH = 32
 # (H = W, C, window, stride, padding) of AlexNet and GoogLeNet
 POOLS = {
     "alexnet features.2": (55, 64, 3, 2, "valid"),
@@ -143,7 +146,7 @@ def measure(framework: str, name: str, batch: int, rounds: int) -> dict[str, lis
 def main() -> None:
     """Measure every pool and print a table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--batch", type=int, default=BATCH)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -152,16 +155,22 @@ def main() -> None:
         print(json.dumps(measure(framework, arguments.child, arguments.batch, arguments.rounds)))
         return
     options = ["--batch", str(arguments.batch), "--rounds", str(arguments.rounds)]
-    print("| pool | formulation | forward, ms | ratio | both, ms | ratio |")
-    print("|---|---|--:|--:|--:|--:|")
+    table = [
+        "| pool | formulation | forward, ms | ratio | both, ms | ratio |",
+        "|---|---|--:|--:|--:|--:|",
+    ]
     for name in POOLS:
         times = in_child(__file__, [*options, "--child", name], "jax")
         peer = times["torch"]
         for key, (forward, both) in sorted(times.items(), key=lambda item: item[1][1]):
-            print(
+            table.append(
                 f"| {name} | {key} | {forward:.1f} | {peer[0] / forward:.2f} "
                 f"| {both:.1f} | {peer[1] / both:.2f} |"
             )
+    print(*table, sep="\n")
+    if arguments.batch == BATCH:
+        method = f"Medians of {arguments.rounds} rounds in turns within a process."
+        publish("max pools", table, method, packages=("jax", "torch"))
 
 
 if __name__ == "__main__":

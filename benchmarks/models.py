@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from chart import Bar, draw
-from readme import replace_between
+from results import RESULTS, write_section
 
 from keras_alexnet.backend import BACKENDS
 from keras_alexnet.benchmarking.environment import cores
@@ -24,9 +24,7 @@ from keras_alexnet.benchmarking.runner import Benchmark, run
 from keras_alexnet.errors import KerasAlexNetError
 from keras_alexnet.specs import SPECS
 
-RESULTS = Path(__file__).with_name("RESULTS.md")
 PICTURE = Path(__file__).with_suffix(".png")
-BEGIN, END = "<!-- models: make bench -->", "<!-- end of models -->"
 _ROUNDS, _SECONDS = 10, 0.5
 _QUICK_ROUNDS, _QUICK_SECONDS = 3, 0.1
 
@@ -238,7 +236,7 @@ def main() -> None:
     parts += ["\n".join(f"- {line}" for line in failures)] if failures else []
     text = "\n\n".join([*parts, f"![ratios to the baselines]({PICTURE.name})"])
     draw([line.bar for line in all_lines], PICTURE)
-    replace_between(BEGIN, END, text, RESULTS)
+    write_section("models", text)
 
 
 if __name__ == "__main__":

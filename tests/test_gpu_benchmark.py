@@ -1,7 +1,6 @@
 """`benchmarks/gpu.py`: its tables, and what happens where something does not fit into memory."""
 
 import importlib
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -82,5 +81,3 @@ def test_a_part_is_not_the_section(gpu: Any, monkeypatch: pytest.MonkeyPatch) ->
     ):
         monkeypatch.setattr("sys.argv", ["gpu.py", *arguments])
         assert gpu.read_choice().is_whole == whole
-    text = Path(gpu.RESULTS).read_text(encoding="utf-8")
-    assert text.index(gpu.BEGIN) < text.index(gpu.END)

@@ -110,7 +110,7 @@ def describe() -> dict[str, Any]:
     return {
         "backend": load_keras().backend.backend(),
         "gpus": gpus(),
-        "cpu": _processor(),
+        "cpu": processor_name(),
         "cores": os.cpu_count(),
         "platform": platform.platform(),
         "python": platform.python_version(),
@@ -119,7 +119,8 @@ def describe() -> dict[str, Any]:
     }
 
 
-def _processor() -> str:
+def processor_name() -> str:
+    """Return what the system calls the processor."""
     try:
         with Path("/proc/cpuinfo").open(encoding="utf-8") as file:
             names = [line.partition(":")[2].strip() for line in file if "model name" in line]

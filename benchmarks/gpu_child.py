@@ -73,6 +73,8 @@ def epoch(job: dict[str, Any]) -> dict[str, float]:
     """
     from keras_alexnet.benchmarking import keras_side
     from keras_alexnet.specs import find_spec
+    from keras_alexnet.training.hooks import fit_epoch
+    from keras_alexnet.training.network import for_heads
 
     model, batch = job["model"], job["batch"]
     size = tuple(job["image_size"]) if job.get("image_size") else find_spec(model).default_size
@@ -94,7 +96,7 @@ def epoch(job: dict[str, Any]) -> dict[str, float]:
     own, end_to_end = [], []
     for number in range(1 + job["rounds"]):  # the first one compiles
         own.append(batch / watch.measure())
-        _fit(trainer, batches, number, timer)
+        fit_epoch(trainer, for_heads(batches.epoch(number), list(trainer.output)), number, timer)
         end_to_end.append(timer.rate)
     return {
         "own": float(np.median(own[1:])),
@@ -182,22 +184,6 @@ def _examples(cifar: str | None, batch: int, *, quick: bool) -> Any:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (count, _STORED, _STORED, 3), np.uint8)
     return Arrays(images, rng.integers(0, 10, count))
-
-
-def _fit(trainer: Any, batches: Any, number: int, timer: Any) -> None:
-    """Train an epoch, as `training.engine` does."""
-    import warnings
-
-    from keras_alexnet.training.hooks import Callbacks
-    from keras_alexnet.training.network import for_heads
-
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*shuffle=True")
-        trainer.fit(
-            for_heads(batches.epoch(number), list(trainer.output)),
-            callbacks=Callbacks([timer], add_history=True, model=trainer),
-            verbose=0,
-        )
 
 
 def main() -> None:

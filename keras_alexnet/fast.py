@@ -1,5 +1,7 @@
 """Faster ways to compute what stock layers compute. They live in memory and are in no file."""
 
+from collections.abc import Callable, Mapping
+from types import MethodType
 from typing import Any
 
 from keras_alexnet import backend
@@ -25,20 +27,27 @@ def quicken(layer: Any) -> Any:
         quicken(inner)
     if name == "torch":
         from keras_alexnet.fast_graph import quicken_model
-        from keras_alexnet.fast_torch import quicken_torch
+        from keras_alexnet.fast_torch import METHODS
 
-        quicken_torch(layer)
+        _replace_call(layer, METHODS)
         quicken_model(layer)
     elif name in ("tensorflow", "jax"):
         from keras_alexnet.fast_groups import split_groups
 
         split_groups(layer)
         if name == "tensorflow":
-            from keras_alexnet.fast_tensorflow import quicken_tensorflow
+            from keras_alexnet.fast_tensorflow import METHODS
 
-            quicken_tensorflow(layer)
+            _replace_call(layer, METHODS)
         else:
             from keras_alexnet.fast_jax import quicken_jax
 
             quicken_jax(layer)
     return layer
+
+
+def _replace_call(layer: Any, methods: Mapping[type, Callable[..., Any]]) -> None:
+    """Let a layer compute by the function of its class; a subclass may compute something else."""
+    method = methods.get(type(layer))
+    if method is not None:
+        layer.call = MethodType(method, layer)

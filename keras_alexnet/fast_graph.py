@@ -6,9 +6,10 @@ output behind its last reader, and computes some neighbours in one operation: a 
 of its input, and zero padding within the convolution or the pooling that reads it.
 """
 
+import contextlib
 from typing import Any
 
-from keras.src.backend.common.variables import get_autocast_scope
+from keras.src.backend.common.variables import AutocastScope, get_autocast_scope
 
 from keras_alexnet import backend
 from keras_alexnet.fast_fusion import Fusion, fuse
@@ -42,9 +43,9 @@ def quicken_model(model: Any) -> None:
     """Let a functional model compute its graph without Keras' work between layers.
 
     The model's `call` is replaced, on this object alone. Layers that are none of the stock ones
-    known here, or that have hooks, a mixed dtype policy, a quantisation, an activity regulariser
-    or a masked input, are called as Keras calls them. Other models are left alone, and so are
-    layers.
+    known here, or that have hooks, a quantisation, an activity regulariser, or an input that is
+    masked or of another dtype than theirs, are called as Keras calls them. Other models are left
+    alone, and so are layers.
     """
     from keras.src.models.functional import Functional
 
@@ -89,16 +90,21 @@ class _Step:
 
     def run(self, values: dict[int, Any], training: Any) -> None:
         """Compute the nodes' outputs, and forget the values that nobody reads after them."""
-        bare = self.bare and all(
-            _is_bare(layer, values, self.reads if i == 0 else ())
-            for i, layer in enumerate(self.layers)
+        dtype = self.layers[0].compute_dtype
+        bare = (
+            self.bare
+            and all(_is_bare(layer, dtype) for layer in self.layers)
+            and all(_is_plain(values[key], dtype) for key in self.reads)
         )
-        if bare and self.fusion is not None:
-            result = self.fusion(values[self.reads[0]], training)
-            values[id(self.nodes[-1].outputs[0])] = result
-        else:
-            for node in self.nodes:
-                _run_node(node, values, training, bare=bare)
+        # In mixed precision Keras has the weights cast wherever a layer reads them.
+        mixed = bare and any(layer.variable_dtype != dtype for layer in self.layers)
+        with AutocastScope(dtype) if mixed else contextlib.nullcontext():
+            if bare and self.fusion is not None:
+                result = self.fusion(values[self.reads[0]], training)
+                values[id(self.nodes[-1].outputs[0])] = result
+            else:
+                for node in self.nodes:
+                    _run_node(node, values, training, bare=bare)
         for key in self.forget:
             values.pop(key, None)
 
@@ -114,23 +120,25 @@ def _run_node(node: Any, values: dict[int, Any], training: Any, *, bare: bool) -
         values[id(x)] = result
 
 
-def _is_bare(layer: Any, values: dict[int, Any], reads: Any) -> bool:
-    """Return whether a stock layer's `call` alone computes what its `__call__` would."""
+def _is_bare(layer: Any, dtype: str) -> bool:
+    """Return whether a stock layer's `call` does all that its `__call__` would, in a dtype."""
     state = vars(layer)
-    dtype = layer.compute_dtype
     return (
         layer.built
+        and layer.compute_dtype == dtype
         and not any(state[hooks] for hooks in _HOOKS)
-        and layer.variable_dtype == dtype
         and getattr(layer, "quantization_mode", None) is None
         and state.get("_remat_mode") is None
         and layer.activity_regularizer is None
-        and all(
-            _has_values(values[key])
-            and values[key].dtype is getattr(torch, dtype)
-            and getattr(values[key], "_keras_mask", None) is None
-            for key in reads
-        )
+    )
+
+
+def _is_plain(tensor: Any, dtype: str) -> bool:
+    """Return whether a tensor has values, in a dtype, and no Keras mask."""
+    return (
+        _has_values(tensor)
+        and tensor.dtype is getattr(torch, dtype)
+        and getattr(tensor, "_keras_mask", None) is None
     )
 
 

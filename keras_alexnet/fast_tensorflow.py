@@ -9,7 +9,6 @@ The functions here compute what a layer's own `call` computes, and leave to that
 operation does not cover.
 """
 
-from types import MethodType
 from typing import Any
 
 from keras_alexnet import backend
@@ -19,17 +18,6 @@ tf = backend.require("tensorflow")
 
 # cuDNN takes no smaller one.
 _LEAST_EPSILON = 1.001e-5
-
-
-def quicken_tensorflow(layer: Any) -> None:
-    """Let a stock `Dense` or `BatchNormalization` compute by the operations that suit it.
-
-    The layer's `call` is replaced, on this object alone. Layers of other classes are left alone,
-    and so are subclasses, which may compute something else.
-    """
-    method = _METHODS.get(type(layer))
-    if method is not None:
-        layer.call = MethodType(method, layer)
 
 
 def _multiply(layer: Any, inputs: Any, training: Any = None) -> Any:
@@ -109,7 +97,8 @@ def _covers(layer: Any, inputs: Any) -> bool:
     return tf.is_tensor(inputs) and inputs.dtype == layer.compute_dtype and inputs.dtype.is_floating
 
 
-_METHODS: dict[type, Any] = {
+# Class -> the function that computes its `call`.
+METHODS: dict[type, Any] = {
     keras.layers.BatchNormalization: _normalize,
     keras.layers.Dense: _multiply,
 }

@@ -9,7 +9,6 @@ cover they leave to that: symbolic and meta tensors, masks, other dtypes than th
 paddings, axes and options that the operation lacks.
 """
 
-from types import MethodType
 from typing import Any
 
 from keras_alexnet import backend
@@ -19,17 +18,6 @@ torch = backend.require("torch")
 
 layers = keras.layers
 functional = torch.nn.functional
-
-
-def quicken_torch(layer: Any) -> None:
-    """Let a stock layer compute by the one operation of torch that suits it, where there is one.
-
-    The layer's `call` is replaced, on this object alone. Layers of other classes are left alone,
-    and so are subclasses, which may compute something else.
-    """
-    method = METHODS.get(type(layer))
-    if method is not None:
-        layer.call = MethodType(method, layer)
 
 
 def covers(layer: Any, inputs: Any, rank: int = 4) -> bool:
@@ -183,6 +171,7 @@ def adaptive_pool(layer: Any, inputs: Any) -> Any:
     return _maps(outputs) if last else outputs
 
 
+# Class -> the function that computes its `call`.
 METHODS: dict[type, Any] = {
     layers.Conv2D: convolve,
     layers.Dense: multiply,

@@ -328,6 +328,51 @@ def test_models_of_16_bits(policy: str) -> None:
         _assert_close(model(x).float(), _stock(model)(x).float(), 3e-2)
 
 
+def test_mixed_precision_skips_what_lies_between_layers_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of all layers but the first, whose input is of another dtype, which Keras casts."""
+    model = _network("googlenet", "channels_last", dtype="mixed_bfloat16")
+    x = _images(model).float()
+    stock = _stock(model)
+    exact = _network("googlenet", "channels_last")
+    exact.set_weights(model.get_weights())
+    called: list[str] = []
+    keras_call = layers.Layer.__call__
+
+    def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        called.append(layer.name)
+        return keras_call(layer, *args, **kwargs)
+
+    monkeypatch.setattr(layers.Layer, "__call__", call)
+    for training in (False, True):
+        called.clear()
+        got = model(x, training=training)
+        assert called == [model.name, "conv1_conv_pad", "conv1_conv"]
+        wanted = stock(x, training=training)
+        exact(x, training=training)
+        assert got.dtype == wanted.dtype == torch.bfloat16
+    # Both round; ours not more than Keras does.
+    statistics = [
+        np.concatenate([keras.ops.convert_to_numpy(w) for w in m.weights if "moving" in w.path])
+        for m in (model, stock, exact)
+    ]
+    assert statistics[0].dtype == np.float32
+    errors = [np.linalg.norm(values - statistics[2]) for values in statistics[:2]]
+    assert 0 < errors[0] < 1.2 * errors[1] < 0.1 * np.linalg.norm(statistics[2])
+
+
+def test_neighbours_of_other_dtypes_are_not_fused() -> None:
+    image = keras.Input((6, 6, 2))
+    x = layers.Conv2D(3, 3, dtype="float32")(image)
+    model = keras.Model(image, layers.ReLU(dtype="bfloat16")(x))
+    values = np.random.default_rng(0).normal(size=(2, 6, 6, 2)).astype(np.float32)
+    wanted = model(values)
+    got = fast.quicken(model)(values)
+    assert got.dtype == wanted.dtype == torch.bfloat16
+    _assert_close(got.detach().float(), wanted.detach().float(), 2**-8)
+
+
 @MODELS
 def test_no_layout_is_copied_between_layers(name: str, options: dict[str, Any]) -> None:
     """Kernels are transposed as matrices; feature maps stay as they are from image to logits."""

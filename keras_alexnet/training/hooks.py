@@ -156,14 +156,15 @@ class StepHook(keras.callbacks.Callback):  # type: ignore[name-defined]
             self._save(self.model, self.done)
 
 
-def fit_epoch(trainer: Any, batches: Iterable[Any], epoch: int, hook: StepHook) -> None:
+def fit_epoch(trainer: Any, batches: Iterable[Any], epoch: int, hook: Any) -> None:
     """Train a compiled model on the batches of one epoch, or on those that are left of it.
 
     Args:
         trainer: The model.
         batches: What `fit` takes.
         epoch: Number of the epoch, from 0.
-        hook: Follows the steps.
+        hook: A Keras callback, such as `StepHook`. At the end of a step it gets tensors, as numbers
+            would have to be waited for.
     """
     with warnings.catch_warnings():
         # Skipped images may make an epoch shorter than it was to be.

@@ -91,6 +91,8 @@ def require(package: str) -> ModuleType:
 def load_keras() -> Any:
     """Import Keras on the backend that the user chose, or on the first one installed.
 
+    On JAX, XLA is told what suits a CPU, see `xla.settle_xla`.
+
     The choice is `KERAS_BACKEND`, else the `backend` of `~/.keras/keras.json`, else the first of
     `BACKENDS` that is installed. Keras alone would insist on TensorFlow in the last case.
 
@@ -100,8 +102,15 @@ def load_keras() -> Any:
     Raises:
         MissingDependencyError: The chosen backend, or every backend, is missing.
     """
-    if "keras" in sys.modules:
-        return sys.modules["keras"]
+    keras = sys.modules.get("keras") or _import_keras()
+    if keras.backend.backend() == "jax":
+        from keras_alexnet.xla import settle_xla
+
+        settle_xla()
+    return keras
+
+
+def _import_keras() -> Any:
     chosen, origin = _chosen_backend()
     available = installed_backends()
     if chosen is None:

@@ -1,20 +1,17 @@
-"""Faster ways on JAX's CPU. XLA's gradients of max pools and of kernels take most of a step.
+"""Faster ways on JAX's CPU. XLA's gradients of max pools and of weights take most of a step.
 
 Forward passes stay what XLA makes of them, but for max pools and convolutions by one pixel.
 """
 
-from collections.abc import Sequence
-from functools import partial
 from types import MethodType
-from typing import Any, TypeAlias
+from typing import Any
 
 from keras_alexnet import backend
+from keras_alexnet.fast_jax_pool import Pair, explicit_padding, max_pool_call
 
 keras = backend.load_keras()
 jax = backend.require("jax")
 jnp, lax = jax.numpy, jax.lax
-
-Pair: TypeAlias = tuple[int, int]
 
 # Windows are unrolled; a larger one is XLA's.
 _LARGEST_WINDOW = 8
@@ -27,9 +24,9 @@ _LAYOUT = ("NHWC", "HWIO", "NHWC")
 def quicken_jax(layer: Any) -> None:
     """Replace methods of one layer by faster ones with the same result.
 
-    Max pooling and channels-last `Conv2D` without dilation gain; other layers are left alone, and
-    all of them where JAX does not run on a CPU. Weights, shapes and the saved configuration stay
-    as they are.
+    Max pooling, `Dense` and channels-last `Conv2D` without dilation gain; other layers are left
+    alone, and all of them where JAX does not run on a CPU. Weights, shapes and the saved
+    configuration stay as they are.
 
     Args:
         layer: A Keras layer on the JAX backend.
@@ -38,7 +35,9 @@ def quicken_jax(layer: Any) -> None:
         return
     if type(layer) is keras.layers.MaxPooling2D:
         if max(layer.pool_size) <= _LARGEST_WINDOW:
-            layer.call = MethodType(_max_pool_call, layer)
+            layer.call = MethodType(max_pool_call, layer)
+    elif type(layer) is keras.layers.Dense:
+        layer.call = MethodType(_dense_call, layer)
     elif (
         type(layer) is keras.layers.Conv2D
         and layer.data_format == "channels_last"
@@ -47,100 +46,49 @@ def quicken_jax(layer: Any) -> None:
         layer.convolution_op = MethodType(_convolution_op, layer)
 
 
-def _max_pool_call(layer: Any, inputs: Any) -> Any:
-    axes = (1, 2) if layer.data_format == "channels_last" else (2, 3)
-    sizes = [inputs.shape[axis] for axis in axes]
-    # Symbolic sizes, of an export, have no slices; whatever is empty or exotic is Keras' affair.
-    plain = all(isinstance(size, int) for size in sizes) and not isinstance(
-        inputs, keras.KerasTensor
-    )
-    if plain and jnp.issubdtype(inputs.dtype, jnp.floating):
-        padding = _padding(sizes, layer.pool_size, layer.strides, layer.padding)
-        widths = [n + sum(ends) for n, ends in zip(sizes, padding, strict=True)]
-        if all(n >= window for n, window in zip(widths, layer.pool_size, strict=True)):
-            # The width first: then the first maximum in rows, not in columns, has the gradient.
-            passes = tuple(zip(axes, layer.pool_size, layer.strides, padding, strict=True))[::-1]
-            return _max_pool(inputs, passes)
-    return type(layer).call(layer, inputs)
+def _dense_call(layer: Any, inputs: Any, training: Any = None) -> Any:
+    kernel = jnp.asarray(layer.kernel)
+    if (
+        isinstance(inputs, keras.KerasTensor)
+        or inputs.ndim != 2
+        or not inputs.dtype == kernel.dtype == layer.compute_dtype
+        or kernel.dtype not in _WIDE
+        or layer.quantization_mode
+    ):
+        return type(layer).call(layer, inputs, training=training)
+    outputs = _multiply(inputs, kernel)
+    if layer.bias is not None:
+        outputs = outputs + jnp.asarray(layer.bias)
+    return outputs if layer.activation is None else layer.activation(outputs)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _max_pool(x: Any, passes: Any) -> Any:
-    """Return the maximum of every window, one axis after the other.
-
-    The gradient goes to the first maximum of a window in row-major order, as it does in XLA's
-    select-and-scatter and in torch: at ties, of which a ReLU makes many, the others get none.
-    """
-    for way in passes:
-        x, _ = _max_along(x, *way)
-    return x
+@jax.custom_vjp
+def _multiply(rows: Any, matrix: Any) -> Any:
+    return rows @ matrix
 
 
-def _max_pool_forward(x: Any, passes: Any) -> Any:
-    lengths, firsts = [], []
-    for way in passes:
-        lengths.append(jnp.zeros((x.shape[way[0]], 0)))  # a shape is no residual, an array is
-        x, first = _max_along(x, *way)
-        firsts.append(first)
-    return x, (lengths, firsts)
+def _multiply_forward(rows: Any, matrix: Any) -> Any:
+    return rows @ matrix, (rows, matrix)
 
 
-def _max_pool_backward(passes: Any, residuals: Any, gradient: Any) -> Any:
-    for way, length, first in reversed(list(zip(passes, *residuals, strict=True))):
-        gradient = _spread_along(gradient, first, len(length), *way)
-    return (gradient,)
+def _multiply_backward(residuals: Any, gradient: Any) -> Any:
+    rows, matrix = residuals
+    # With the matrix at the left, as XLA takes seven times as long to have it at the right and
+    # transposed; without the barrier it would exchange the two.
+    columns = lax.optimization_barrier(jnp.einsum("io,no->in", matrix, gradient))
+    return columns.T, rows.T @ gradient
 
 
-_max_pool.defvjp(_max_pool_forward, _max_pool_backward)
-
-
-def _max_along(x: Any, axis: int, window: int, stride: int, padding: Pair) -> tuple[Any, Any]:
-    """Return the maxima of windows along one axis, and where in its window the first one is."""
-    ends = [(0, 0, 0)] * x.ndim
-    ends[axis] = (*padding, 0)
-    x = lax.pad(x, jnp.array(-jnp.inf, x.dtype), ends)
-    count = (x.shape[axis] - window) // stride + 1
-    last = stride * (count - 1) + 1
-    best = lax.slice_in_dim(x, 0, last, stride, axis)
-    first = jnp.zeros(best.shape, jnp.uint8)
-    for place in range(1, window):
-        other = lax.slice_in_dim(x, place, place + last, stride, axis)
-        first = jnp.where(other > best, jnp.uint8(place), first)
-        best = jnp.maximum(best, other)
-    return best, first
-
-
-def _spread_along(
-    gradient: Any, first: Any, length: int, axis: int, window: int, stride: int, padding: Pair
-) -> Any:
-    """Return the adjoint of `_max_along`: each window's gradient at its first maximum.
-
-    Positions are computed in `stride` interleaved sets, each of which is a sum of shifted maps.
-    """
-    zero = jnp.zeros((), gradient.dtype)
-    count = gradient.shape[axis]
-    rows = -(-(length + sum(padding)) // stride)
-    sets = []
-    for start in range(stride):
-        shape = list(gradient.shape)
-        shape[axis] = rows
-        total = jnp.zeros(shape, gradient.dtype)
-        for place in range(start, window, stride):
-            shift = place // stride
-            ends = [(0, 0, 0)] * gradient.ndim
-            ends[axis] = (shift, rows - count - shift, 0)
-            total = total + lax.pad(jnp.where(first == place, gradient, zero), zero, ends)
-        sets.append(total)
-    shape[axis] = rows * stride
-    spread = jnp.stack(sets, axis + 1).reshape(shape)
-    return lax.slice_in_dim(spread, padding[0], padding[0] + length, 1, axis)
+_multiply.defvjp(_multiply_forward, _multiply_backward)
 
 
 def _convolution_op(layer: Any, inputs: Any, kernel: Any) -> Any:
     kernel = jnp.asarray(kernel)
     sizes = inputs.shape[1:3]
     plain = all(isinstance(n, int) for n in sizes) and not isinstance(inputs, keras.KerasTensor)
-    padding = _padding(sizes, layer.kernel_size, layer.strides, layer.padding) if plain else ()
+    padding = (
+        explicit_padding(sizes, layer.kernel_size, layer.strides, layer.padding) if plain else ()
+    )
     fits = all(
         n + sum(ends) >= window
         for n, ends, window in zip(sizes, padding, layer.kernel_size, strict=False)
@@ -237,10 +185,3 @@ def _kernel_gradient(
         (x.reshape(*groups, *x.shape[1:]), gradient.reshape(*groups, *gradient.shape[1:])),
     )
     return total.reshape(height, steps * across, channels, filters)[:, :width]
-
-
-def _padding(
-    sizes: Sequence[int], window: Sequence[int], strides: Sequence[int], name: str
-) -> tuple[Pair, ...]:
-    """Return pixels before and behind by axis, for Keras' name of a padding."""
-    return tuple(lax.padtype_to_pads(sizes, window, strides, name.upper()))

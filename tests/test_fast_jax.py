@@ -92,7 +92,7 @@ def test_pooling_and_its_gradient_are_torchs_to_the_last_bit_ties_included(
         np.testing.assert_array_equal(results[f"dx{number}"], x.grad.numpy())
 
 
-CONVOLVING = """
+WEIGHTED = """
 import jax, keras, numpy as np
 from keras_alexnet.fast_jax import quicken_jax
 
@@ -108,13 +108,24 @@ CASES = [
     ((3, 1), 1, "same", 1, 9, 7, 6),
 ]
 rng = np.random.default_rng(0)
-for kernel, stride, padding, groups, height, width, filters in CASES:
-    x = rng.normal(size=(6, height, width, 4))
-    stock, fast = (
-        keras.layers.Conv2D(filters, kernel, stride, padding, groups=groups, dtype="float64")
-        for _ in range(2)
+pairs = [
+    (
+        (6, height, width, 4),
+        *(
+            keras.layers.Conv2D(filters, kernel, stride, padding, groups=groups, dtype="float64")
+            for _ in range(2)
+        ),
     )
+    for kernel, stride, padding, groups, height, width, filters in CASES
+]
+pairs += [
+    ((5, 7), *(keras.layers.Dense(11, dtype="float64", **options) for _ in range(2)))
+    for options in ({}, {"use_bias": False}, {"activation": "relu"})
+]
+for shape, stock, fast in pairs:
+    x = rng.normal(size=shape)
     quicken_jax(fast)
+    assert {"call", "convolution_op"} & set(vars(fast))
     stock.build(x.shape)
     fast.build(x.shape)
     fast.set_weights(stock.get_weights())
@@ -135,7 +146,7 @@ for layer, shape in [
     (keras.layers.Conv2D(2, 3, dilation_rate=2), (1, 9, 9, 2)),
     (keras.layers.Conv2D(2, 3, data_format="channels_first"), (1, 2, 9, 9)),
     (keras.layers.MaxPooling2D(9), (1, 9, 9, 2)),
-    (keras.layers.Dense(2), (1, 3)),
+    (keras.layers.Flatten(), (1, 3)),
 ]:
     quicken_jax(layer)
     assert not {"call", "convolution_op"} & set(vars(layer)), layer
@@ -146,13 +157,17 @@ assert np.isnan(pool(np.array([1.0, np.nan, 0, 2]).reshape(1, 2, 2, 1))).all()
 half = keras.layers.MaxPooling2D(2, dtype="bfloat16")
 quicken_jax(half)
 assert half(np.ones((1, 2, 2, 1))).dtype == "bfloat16"
+sequences = keras.layers.Dense(2, dtype="mixed_bfloat16")
+quicken_jax(sequences)
+assert sequences(np.ones((3, 4, 5))).shape == (3, 4, 2)
+assert sequences(np.ones((3, 5))).dtype == "bfloat16"
 """
 
 
-def test_convolutions_and_their_gradients_are_stock_ones_and_other_layers_stay(
+def test_weighted_layers_and_their_gradients_are_stock_ones_and_other_layers_stay(
     run_python: Any,
 ) -> None:
-    run_python(CONVOLVING, **ENVIRONMENT)
+    run_python(WEIGHTED, **ENVIRONMENT)
 
 
 FILES = """

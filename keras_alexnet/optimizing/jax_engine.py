@@ -62,9 +62,7 @@ def _weights(each: op.Operation) -> tuple[Any, ...]:
     """Return what an operation multiplies by and adds."""
     if not isinstance(each, op.Conv | op.Dense):
         return ()
-    # XLA is faster with the rows of a dense kernel as the outputs.
-    kernel = each.kernel.T if isinstance(each, op.Dense) else each.kernel
-    return jnp.asarray(kernel), jnp.asarray(each.bias)
+    return jnp.asarray(each.kernel), jnp.asarray(each.bias)
 
 
 def _affine(each: op.Affine, x: Any) -> Any:
@@ -95,7 +93,7 @@ def _conv(each: op.Conv, x: Any, kernel: Any, bias: Any) -> Any:
 
 
 def _dense(each: op.Dense, x: Any, kernel: Any, bias: Any) -> Any:
-    y = x @ kernel.T + bias
+    y = x @ kernel + bias
     return jnp.maximum(y, 0) if each.relu else y
 
 

@@ -90,9 +90,10 @@ class _Step:
 
     def run(self, values: dict[int, Any], training: Any) -> None:
         """Compute the nodes' outputs, and forget the values that nobody reads after them."""
-        dtype = self.layers[0].compute_dtype
+        # Operations that are no layers have no dtype.
+        dtype = self.layers[0].compute_dtype if self.bare else None
         bare = (
-            self.bare
+            dtype is not None
             and all(_is_bare(layer, dtype) for layer in self.layers)
             and all(_is_plain(values[key], dtype) for key in self.reads)
         )

@@ -20,6 +20,7 @@ from PIL import Image
 from keras_alexnet.data.sources import open_data
 from keras_alexnet.errors import ConfigurationError, ModelFileError, TrainingError
 from keras_alexnet.record import read_record
+from keras_alexnet.training import environment
 from keras_alexnet.training.experiment import Experiment
 from keras_alexnet.training.presets import PRESETS
 from keras_alexnet.training.run import resume, start
@@ -376,8 +377,15 @@ def test_weights_of_another_architecture_are_refused(run: Run, small_files: Path
         run(weights=small_files / "small.keras")
 
 
-def test_mixed_precision_is_saved_as_float32(run: Run) -> None:
+@pytest.mark.parametrize("slow", [False, True])
+def test_mixed_precision_is_warned_against_where_slow_and_saved_as_float32(
+    slow: bool, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policies = ("mixed_bfloat16",) if slow else ()
+    monkeypatch.setattr(environment, "_SLOW_ON_CPU", {"torch": policies})
     folder = run(precision="mixed_bfloat16", epochs=1)
+    warned = "warning: torch trains slower in mixed_bfloat16" in (folder / "log.txt").read_text()
+    assert warned == (slow and not environment.gpus())
     model = load_model(folder / "best.keras")
     assert {layer.compute_dtype for layer in model.layers} == {"float32"}
     assert all(np.isfinite(row).all() for row in weights(folder))

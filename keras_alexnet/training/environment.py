@@ -13,6 +13,10 @@ import numpy as np
 from keras_alexnet.backend import load_keras, require
 from keras_alexnet.errors import ConfigurationError
 
+# Backend -> dtype policies in which a step of training on a CPU takes longer than in float32
+# (benchmarks/RESULTS.md).
+_SLOW_ON_CPU = {"jax": ("mixed_bfloat16", "mixed_float16")}
+
 _DISTRIBUTIONS = ("keras-alexnet", "keras", "tensorflow", "torch", "jax", "numpy", "pillow")
 
 
@@ -80,6 +84,16 @@ def check_precision(policy: str) -> None:
             f"precision {policy!r} is not supported by {keras.backend.backend()} on this device "
             f"({line}); use float32 or another device"
         ) from error
+
+
+def precision_warning(policy: str) -> str | None:
+    """Return what speaks against training in a dtype policy on this device, or None."""
+    backend = load_keras().backend.backend()
+    if policy in _SLOW_ON_CPU.get(backend, ()) and not gpus():
+        return (
+            f"{backend} trains slower in {policy} than in float32 on a CPU; use --precision float32"
+        )
+    return None
 
 
 def seed_everything(seed: int) -> None:

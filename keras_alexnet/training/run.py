@@ -81,6 +81,8 @@ def _engine(experiment: Experiment, folder: RunFolder, log: Log, *, resume: bool
         environment.hide_gpus()
     environment.check_device(experiment.device)
     environment.check_precision(experiment.precision)
+    if warning := environment.precision_warning(experiment.precision):
+        log(f"warning: {warning}")
     environment.seed_everything(experiment.seed)
     from keras_alexnet.training.engine import Engine
     from keras_alexnet.training.preparation import prepare

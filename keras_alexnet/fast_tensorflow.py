@@ -51,7 +51,9 @@ def _trained_product(rows: Any, matrix: Any) -> Any:
 
 
 def _normalize(layer: Any, inputs: Any, training: Any = None, mask: Any = None) -> Any:
-    """Compute a `BatchNormalization` of channels-last feature maps in float32.
+    """Compute a `BatchNormalization` of channels-last feature maps in float32 or 16 bits.
+
+    Statistics and parameters are float32's either way, as in Keras.
 
     As in Keras, a layer that is not trainable normalises by its moving statistics, and the moving
     variance follows the biased variance of the batches, not the unbiased one of the operation.
@@ -62,7 +64,8 @@ def _normalize(layer: Any, inputs: Any, training: Any = None, mask: Any = None) 
         or layer.synchronized
         or layer.epsilon < _LEAST_EPSILON
         or not _covers(layer, inputs)
-        or inputs.dtype != tf.float32
+        or inputs.dtype not in (tf.float32, tf.bfloat16, tf.float16)
+        or layer.variable_dtype != "float32"
         or inputs.shape.rank != 4
         or layer.axis not in (-1, 3)
     ):

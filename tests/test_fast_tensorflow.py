@@ -56,6 +56,14 @@ for training in (True, False, None):
     compare(lambda: layers.BatchNormalization(scale=False, center=False), maps, training)
     compare(lambda: layers.BatchNormalization(trainable=False), maps, training)
 compare(lambda: layers.BatchNormalization(), values((1, 1, 1, 6)), True)
+for policy, rounding in (("mixed_bfloat16", 2**-8), ("mixed_float16", 2**-11)):
+    for training in (True, False):
+        compare(
+            lambda: layers.BatchNormalization(dtype=policy),
+            tf.cast(maps, policy.removeprefix("mixed_")),
+            training,
+            tolerance=rounding,
+        )
 # Left to the stock layer: other axes, ranks, dtypes, and epsilons that cuDNN refuses.
 compare(lambda: layers.BatchNormalization(axis=1), maps, True)
 compare(lambda: layers.BatchNormalization(), values((7, 6)), True)

@@ -15,7 +15,7 @@ from keras_alexnet.errors import ConfigurationError
 
 # Backend -> dtype policies in which a step of training on a CPU takes longer than in float32
 # (benchmarks/RESULTS.md).
-_SLOW_ON_CPU = {"jax": ("mixed_bfloat16", "mixed_float16")}
+_SLOW_ON_CPU = {"jax": ("mixed_bfloat16",)}
 
 _DISTRIBUTIONS = ("keras-alexnet", "keras", "tensorflow", "torch", "jax", "numpy", "pillow")
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from gpu_tables import Cell, epoch_table, section, table
-from results import RESULTS, write_section
+from results import RESULTS, own_command, write_section
 from timing import ChildFailureError, result_of_child
 
 from keras_alexnet.benchmarking.environment import cores
@@ -187,10 +187,7 @@ def _run(choice: Choice) -> None:
                     cells.append(measure(plan, competitors(plan, choice.backends)))
                     print(table(cells[-1:], peaks), flush=True)
     epochs = measure_epochs(choice) if "epoch" in choice.modes else []
-    command = "python benchmarks/gpu.py" + " --quick" * choice.quick
-    if choice.rounds != (_QUICK_ROUNDS if choice.quick else _ROUNDS):
-        command += f" --rounds {choice.rounds}"
-    text = section(command, cells, epochs, peaks)
+    text = section(own_command(), cells, epochs, peaks)
     if not choice.is_whole:
         print(f"\n{text}")
     elif any(cell.found.results for cell in cells):

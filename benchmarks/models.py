@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from chart import Bar, draw
-from results import RESULTS, write_section
+from results import RESULTS, own_command, write_section
 
 from keras_alexnet.backend import BACKENDS
 from keras_alexnet.benchmarking.environment import cores
@@ -229,10 +229,7 @@ def main() -> None:
         return
     if not measured:
         raise SystemExit(f"{RESULTS.name} stays as it is: nothing could be measured")
-    command = f"python benchmarks/models.py{' --quick' if arguments.quick else ''}"
-    if arguments.rounds:
-        command += f" --rounds {arguments.rounds}"
-    parts = [conditions(measured, command), table(all_lines)]
+    parts = [conditions(measured, own_command()), table(all_lines)]
     parts += ["\n".join(f"- {line}" for line in failures)] if failures else []
     text = "\n\n".join([*parts, f"![ratios to the baselines]({PICTURE.name})"])
     draw([line.bar for line in all_lines], PICTURE)

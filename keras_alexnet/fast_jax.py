@@ -64,6 +64,7 @@ def _dense_call(layer: Any, inputs: Any, training: Any = None) -> Any:
 
 @jax.custom_vjp
 def _multiply(rows: Any, matrix: Any) -> Any:
+    """Return (N, I) times (I, O)."""
     return rows @ matrix
 
 

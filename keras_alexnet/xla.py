@@ -20,13 +20,18 @@ def settle_xla() -> None:
     """Let JAX compute products and convolutions by Eigen, unless the user has chosen otherwise.
 
     Options of XLA's are read once, from the environment, when it is first used: if it has been, all
-    stays as it is. The environment is left unchanged, as TensorFlow's XLA, in this process or in a
-    child, may know other options.
+    stays as it is. They are read here otherwise, so that options which are set later come too late,
+    as they do behind JAX's first use. The environment is left unchanged, as TensorFlow's XLA, in
+    this process or in a child, may know other options.
     """
+    try:
+        version = metadata.version("jaxlib")
+    except metadata.PackageNotFoundError:
+        return
     before = os.environ.get("XLA_FLAGS")
     if (
         platform.machine().lower() not in ("x86_64", "amd64")
-        or not metadata.version("jaxlib").startswith(_JAXLIB)
+        or not version.startswith(_JAXLIB)
         # Options, not the name of a file with options.
         or (before and (_OPTION in before or not before.lstrip().startswith("-")))
     ):

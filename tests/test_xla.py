@@ -90,6 +90,7 @@ def test_options_are_added_for_a_moment(
 @pytest.mark.parametrize(
     ("flags", "version", "machine"),
     [
+        (None, None, "x86_64"),
         (None, "0.9.9", "x86_64"),
         (None, "0.11.0", "x86_64"),
         (None, "0.10.2", "aarch64"),
@@ -98,11 +99,21 @@ def test_options_are_added_for_a_moment(
     ],
 )
 def test_what_is_left_alone(
-    flags: str | None, version: str, machine: str, settle: Any, monkeypatch: pytest.MonkeyPatch
+    flags: str | None,
+    version: str | None,
+    machine: str,
+    settle: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("XLA_FLAGS", raising=False)
     if flags is not None:
         monkeypatch.setenv("XLA_FLAGS", flags)
-    monkeypatch.setattr(metadata, "version", lambda _: version)
+
+    def found(name: str) -> str:
+        if version is None:
+            raise metadata.PackageNotFoundError(name)
+        return version
+
+    monkeypatch.setattr(metadata, "version", found)
     monkeypatch.setattr(xla.platform, "machine", lambda: machine)
     assert settle() == []

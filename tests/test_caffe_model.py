@@ -275,6 +275,7 @@ def _logits(name: str, arrays: Mapping[str, np.ndarray], pixels: np.ndarray) -> 
     return np.asarray(keras.ops.convert_to_numpy(model(pixels)))
 
 
+@pytest.mark.slow
 def test_caffe_alexnet_is_the_papers_when_folded(
     state_dicts: Callable[[str], dict[str, np.ndarray]], tmp_path: Path
 ) -> None:

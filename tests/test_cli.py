@@ -229,7 +229,7 @@ def test_an_image_that_is_none_fails_the_check(run: Run, alexnet_checkpoint: Pat
 
 def test_check_writes_report_and_json(run: Run) -> None:
     code, out, _ = run(
-        *("check", "alexnet_cifar", "--sizes", "33x37", "--reference", TWINS),
+        *("check", "lenet5", "--sizes", "32x32", "--reference", TWINS),
         *("--backends", "torch", "--report", "r.html", "--json", "r.json"),
     )
     assert code == 0, out

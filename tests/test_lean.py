@@ -32,7 +32,8 @@ def alexnet() -> StateDict:
     return seeded_state_dict("alexnet", seed=3, classes=7)
 
 
-CASES = [(b, ".pth") for b in BACKENDS if installed(b)] + [("torch", ".safetensors")]
+CASES = [(b, ".pth") for b in BACKENDS if installed(b)]
+CASES += [pytest.param("torch", ".safetensors", marks=pytest.mark.slow)]
 
 
 @pytest.mark.parametrize(("backend", "suffix"), CASES)

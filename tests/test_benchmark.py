@@ -102,7 +102,7 @@ def test_every_backend_against_torchvision(
         assert result["ratio_quartiles"]["median"] > 0
         if result["by"] == result["baseline"]:
             assert set(result["ratio_quartiles"].values()) == {1.0}
-    assert ("with auxiliary heads" in out) == ((model, mode) == ("googlenet", "train"))
+    assert out.startswith("| batch | by |")
 
 
 @pytest.mark.slow

@@ -21,14 +21,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from pipeline_cases import CASES, write_data
+from pipeline_cases import CASES, Timing, write_data
 from results import publish
 from timing import child_environment
 
 CHILD = str(Path(__file__).with_name("pipeline_child.py"))
-
-# Images per second, and milliseconds that cores were busy for an image.
-Timing = tuple[float, float]
 
 
 class Side:

@@ -12,6 +12,9 @@ SMALL, LARGE = (227, 227), (500, 375)
 # What enlarged photos lack of detail; 90 KB a file on average, against ImageNet's 110.
 NOISE, QUALITY = 10, 92
 
+# Images per second, and milliseconds that cores were busy for an image.
+Timing = tuple[float, float]
+
 
 @dataclass(frozen=True)
 class Case:

@@ -16,15 +16,12 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from pipeline_cases import CASES, Case, repeated
+from pipeline_cases import CASES, Case, Timing, repeated
 from timing import compiled
 
 SIZE = 224
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 WARM_UP = 4  # batches
-
-# Images per second, and milliseconds that cores were busy for an image.
-Timing = tuple[float, float]
 
 
 def timed(batches: Iterable[Any], use: Callable[[Any], int]) -> Timing:

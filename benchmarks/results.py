@@ -1,16 +1,14 @@
 """The sections of RESULTS.md that benchmarks write, each between two marker lines of its own."""
 
-import contextlib
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
-from importlib import metadata
 from pathlib import Path
 
 from readme import replace_between
 
 from keras_alexnet.benchmarking.environment import cores
-from keras_alexnet.training.environment import processor_name
+from keras_alexnet.training.environment import installed_versions, processor_name
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 FRAMEWORKS = ("tensorflow", "torch", "jax")
@@ -47,11 +45,8 @@ def publish(
     Raises:
         SystemExit: RESULTS.md has no such section.
     """
-    versions = []
-    for package in ("keras", "numpy", *packages):
-        # The same package may be installed by another name, such as tensorflow-cpu.
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            versions.append(f"{package} {metadata.version(package)}")
-    where = f"{processor_name()}, {cores()} threads; {', '.join(versions)}."
+    versions = installed_versions(["keras", "numpy", *packages])
+    listed = ", ".join(f"{package} {version}" for package, version in versions.items())
+    where = f"{processor_name()}, {cores()} threads; {listed}."
     parts = [f"```\n{own_command()}\n```", f"{where} {method}", "\n".join(table)]
     write_section(name, "\n\n".join(parts))

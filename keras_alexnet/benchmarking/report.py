@@ -1,9 +1,7 @@
 """What a benchmark found, for people and machines: medians, spreads, ratios."""
 
-import contextlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -13,6 +11,7 @@ from keras_alexnet.benchmarking.environment import ALLOCATOR
 from keras_alexnet.benchmarking.plan import Competitor
 from keras_alexnet.benchmarking.runner import Benchmark, Measured
 from keras_alexnet.tables import Column, Sheet
+from keras_alexnet.training.environment import installed_versions
 
 _WHAT = {
     "inference": "inference",
@@ -87,12 +86,7 @@ def versions(competitors: Sequence[Competitor]) -> dict[str, str]:
         for engine in ("openvino", "onnxruntime"):
             if engine in (competitor.engine, competitor.kind.partition("-")[0]):
                 names[engine] = None
-    found = {"keras-alexnet": __version__}
-    for name in names:
-        # The same package may be installed by another name, such as tensorflow-cpu.
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
+    return {"keras-alexnet": __version__, **installed_versions(names)}
 
 
 def sheet(found: Benchmark) -> Sheet:

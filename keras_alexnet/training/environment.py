@@ -1,9 +1,11 @@
 """Backend and device of a run: chosen before Keras is imported, described afterwards."""
 
+import contextlib
 import os
 import platform
 import random
 import sys
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -115,12 +117,6 @@ def seed_everything(seed: int) -> None:
 
 def describe() -> dict[str, Any]:
     """Return versions, hardware and command line, for the record of a run."""
-    versions = {}
-    for name in _DISTRIBUTIONS:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     return {
         "backend": load_keras().backend.backend(),
         "gpus": gpus(),
@@ -128,9 +124,21 @@ def describe() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "platform": platform.platform(),
         "python": platform.python_version(),
-        "versions": versions,
+        "versions": installed_versions(_DISTRIBUTIONS),
         "command": sys.argv,
     }
+
+
+def installed_versions(distributions: Iterable[str]) -> dict[str, str]:
+    """Return the versions of those that are installed by these names.
+
+    The same package may be installed by another one, such as tensorflow-cpu.
+    """
+    found = {}
+    for name in distributions:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 def processor_name() -> str:

@@ -13,10 +13,14 @@ from keras_alexnet.data.draws import colour_columns, crop_geometry, draw, resize
 from keras_alexnet.data.examples import Arrays
 from keras_alexnet.data.plan import InputSpecs, Plan
 from keras_alexnet.data.resample import resample
+from keras_alexnet.data.shards import WHOLE, Shard
 from keras_alexnet.data.tensorflow_host import finished, python_step
 from keras_alexnet.errors import DataError
 
-Batch = tuple[dict[str, np.ndarray], np.ndarray]
+# Inputs, labels, and weights where several devices share a batch.
+Batch = (
+    tuple[dict[str, np.ndarray], np.ndarray] | tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]
+)
 
 
 class ArrayBatches:
@@ -42,8 +46,10 @@ class ArrayBatches:
         on_device: bool,
         channels: int,
         pca: tuple[np.ndarray, np.ndarray] | None,
+        shard: Shard,
     ) -> None:
         self._examples, self._augmentation, self._size = examples, augmentation, size
+        self.shard = shard
         self.batch_size, self.drop_remainder = batch_size, drop_remainder
         self._on_device, self._channels, self._pca = on_device, channels, pca
         height, width, stored_channels = examples.images.shape[1:]
@@ -81,8 +87,9 @@ class ArrayBatches:
         return ArrayEpoch(self, plan)
 
     def stored(self, plan: Plan, position: int) -> Batch:
-        """Return the batch at a position, before its augmentation."""
-        part = slice(position, position + self.batch_size)
+        """Return the batch at a position, or this process's share of it, before augmentation."""
+        shared, weights = self.shard.share(min(self.batch_size, len(plan) - position))
+        part = position + shared
         indices, draws = plan.order[part], plan.draws.take(part)
         images = self._examples.images[indices]
         inputs = {"image": _gray(images) if images.shape[3] > self._channels else images}
@@ -90,7 +97,8 @@ class ArrayBatches:
             inputs["geometry"] = crop_geometry(self._augmentation, draws, *self._have, self._size)
         if self._augmentation.recolours:
             inputs["colours"] = draws.colours
-        return inputs, self._examples.labels[indices].astype(np.int32)
+        labels = self._examples.labels[indices].astype(np.int32)
+        return (inputs, labels) if self.shard == WHOLE else (inputs, labels, weights)
 
     def augment(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Return tensors of a stored batch as the batches hold them."""
@@ -128,20 +136,23 @@ class ArrayEpoch:
         """Return the batches as a `tf.data.Dataset`."""
         specs = self._source.stored_specs
 
-        def batch(position: Any) -> tuple[dict[str, Any], Any]:
-            results = [((None, *shape), dtype) for shape, dtype in specs.values()]
-            *values, labels = python_step(
-                tf, self._values, [position], *results, ((None,), "int32")
-            )
-            return self._source.augment(dict(zip(specs, values, strict=True))), labels
+        results = [((None, *shape), dtype) for shape, dtype in specs.values()]
+        results.append(((None,), "int32"))
+        if self._source.shard != WHOLE:
+            results.append(((None,), "float32"))
+
+        def batch(position: Any) -> tuple[Any, ...]:
+            values = python_step(tf, self._values, [position], *results)
+            inputs = dict(zip(specs, values[: len(specs)], strict=True))
+            return self._source.augment(inputs), *values[len(specs) :]
 
         begins = tf.data.Dataset.range(self._begins.start, self._begins.stop, self._begins.step)
         batches = begins.map(batch, num_parallel_calls=os.cpu_count())
         return finished(tf, batches, self)
 
     def _values(self, position: np.ndarray) -> list[np.ndarray]:
-        inputs, labels = self._source.stored(self._plan, int(position))
-        return [*inputs.values(), labels]
+        inputs, *others = self._source.stored(self._plan, int(position))
+        return [*inputs.values(), *others]
 
     def position(self, batches: int) -> int:
         """Return the position behind so many batches."""

@@ -12,6 +12,7 @@ from keras_alexnet.data.examples import Arrays, Examples
 from keras_alexnet.data.file_batches import FileBatches
 from keras_alexnet.data.file_epoch import FileEpoch
 from keras_alexnet.data.plan import InputSpecs, make_plan
+from keras_alexnet.data.shards import WHOLE, Shard
 from keras_alexnet.data.tensorflow_host import load_tensorflow, numpy_batches
 from keras_alexnet.errors import ConfigurationError
 
@@ -36,6 +37,7 @@ class TrainingBatches:
         framework: Keras' backend, which decides what an epoch is.
         channels: Of the network's input: 3, or 1 for grey.
         pca: Principal components of the colours, see `statistics.colour_components`.
+        shard: The part of each batch that this process sees, where several devices train together.
 
     Attributes:
         steps: Batches of an epoch of which no image is left out.
@@ -63,6 +65,7 @@ class TrainingBatches:
         framework: Literal["tensorflow", "torch", "jax"],
         channels: int = 3,
         pca: tuple[np.ndarray, np.ndarray] | None = None,
+        shard: Shard = WHOLE,
     ) -> None:
         if batch_size < 1:
             raise ConfigurationError(f"batch_size must be at least 1, got {batch_size}")
@@ -75,6 +78,11 @@ class TrainingBatches:
             raise ConfigurationError(f"seed must be at least 0, got {seed}")
         if place not in ("host", "device"):
             raise ConfigurationError(f"place must be 'host' or 'device', got {place!r}")
+        if batch_size % shard.devices:
+            raise ConfigurationError(
+                f"batch_size {batch_size} is that of all devices together and cannot be divided "
+                f"among {shard.devices}; make it a multiple of that number"
+            )
         augmentation.check(channels=channels, pca=pca)
         self._count, self._augmentation = len(examples), augmentation
         self._seed, self._shuffle, self._framework = seed, shuffle, framework
@@ -85,6 +93,7 @@ class TrainingBatches:
             "on_device": place == "device",
             "channels": channels,
             "pca": pca,
+            "shard": shard,
         }
         self._source: ArrayBatches | FileBatches
         if isinstance(examples, Arrays):
@@ -115,8 +124,9 @@ class TrainingBatches:
                 of the whole epoch.
 
         Returns:
-            (inputs, labels): a dict as `inputs` describes it, and int32 (B,). A `tf.data.Dataset`
-            on TensorFlow, else an iterator of NumPy arrays; to be used once.
+            (inputs, labels): a dict as `inputs` describes it, and int32 (B,); where devices share
+            a batch (inputs, labels, weights), with float32 (B,) of `Shard.share`. A
+            `tf.data.Dataset` on TensorFlow, else an iterator of NumPy arrays; to be used once.
 
         Raises:
             ConfigurationError: `start` lies outside the epoch.

@@ -13,7 +13,9 @@ from keras_alexnet.data.decoding import Channels, open_image, plain_jpeg_size
 from keras_alexnet.data.draws import colour_columns, crop_geometry, resized_size
 from keras_alexnet.data.examples import Files
 from keras_alexnet.data.file_epoch import FileEpoch
+from keras_alexnet.data.file_shares import FileShares
 from keras_alexnet.data.plan import InputSpecs, Plan
+from keras_alexnet.data.shards import WHOLE, Shard
 from keras_alexnet.errors import DataError, ImageFileError
 
 _UNKNOWN = -1
@@ -24,7 +26,9 @@ class FileBatches:
 
     Random resized crops of plain JPEG files are decoded box by box in TensorFlow; everything else,
     and whatever file is unusual, goes through Pillow. Unreadable files are left out: what follows
-    moves up, so that all batches but the last are full, and the same each time.
+    moves up, so that all batches but the last are full, and the same each time. Where devices share
+    a batch nothing moves up, as no process knows of the others' files: black ones of weight 0 stand
+    in for them.
 
     Attributes:
         inputs: What the batches hold.
@@ -42,7 +46,9 @@ class FileBatches:
         on_device: bool,
         channels: int,
         pca: tuple[np.ndarray, np.ndarray] | None,
+        shard: Shard,
     ) -> None:
+        self.shard = shard
         self.examples, self.augmentation, self.size = examples, augmentation, size
         self.batch_size, self.drop_remainder = batch_size, drop_remainder
         self._channels: Channels = "L" if channels == 1 else "RGB"
@@ -71,7 +77,7 @@ class FileBatches:
         if not self._is_checked:
             self._check(plan)
             self._is_checked = True
-        return FileEpoch(self, plan)
+        return FileEpoch(self, plan) if self.shard == WHOLE else FileShares(self, plan)
 
     def _check(self, plan: Plan) -> None:
         wanted = self.batch_size if self.drop_remainder else 1

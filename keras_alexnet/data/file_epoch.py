@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,6 +34,8 @@ class FileEpoch:
 
     def __init__(self, source: FileBatches, plan: Plan) -> None:
         self._source, self._plan = source, plan
+        # Positions in the order in which they are loaded.
+        self._slots = np.arange(plan.start, len(plan))
         self._ends: list[int] = []
 
     def position(self, batches: int) -> int:
@@ -42,7 +45,8 @@ class FileEpoch:
     def dataset(self, tf: Any) -> Any:
         """Return the batches as a `tf.data.Dataset`."""
         source = self._source
-        images = self._images(tf).batch(source.batch_size, source.drop_remainder)
+        images = self._images(tf).filter(lambda position, image, readable: readable)
+        images = images.batch(source.batch_size, source.drop_remainder)
         images = images.map(lambda positions, images, readable: (positions, images))
 
         # An empty batch marks the end. Each is held back until the next one is known, since what
@@ -65,7 +69,10 @@ class FileEpoch:
         return finished(tf, held.map(batch), self)
 
     def _images(self, tf: Any) -> Any:
-        """Return a dataset of (int64 position, uint8 image, True), without the unusable ones."""
+        """Return a dataset of int64 position, uint8 image, and whether it is one of use.
+
+        Those that TensorFlow cannot decode are missing, or not, as `_decoded` says.
+        """
         source = self._source
         threads = os.cpu_count()
 
@@ -97,17 +104,18 @@ class FileEpoch:
             specs = zip(shapes, columns, strict=True)
             return tuple(python_step(tf, self._block, [begin], *specs))
 
-        positions = (self._plan.start, len(self._plan))
         if source.fuses:
-            files = tf.data.Dataset.range(*positions, _BLOCK)
+            files = tf.data.Dataset.range(0, len(self._slots), _BLOCK)
             files = files.map(block, num_parallel_calls=_BLOCKS_AHEAD).unbatch()
-            # TensorFlow's decoder has no other way to say that it cannot.
-            images = files.map(image, num_parallel_calls=threads).ignore_errors()
-        else:
-            images = tf.data.Dataset.range(*positions).map(
-                lambda position: (position, *by_pillow(position)), num_parallel_calls=threads
-            )
-        return images.filter(lambda position, image, readable: readable)
+            return self._decoded(tf, files, image)
+        return tf.data.Dataset.from_tensor_slices(self._slots).map(
+            lambda position: (position, *by_pillow(position)), num_parallel_calls=threads
+        )
+
+    def _decoded(self, tf: Any, files: Any, image: Callable[..., tuple[Any, ...]]) -> Any:
+        """Return the images of files, without those at which TensorFlow's decoder fails."""
+        # It has no other way to say that it cannot.
+        return files.map(image, num_parallel_calls=os.cpu_count()).ignore_errors()
 
     def _crop(self, position: np.ndarray) -> tuple[np.ndarray, np.bool_]:
         return self._source.crop(self._plan, int(position))
@@ -118,7 +126,7 @@ class FileEpoch:
         The geometry is that of the plain ones; others must be decoded to know their size.
         """
         source, plan = self._source, self._plan
-        positions = np.arange(int(begin), min(int(begin) + _BLOCK, len(plan)))
+        positions = self._slots[int(begin) : int(begin) + _BLOCK]
         indices = plan.order[positions]
         sizes = source.plain_sizes(indices)
         plain = sizes[:, 0] > 0

@@ -8,8 +8,6 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
-
 from keras_alexnet.backend import installed, require
 from keras_alexnet.errors import MissingDependencyError
 
@@ -83,8 +81,8 @@ def finished(tf: Any, dataset: Any, owner: object) -> Any:
     return dataset
 
 
-def numpy_batches(dataset: Any) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
-    """Iterate over (inputs, labels) of a `tf.data.Dataset` as read-only arrays, uncopied."""
+def numpy_batches(dataset: Any) -> Iterator[tuple[Any, ...]]:
+    """Iterate over the batches of a `tf.data.Dataset` as read-only arrays, uncopied."""
     # Nobody writes to inputs, but torch warns that somebody could.
     warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
     yield from dataset.as_numpy_iterator()

@@ -110,7 +110,14 @@ def load_keras() -> Any:
     return keras
 
 
-def _import_keras() -> Any:
+def chosen_backend() -> str:
+    """Return the backend that Keras runs on, or would run on once `load_keras` imports it.
+
+    Raises:
+        MissingDependencyError: The chosen backend, or every backend, is missing.
+    """
+    if "keras" in sys.modules:
+        return sys.modules["keras"].backend.backend()
     chosen, origin = _chosen_backend()
     available = installed_backends()
     if chosen is None:
@@ -120,13 +127,18 @@ def _import_keras() -> Any:
                 f"Install one with: {pip_line('tensorflow')} (or {pip_line('torch')}, "
                 f"or {pip_line('jax')})"
             )
-        os.environ["KERAS_BACKEND"] = available[0]
-    elif chosen in BACKENDS and chosen not in available:
+        return available[0]
+    if chosen in BACKENDS and chosen not in available:
         others = ", ".join(f"KERAS_BACKEND={name}" for name in available)
         raise MissingDependencyError(
             f"The Keras backend {chosen!r}, chosen by {origin}, is not installed. "
             f"Install it with: {pip_line(chosen)}" + (f", or set {others}" if others else "")
         )
+    return chosen
+
+
+def _import_keras() -> Any:
+    os.environ["KERAS_BACKEND"] = chosen_backend()
     return importlib.import_module("keras")
 
 

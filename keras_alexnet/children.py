@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from keras_alexnet.errors import ChildError, KerasAlexNetError
 
-_ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[1]
 _TAIL = 40  # lines of output in an error
 _POLL = 0.02  # seconds
 _DONE = ".done"
@@ -79,7 +79,7 @@ class _Worker:
     """A child process that takes the names of job files on its standard input."""
 
     def __init__(self, module: str, backend: str | None) -> None:
-        paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = os.environ | {
             "PYTHONPATH": os.pathsep.join(paths),
             "PYTHONUNBUFFERED": "1",

@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_alexnet.backend import require
 from keras_alexnet.data.examples import Examples
+from keras_alexnet.distribution.group import Group
 from keras_alexnet.errors import DataError
 from keras_alexnet.prediction import Predictor
 
@@ -91,6 +92,7 @@ def evaluate(
     classes: Sequence[str],
     *,
     on_batch: Callable[[int], None] | None = None,
+    group: Group | None = None,
 ) -> Evaluation:
     """Compare a model's predictions with the labels of images.
 
@@ -101,6 +103,7 @@ def evaluate(
             another order, they are matched by name. Where it has more classes, each name must be
             a label of it; the evaluation is then over all of the model's classes.
         on_batch: Called with the number of images done, after each batch.
+        group: Processes that each compute a part of the images and get the result of all.
 
     Raises:
         DataError: The model has other classes than the images, or no image can be read.
@@ -108,19 +111,28 @@ def evaluate(
     """
     classes, order, index = _match(predictor, tuple(classes))
     targets = index[examples.labels]
-    batches = predictor.batches(examples)
-    found: list[tuple[np.ndarray, ...]] = []
+    group = group or Group()
+    own = np.arange(group.rank, len(examples), group.processes)
+    batches = predictor.batches(examples.subset(own) if group.processes > 1 else examples)
+    found: list[list[Any]] = []
     done = 0
-    for views, indices in batches:
+    for views, positions in batches:
+        indices = own[positions]
         scores = predictor.log_probabilities(views)[:, order]  # (B, classes)
-        found.append((indices, *_score(scores, targets[indices])))
+        rows = (indices, *_score(scores, targets[indices]))
+        found += map(list, zip(*(column.tolist() for column in rows), strict=True))
         done += len(indices)
         if on_batch is not None:
             on_batch(done)
+    skipped = {str(path): reason for path, reason in batches.skipped.items()}
+    parts = group.gather([found, skipped])
+    found = sorted(row for rows, _ in parts for row in rows)
+    skipped = {path: reason for _, skips in parts for path, reason in skips.items()}
     if not found:
-        path, reason = next(iter(batches.skipped.items()))
+        path, reason = next(iter(skipped.items()))
         raise DataError(f"none of {len(examples)} images can be read; the first: {path}: {reason}")
-    indices, losses, ranks, predictions, confidences = map(np.concatenate, zip(*found, strict=True))
+    columns = zip(*found, strict=True)
+    indices, losses, ranks, predictions, confidences = map(np.array, columns)
     labels = targets[indices]
     metrics = require("sklearn.metrics")
     return Evaluation(
@@ -135,7 +147,7 @@ def evaluate(
         confidences=confidences,
         labels=labels,
         indices=indices,
-        skipped=dict(sorted(batches.skipped.items())),
+        skipped={Path(path): reason for path, reason in sorted(skipped.items())},
     )
 
 

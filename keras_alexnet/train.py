@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from keras_alexnet.data.augmentation import Augmentation
+from keras_alexnet.distribution.placement import Placement
 from keras_alexnet.errors import ConfigurationError
 from keras_alexnet.options import with_options
 from keras_alexnet.tables import Column, Format, Sheet, write_sheet
@@ -37,6 +38,19 @@ def train(
     resume: Annotated[
         Path | None, typer.Option(help="Go on with the run in this folder, as it was configured.")
     ] = None,
+    devices: Annotated[
+        int, typer.Option(help="Devices of this host that share each batch.", min=1)
+    ] = 1,
+    distribute: Annotated[
+        bool,
+        typer.Option(
+            "--distribute",
+            help="Train with the other processes that a launcher has started, on one host or more.",
+        ),
+    ] = False,
+    join_timeout: Annotated[
+        float, typer.Option(help="How long to wait for the other processes, in seconds.")
+    ] = 300.0,
     list_presets: Annotated[
         bool, typer.Option("--list-presets", help="Show the presets and end.")
     ] = False,
@@ -50,6 +64,7 @@ def train(
     if list_presets:
         write_sheet(preset_sheet(), Format.TABLE)
         return
+    placement = Placement(devices, distribute, join_timeout)
     if resume is not None:
         given = [
             name
@@ -61,7 +76,7 @@ def train(
                 f"--resume goes on with a run as it was configured; leave out "
                 f"--{given[0].replace('_', '-')}"
             )
-        summary = resume_run(resume, console=_console())
+        summary = resume_run(resume, placement=placement, console=_console())
     else:
         if preset is None and not overrides:
             raise ConfigurationError(
@@ -72,7 +87,9 @@ def train(
         experiment = experiment.override(**overrides)
         if preset is not None:
             check_weights(preset, experiment)
-        summary = start(experiment, output=output, preset=preset, console=_console())
+        summary = start(
+            experiment, output=output, preset=preset, placement=placement, console=_console()
+        )
     if summary is None:
         raise typer.Exit(128 + signal.SIGINT)
 

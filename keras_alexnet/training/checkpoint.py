@@ -14,14 +14,15 @@ from keras_alexnet.errors import TrainingError
 from keras_alexnet.files import atomic_output
 from keras_alexnet.training.progress import Progress
 
-FORMAT = 1
+FORMAT = 2
 
 
-def save_checkpoint(path: Path, trainer: Any, progress: Progress, *, identity: str) -> None:
+def save_checkpoint(path: Path | None, trainer: Any, progress: Progress, *, identity: str) -> None:
     """Write all variables of a compiled model and the progress of its run.
 
     Args:
-        path: File to replace.
+        path: File to replace; None in a process that writes none, but must read the variables when
+            the others do, as TensorFlow adds metrics up then.
         trainer: The compiled training model.
         progress: How far the run is.
         identity: What a resumed run must have in common, as the split's fingerprint.
@@ -30,6 +31,8 @@ def save_checkpoint(path: Path, trainer: Any, progress: Progress, *, identity: s
         ConfigurationError: The file cannot be written; the one before is untouched.
     """
     arrays = {name: np.asarray(_value(variable)) for name, variable in _variables(trainer)}
+    if path is None:
+        return
     state = {"format": FORMAT, "identity": identity, "progress": asdict(progress)}
     with atomic_output(path) as temporary:
         try:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from keras_alexnet.distribution.group import Group
 from keras_alexnet.evaluation import Evaluation, evaluate
 from keras_alexnet.layers import keras
 from keras_alexnet.prediction import Predictor
@@ -18,7 +19,6 @@ from keras_alexnet.training.network import (
     for_heads,
     save_trained,
     start_from,
-    training_model,
 )
 from keras_alexnet.training.phases import (
     averaged,
@@ -29,8 +29,12 @@ from keras_alexnet.training.phases import (
 )
 from keras_alexnet.training.preparation import Prepared, training_batches
 from keras_alexnet.training.progress import Progress, epoch_row, sentence
+from keras_alexnet.training.replicas import Replicas
 from keras_alexnet.training.run_folder import Log, RunFolder
 from keras_alexnet.training.tracking import Scalars
+
+# Batches between two questions whether some process wants the run to end.
+_ASKED_STEPS = 10
 
 
 class Engine:
@@ -42,6 +46,7 @@ class Engine:
         folder: Where everything goes.
         log: Says what happens.
         resume: Whether to go on from the folder's checkpoint.
+        group: The devices that train; the first process alone writes files.
 
     Raises:
         ConfigurationError: The experiment cannot be run on these data.
@@ -56,8 +61,10 @@ class Engine:
         log: Log,
         *,
         resume: bool,
+        group: Group,
     ) -> None:
         self.experiment, self.prepared, self.folder, self.log = experiment, prepared, folder, log
+        self.group = group
         self.spec = find_spec(experiment.model)
         self.progress = Progress()
         if resume:
@@ -70,15 +77,10 @@ class Engine:
         # Counted while nothing is frozen.
         self.parameters = sum(math.prod(w.shape) for w in self.model.trainable_weights)
         self.batches = training_batches(
-            experiment, prepared, self.spec.channels, keras.backend.backend()
+            experiment, prepared, self.spec.channels, keras.backend.backend(), group.shard
         )
-        self.trainer = training_model(
-            self.model,
-            experiment,
-            self.batches.inputs,
-            size=prepared.preprocessing.crop_size,
-            pca=prepared.pca,
-        )
+        self._replicas = Replicas(self.model, experiment, prepared, self.batches, group)
+        self.trainer = self._replicas.trainer
         self._predictor = Predictor(
             self.model,
             prepared.preprocessing,
@@ -128,7 +130,7 @@ class Engine:
             row = self.progress.rows[-1]
             scalars.add_epoch(self.steps, row)
             self.log(sentence(row, self.experiment.epochs))
-            if stop.received:
+            if self.group.any(stop.received is not None):
                 break
         return self.progress.epoch >= self.experiment.epochs
 
@@ -138,14 +140,16 @@ class Engine:
         if phase == self._phase:
             return
         self._phase = phase
-        set_trainable(self.model, self.spec, phase)
+        set_trainable(self._replicas.network, self.spec, phase)
         schedule = schedule_of(experiment, phase, self.batches.steps)
         if experiment.freeze_epochs:
             who = "all layers train" if phase else "only the classifiers train"
             self.log(f"epoch {epoch + 1}: {who}, learning rate {schedule.peak:g}")
-        optimizer = optimizer_of(experiment, schedule)
-        compile_training(self.trainer, experiment, optimizer)
-        optimizer.build(self.trainer.trainable_variables)
+        with self.group.scope():
+            optimizer = optimizer_of(experiment, schedule)
+            compile_training(self.trainer, experiment, optimizer)
+            optimizer.build(self.trainer.trainable_variables)
+        self.group.part_randomness(self.trainer)
 
     def _fit_epoch(self, stop: StopSignal, scalars: Scalars) -> dict[str, float] | None:
         """Train what is left of an epoch; return its numbers, or None if it was stopped."""
@@ -161,7 +165,7 @@ class Engine:
         )
         hook = StepHook(
             bar,
-            stop,
+            lambda done: self._must_stop(stop, done),
             batch_size=self.experiment.batch_size,
             done=progress.batches,
             checkpoint_steps=self.experiment.checkpoint_steps,
@@ -174,14 +178,21 @@ class Engine:
         batches = for_heads(
             self.batches.epoch(progress.epoch, progress.position), list(self.trainer.output)
         )
-        with bar:
-            fit_epoch(self.trainer, batches, progress.epoch, hook)
-        self._note_skipped(self.batches.skipped)
-        numbers = as_numbers(self.trainer.get_metrics_result())
+        with bar, self.group.scope():
+            fit_epoch(self.trainer, self.group.batches(batches), progress.epoch, hook)
+        for skipped in self.group.gather({str(p): w for p, w in self.batches.skipped.items()}):
+            self._note_skipped(skipped)
         if hook.stopped:
             self._save(self.trainer, hook.done)
             return None
-        return numbers
+        self.group.settle(self.trainer)
+        return self.group.gather(as_numbers(self.trainer.get_metrics_result()))[0]
+
+    def _must_stop(self, stop: StopSignal, done: int) -> bool:
+        """Return whether the run stops behind so many batches: at the same one everywhere."""
+        if self.group.processes == 1:
+            return stop.received is not None
+        return done % _ASKED_STEPS == 0 and self.group.any(stop.received is not None)
 
     def _more_batches(self, done: int) -> bool:
         """Return whether the epoch under way goes on behind so many batches."""
@@ -195,6 +206,7 @@ class Engine:
         progress.epoch += 1
         rate = self.trainer.optimizer.learning_rate
         with averaged(self.trainer, experiment):
+            self._replicas.refresh()
             validation = self._validate()
             if progress.is_best(validation):
                 self.save_model(self.folder.best)
@@ -209,7 +221,8 @@ class Engine:
             validation=validation,
         )
         progress.rows.append(row)
-        self.folder.write_metrics(progress.rows)
+        if self.group.is_first:
+            self.folder.write_metrics(progress.rows)
         plateau = experiment.schedule == "plateau" and self._phase == 1
         if plateau and progress.is_stalled(validation, experiment.patience):
             rate.assign(rate * experiment.gamma)
@@ -217,12 +230,16 @@ class Engine:
     def _validate(self) -> Evaluation | None:
         if self.prepared.data.val is None:
             return None
-        result = evaluate(self._predictor, self.prepared.data.val, self.prepared.data.classes)
+        result = evaluate(
+            self._predictor, self.prepared.data.val, self.prepared.data.classes, group=self.group
+        )
         self._note_skipped(result.skipped)
         return result
 
     def save_model(self, path: Any) -> None:
         """Write the model as it is now as a `.keras` file."""
+        if not self.group.is_first:
+            return
         save_trained(
             self.model,
             path,
@@ -239,10 +256,17 @@ class Engine:
         progress.position = batches and self.batches.position(batches - self._first_batch)
         progress.epoch_seconds = now - self._epoch_began if batches else 0.0
         progress.seconds = now - self._began
-        save_checkpoint(self.folder.checkpoint, trainer, progress, identity=self.prepared.identity)
+        self.group.settle(trainer)
+        save_checkpoint(
+            self.folder.checkpoint if self.group.is_first else None,
+            trainer,
+            progress,
+            identity=self.prepared.identity,
+        )
 
     def _restore(self) -> None:
         load_variables(self.folder.checkpoint, self.trainer, metrics=self.progress.batches > 0)
+        self.group.part_randomness(self.trainer)
 
     def _note_skipped(self, skipped: Mapping[Any, str]) -> None:
         for path, reason in self.progress.note_skipped(skipped).items():

@@ -102,7 +102,7 @@ class StepHook(keras.callbacks.Callback):  # type: ignore[name-defined]
 
     Args:
         bar: Where to show progress.
-        stop: Whether to stop behind the current step.
+        stop: Says whether the run is to stop behind so many steps of the epoch.
         batch_size: Images of a step.
         done: Steps of the epoch before this call.
         checkpoint_steps: Steps between checkpoints; 0 for none.
@@ -115,7 +115,7 @@ class StepHook(keras.callbacks.Callback):  # type: ignore[name-defined]
     def __init__(
         self,
         bar: ProgressBar,
-        stop: StopSignal,
+        stop: Callable[[int], bool],
         *,
         batch_size: int,
         done: int,
@@ -149,7 +149,7 @@ class StepHook(keras.callbacks.Callback):  # type: ignore[name-defined]
             self._bar.show(self.done, values["loss"], values["accuracy"], rate)
         if self.done % _NOTED_STEPS == 0:
             self._note(self.done, as_numbers(logs)["loss"])
-        if self._stop.received and self._more(self.done):
+        if self._stop(self.done) and self._more(self.done):
             self.stopped = self.model.stop_training = True
         elif self._checkpoint_steps and self.done % self._checkpoint_steps == 0:
             as_numbers(logs)  # weights that are not finite would replace good ones
@@ -194,6 +194,6 @@ def as_numbers(logs: Mapping[str, Any]) -> dict[str, float]:
         )
     # With auxiliary heads Keras names what belongs to one output.
     return {
-        "loss": numbers.get("logits_loss", total),
-        "accuracy": next(v for k, v in numbers.items() if k.endswith("accuracy")),
+        name: next(value for key, value in numbers.items() if key.endswith(end))
+        for name, end in (("loss", "example_loss"), ("accuracy", "accuracy"))
     }

@@ -1,6 +1,6 @@
 """The model of an experiment: built, started from other weights, put behind the augmentation."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from keras_alexnet.record import read_record, save_model
 from keras_alexnet.schema import Dense, ModelSpec, keras_name
 from keras_alexnet.specs import find_spec
 from keras_alexnet.training.experiment import Experiment
-from keras_alexnet.training.losses import CrossEntropy
+from keras_alexnet.training.losses import Accuracy, CrossEntropy, ExampleLoss
 from keras_alexnet.weights import load_model
 
 
@@ -135,6 +135,7 @@ def training_model(
     *,
     size: tuple[int, int],
     pca: Any = None,
+    make: Callable[[Any, Any, str], Any] = keras.Model,
 ) -> Any:
     """Put a model behind the augmentation of what the input pipeline yields.
 
@@ -144,6 +145,7 @@ def training_model(
         inputs: Name -> shape without the batch, and dtype.
         size: Height and width of the network's input in pixels.
         pca: Eigenvalues and eigenvectors of the colours.
+        make: Makes a functional model of inputs, outputs and a name.
 
     Returns:
         A Keras model from the inputs by name to a dict of logits by name.
@@ -160,14 +162,21 @@ def training_model(
     outputs = model(images)
     if not isinstance(outputs, dict):
         outputs = {"logits": outputs}
-    return keras.Model(tensors, outputs, name=f"{model.name}_training")
+    return make(tensors, outputs, f"{model.name}_training")
 
 
 def for_heads(batches: Any, heads: Sequence[str]) -> Any:
-    """Give every head its labels: (inputs, labels) to (inputs, {head: labels})."""
+    """Give every head its labels, and its weights where there are any.
+
+    (inputs, labels, ...) becomes (inputs, {head: labels}, ...).
+    """
+
+    def for_each(inputs: Any, *others: Any) -> tuple[Any, ...]:
+        return inputs, *(dict.fromkeys(heads, values) for values in others)
+
     if hasattr(batches, "map"):  # a tf.data.Dataset
-        return batches.map(lambda inputs, labels: (inputs, dict.fromkeys(heads, labels)))
-    return ((inputs, dict.fromkeys(heads, labels)) for inputs, labels in batches)
+        return batches.map(for_each)
+    return (for_each(*batch) for batch in batches)
 
 
 def compile_training(trainer: Any, experiment: Experiment, optimizer: Any) -> None:
@@ -178,7 +187,13 @@ def compile_training(trainer: Any, experiment: Experiment, optimizer: Any) -> No
         optimizer=optimizer,
         loss={name: CrossEntropy(experiment.label_smoothing) for name in heads},
         loss_weights=weights,
-        metrics={"logits": [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]},
+        # Weighted, as examples that only fill a batch up are to count for nothing.
+        weighted_metrics={
+            "logits": [
+                Accuracy(name="accuracy"),
+                ExampleLoss(CrossEntropy(experiment.label_smoothing), name="example_loss"),
+            ]
+        },
         # XLA makes training slower on TensorFlow's CPU; JAX is nothing without it.
         jit_compile=keras.backend.backend() == "jax",
         auto_scale_loss=False,

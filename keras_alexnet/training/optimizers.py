@@ -35,6 +35,21 @@ class _Coupled:
             gradient = gradient + _constant(self.l2, gradient) * ops.cast(variable, gradient.dtype)
         super().update_step(gradient, variable, learning_rate)  # type: ignore[misc]
 
+    def apply(self, grads: Any, trainable_variables: Any = None) -> None:
+        """Update the variables by the gradients, those of all devices added up before all else.
+
+        Keras adds TensorFlow's up last, behind each device's own clipping and accumulation.
+        """
+        if keras.backend.backend() == "tensorflow":
+            distribute = require("tensorflow").distribute
+            context = distribute.get_replica_context()
+            if context is not None and context.num_replicas_in_sync > 1:
+                grads = context.all_reduce(distribute.ReduceOp.SUM, list(grads))
+        super().apply(grads, trainable_variables)  # type: ignore[misc]
+
+    def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
+        return grads_and_vars
+
     def finalize_variable_values(self, var_list: Any) -> None:
         """Leave the weights alone."""
 

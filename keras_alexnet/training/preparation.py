@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from keras_alexnet.data.batches import TrainingBatches
 from keras_alexnet.data.examples import DataSet, Examples, fingerprint, stratified_split
+from keras_alexnet.data.shards import WHOLE, Shard
 from keras_alexnet.data.sources import find_data
 from keras_alexnet.data.statistics import channel_statistics, colour_components
 from keras_alexnet.errors import DataError
@@ -76,6 +77,7 @@ def training_batches(
     prepared: Prepared,
     channels: int,
     framework: Literal["tensorflow", "torch", "jax"],
+    shard: Shard = WHOLE,
 ) -> TrainingBatches:
     """Return the batches that a run trains on, epoch by epoch.
 
@@ -84,6 +86,7 @@ def training_batches(
         prepared: Its data.
         channels: Channels that the network reads.
         framework: Keras backend that computes.
+        shard: The part of each batch that this process sees.
     """
     return TrainingBatches(
         prepared.train,
@@ -97,6 +100,7 @@ def training_batches(
         framework=framework,
         channels=channels,
         pca=prepared.pca,
+        shard=shard,
     )
 
 

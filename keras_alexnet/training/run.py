@@ -7,9 +7,18 @@ from typing import Any
 from rich.console import Console
 
 from keras_alexnet.backend import choose_backend
-from keras_alexnet.errors import KerasAlexNetError
+from keras_alexnet.distribution.group import Group
+from keras_alexnet.distribution.placement import Placement
+from keras_alexnet.errors import KerasAlexNetError, TrainingError
 from keras_alexnet.training import environment
 from keras_alexnet.training.experiment import Experiment
+from keras_alexnet.training.processes import (
+    join,
+    log_of,
+    resume_hint,
+    run_in_processes,
+    takes_processes,
+)
 from keras_alexnet.training.run_folder import Log, RunFolder, write_json
 
 
@@ -18,6 +27,7 @@ def start(
     *,
     output: Path | None = None,
     preset: str | None = None,
+    placement: Placement | None = None,
     console: Console | None = None,
 ) -> dict[str, Any] | None:
     """Run an experiment in a new folder.
@@ -26,6 +36,7 @@ def start(
         experiment: What to run.
         output: Folder to make; by default one below `runs/`, named after preset and time.
         preset: Name of the preset that the experiment began with.
+        placement: Which devices compute it; by default one.
         console: Where to say what happens; standard output by default.
 
     Returns:
@@ -36,24 +47,39 @@ def start(
             on; it is saved.
     """
     experiment.check_weights()
+    placement = placement or Placement()
     name = preset or f"{experiment.model}-{Path(experiment.data).stem}"
-    folder = RunFolder.create(output, name)
-    log = Log(folder.log, console or Console())
+    choose_backend(experiment.backend)
+    if takes_processes(placement):
+        folder = RunFolder.create(output, name)
+        return run_in_processes(
+            folder, placement, {"experiment": experiment.to_json(), "preset": preset}
+        )
+    group = join(experiment, placement)
+    with group.first_process_first():
+        made = str(RunFolder.create(output, name).path) if group.is_first else None
+    folder = RunFolder(Path(group.gather(made)[0]))
+    log = log_of(folder, group, console)
     try:
-        engine = _engine(experiment, folder, log, resume=False)
-        write_json(folder.config, {"preset": preset, "experiment": experiment.to_json()})
-        write_json(folder.environment, environment.describe())
+        engine = _engine(experiment, folder, group, log, resume=False)
+        if group.is_first:
+            write_json(folder.config, {"preset": preset, "experiment": experiment.to_json()})
+            write_json(folder.environment, environment.describe() | _who_computes(group))
     except BaseException:
-        folder.discard()
+        if group.is_first:
+            folder.discard()
         raise
     return _go(engine, name=folder.path.name, preset=preset)
 
 
-def resume(path: Path, *, console: Console | None = None) -> dict[str, Any] | None:
+def resume(
+    path: Path, *, placement: Placement | None = None, console: Console | None = None
+) -> dict[str, Any] | None:
     """Go on with a run from its last checkpoint, as if it had never been stopped.
 
     Args:
-        path: Folder of the run.
+        path: Folder of the run. Where processes on several hosts compute, each reads it.
+        placement: Which devices compute; not necessarily as many as before.
         console: Where to say what happens; standard output by default.
 
     Returns:
@@ -62,10 +88,16 @@ def resume(path: Path, *, console: Console | None = None) -> dict[str, Any] | No
     Raises:
         KerasAlexNetError: The folder holds no run, or its files are damaged.
     """
+    placement = placement or Placement()
     folder = RunFolder.existing(path)
     preset, fields = folder.read_config()
-    log = Log(folder.log, console or Console())
-    engine = _engine(Experiment.from_json(fields), folder, log, resume=True)
+    experiment = Experiment.from_json(fields)
+    choose_backend(experiment.backend)
+    if takes_processes(placement):
+        return run_in_processes(folder, placement, {"experiment": None})
+    group = join(experiment, placement)
+    log = log_of(folder, group, console)
+    engine = _engine(experiment, folder, group, log, resume=True)
     progress = engine.progress
     log(
         f"resumed behind epoch {progress.epoch}"
@@ -74,11 +106,10 @@ def resume(path: Path, *, console: Console | None = None) -> dict[str, Any] | No
     return _go(engine, name=folder.path.name, preset=preset)
 
 
-def _engine(experiment: Experiment, folder: RunFolder, log: Log, *, resume: bool) -> Any:
-    """Choose backend and device, prepare the data, build everything."""
-    choose_backend(experiment.backend)
-    if experiment.device == "cpu":
-        environment.hide_gpus()
+def _engine(
+    experiment: Experiment, folder: RunFolder, group: Group, log: Log, *, resume: bool
+) -> Any:
+    """Check the device, prepare the data, build everything."""
     environment.check_device(experiment.device)
     environment.check_precision(experiment.precision)
     if warning := environment.precision_warning(experiment.precision):
@@ -87,14 +118,31 @@ def _engine(experiment: Experiment, folder: RunFolder, log: Log, *, resume: bool
     from keras_alexnet.training.engine import Engine
     from keras_alexnet.training.preparation import prepare
 
-    prepared = prepare(experiment, cache_folder())
-    engine = Engine(experiment, prepared, folder, log, resume=resume)
+    with group.first_process_first():
+        prepared = prepare(experiment, cache_folder())
+    identities = group.gather(prepared.identity)
+    if other := next((n for n, i in enumerate(identities) if i != identities[0]), None):
+        raise TrainingError(
+            f"process {other} has found other data than process 0 (fingerprint "
+            f"{identities[other][:12]}, not {identities[0][:12]}); give all the same files"
+        )
+    engine = Engine(experiment, prepared, folder, log, resume=resume, group=group)
     parts = ", ".join(f"{len(part):,} {name}" for name, part in prepared.data.parts().items())
     log(
         f"{experiment.model}, {engine.parameters:,} parameters, on {engine.backend}; "
         f"{prepared.data.name}: {parts} (split {prepared.identity[:12]})"
     )
+    if group.devices > 1:
+        log(
+            f"{group.devices} devices in {group.processes} process(es), "
+            f"{experiment.batch_size // group.devices} images of a batch each; batch norm sees "
+            f"{group.batch_norm}"
+        )
     return engine
+
+
+def _who_computes(group: Group) -> dict[str, int]:
+    return {"devices": group.devices, "processes": group.processes}
 
 
 def _go(engine: Any, *, name: str, preset: str | None) -> dict[str, Any] | None:
@@ -103,10 +151,14 @@ def _go(engine: Any, *, name: str, preset: str | None) -> dict[str, Any] | None:
     from keras_alexnet.training.results import write_results
     from keras_alexnet.training.tracking import Scalars
 
-    folder, log = engine.folder, engine.log
-    hint = f"keras-alexnet train --resume {folder.path}"
+    folder, log, group = engine.folder, engine.log, engine.group
+    hint = resume_hint(folder)
     try:
-        with StopSignal() as stop, Scalars(folder.path, engine.steps) as scalars:
+        with (
+            group.watching(),
+            StopSignal() as stop,
+            Scalars(folder.path if group.is_first else None, engine.steps) as scalars,
+        ):
             done = engine.train(stop, scalars)
     except KerasAlexNetError as error:
         log(f"stopped: {error}")
@@ -115,9 +167,14 @@ def _go(engine: Any, *, name: str, preset: str | None) -> dict[str, Any] | None:
         raise
     if not done:
         log(f"stopped and saved; go on with: {hint}")
+        group.leave()
         return None
+    if not group.is_first:
+        group.leave()
+        return {}
     try:
         summary = write_results(engine, name=name, preset=preset)
+        group.leave()
     except KeyboardInterrupt:
         log(f"trained, but its results are not written; do that with: {hint}")
         return None

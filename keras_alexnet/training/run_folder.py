@@ -121,15 +121,17 @@ def write_json(path: Path, content: Any) -> None:
 
 
 class Log:
-    """Says things on the console and in `log.txt`."""
+    """Says things on the console and in `log.txt`, or where there is no path on the console."""
 
-    def __init__(self, path: Path, console: Console) -> None:
+    def __init__(self, path: Path | None, console: Console) -> None:
         self.console = console
         self._path = path
 
     def __call__(self, text: str) -> None:
         """Say a line, in the file with date and time."""
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        if self._path is None:
+            return
         try:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")

@@ -12,7 +12,7 @@ class Scalars:
     """Writes numbers of a run as TensorBoard events, over the batches that it has done.
 
     Args:
-        folder: Where the event files go.
+        folder: Where the event files go; None for a process that writes none.
         step: Batches that the run has done; what TensorBoard knows of later ones, from a part of
             the run that is repeated, is dropped.
 
@@ -20,8 +20,12 @@ class Scalars:
         MissingDependencyError: tensorboardX is not installed.
     """
 
-    def __init__(self, folder: Path, step: int) -> None:
-        self._writer = require("tensorboardX").SummaryWriter(str(folder), purge_step=step + 1)
+    def __init__(self, folder: Path | None, step: int) -> None:
+        writer = require("tensorboardX").SummaryWriter
+        # Without a folder it calls itself so and writes to none.
+        self._writer = writer(
+            str(folder or ""), purge_step=step + 1, write_to_disk=folder is not None
+        )
 
     def __enter__(self) -> Self:
         return self

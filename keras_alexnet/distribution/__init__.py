@@ -1,0 +1,1 @@
+"""Several devices, in one process or in many, that train one model on the same batches."""

@@ -1,0 +1,40 @@
+"""A process of a run that torchrun's agent has started, see `distribution.launch`."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from keras_alexnet.distribution.launch import enter_process
+from keras_alexnet.distribution.placement import Placement
+from keras_alexnet.training.experiment import Experiment
+from keras_alexnet.training.run import resume, start
+
+
+def main(job: dict[str, Any]) -> dict[str, Any] | None:
+    """Train.
+
+    Args:
+        job: `"experiment"` and `"preset"` of a new run, or neither; `"path"` of its folder; and
+            `"join_timeout"`.
+
+    Returns:
+        The run's summary, or None if it was stopped.
+    """
+    placement = Placement(distribute=True, join_timeout=job["join_timeout"])
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    path = Path(job["path"])
+    if job["experiment"] is None:
+        return resume(path, placement=placement, console=console)
+    return start(
+        Experiment.from_json(job["experiment"]),
+        output=path,
+        preset=job["preset"],
+        placement=placement,
+        console=console,
+    )
+
+
+if __name__ == "__main__":
+    enter_process(main)

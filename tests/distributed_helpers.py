@@ -1,0 +1,98 @@
+"""Runs on several devices or processes of this host, by command."""
+
+import csv
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file
+
+ROOT = Path(__file__).resolve().parents[1]
+# Of metrics.csv, which no two runs share.
+TIMES = {"images_per_second", "seconds"}
+# LeNet-5 has neither dropout nor batch norm. It sees 297 images; the last batch has 9 of them.
+LENET = (
+    "--preset", "digits-lenet5", "--epochs", "2", "--train-limit", "331", "--eval-limit", "101",
+    "--resize", "32", "--crop", "random", "--flip", "0.5",
+)  # fmt: skip
+
+Processes = list[subprocess.Popen[str]]
+
+
+def begin(*arguments: object, **environment: str) -> subprocess.Popen[str]:
+    """Start `keras-alexnet train` with these arguments."""
+    code = "from keras_alexnet.cli import main; main()"
+    return subprocess.Popen(
+        [sys.executable, "-c", code, "train", *map(str, arguments)],
+        env=os.environ
+        | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+        | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def begin_group(backend: str, count: int, *arguments: object) -> Processes:
+    """Start so many processes of one run, each as its launcher would."""
+    ports = free_ports(count)
+    addresses = [f"127.0.0.1:{port}" for port in ports]
+    arguments = ("--distribute", "--backend", backend, *arguments)
+    if backend == "torch":
+        where = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(ports[0])}
+        return [
+            begin(*arguments, **where, RANK=str(rank), LOCAL_RANK=str(rank))
+            for rank in range(count)
+        ]
+    if backend == "jax":
+        where = {
+            "KERAS_DISTRIBUTION_JOB_ADDRESSES": addresses[0],
+            "KERAS_DISTRIBUTION_NUM_PROCESSES": str(count),
+        }
+        return [
+            begin(*arguments, **where, KERAS_DISTRIBUTION_PROCESS_ID=str(rank))
+            for rank in range(count)
+        ]
+    cluster = {"worker": addresses}
+    tasks = [{"type": "worker", "index": rank} for rank in range(count)]
+    return [
+        begin(*arguments, TF_CONFIG=json.dumps({"cluster": cluster, "task": task}))
+        for task in tasks
+    ]
+
+
+def finish(*processes: subprocess.Popen[str]) -> list[str]:
+    """Wait until all have succeeded; return what each has written."""
+    outputs = [process.communicate(timeout=300)[0] for process in processes]
+    for process, output in zip(processes, outputs, strict=True):
+        assert process.returncode == 0, output
+    return outputs
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports that nobody listens at."""
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def rows(folder: Path) -> list[dict[str, float]]:
+    """Return metrics.csv without the times."""
+    with (folder / "metrics.csv").open(newline="") as file:
+        return [
+            {k: float(v) for k, v in row.items() if k not in TIMES} for row in csv.DictReader(file)
+        ]
+
+
+def checkpoint(folder: Path, part: str) -> dict[str, np.ndarray]:
+    """Return the variables of a part of the checkpoint: model, metrics or optimizer."""
+    arrays = load_file(folder / "checkpoint.safetensors")
+    return {name: array for name, array in arrays.items() if name.startswith(f"{part}/")}

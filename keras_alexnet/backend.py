@@ -28,6 +28,8 @@ _DISTRIBUTIONS = {
     "matplotlib": "jinja2 matplotlib",
     "sklearn": "scikit-learn",
     "google": "protobuf",
+    "ray": "'ray[data]' pyarrow",
+    "pyarrow": "'ray[data]' pyarrow",
 }
 
 # Both ship their own LLVM and abort the process when they come after TensorFlow's

@@ -3,12 +3,11 @@
 import csv
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 import typer
 
 from keras_alexnet.backend import choose_backend
@@ -19,14 +18,14 @@ from keras_alexnet.commands.common import (
     ViewsOption,
     progress,
 )
-from keras_alexnet.data.examples import Files
 from keras_alexnet.data.folders import find_images
-from keras_alexnet.errors import DataError, ImageFileError
+from keras_alexnet.errors import ConfigurationError, DataError, ImageFileError
+from keras_alexnet.prediction_job import PredictionJob, run_job
 from keras_alexnet.record import read_record
 from keras_alexnet.views import Views
 
 if TYPE_CHECKING:
-    from keras_alexnet.prediction import Predictor
+    from keras_alexnet.answers import Answer
 
 
 class PredictionFormat(StrEnum):
@@ -35,22 +34,6 @@ class PredictionFormat(StrEnum):
     TABLE = "table"
     CSV = "csv"
     JSON = "json"
-
-
-class Guess(NamedTuple):
-    """A class that an image may be of."""
-
-    label: int
-    name: str
-    probability: float
-
-
-class Answer(NamedTuple):
-    """What is known of an image: its best classes, or why it cannot be read."""
-
-    file: Path
-    guesses: list[Guess]
-    error: str | None = None
 
 
 def predict_command(
@@ -67,16 +50,38 @@ def predict_command(
     format_: Annotated[
         PredictionFormat, typer.Option("--format", help="How to write the predictions.")
     ] = PredictionFormat.TABLE,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Folder for Parquet files instead; Ray computes them in any order."),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="With --output: processes that compute.",
+            show_default="one on each GPU, or on each four cores",
+        ),
+    ] = None,
 ) -> None:
     """Name the most probable classes of photos.
 
-    A file that cannot be read is reported in its place; the exit code is then 1.
+    A file that cannot be read is reported in its place; the exit code is then 1. With --output the
+    same command, given again, goes on where it was stopped.
     """
+    if output is None and workers is not None:
+        raise ConfigurationError("--workers is for large jobs: give --output, a folder, too")
     # Whatever can be wrong is found before a framework is imported, which takes seconds.
     read_record(model)
     choose_backend(backend)
     files = list_files(photos, recursive=recursive)
+    if output is not None:
+        job = PredictionJob(
+            model, output, top, views, resize_size, batch_size, backend, workers
+        )  # fmt: skip
+        _predict_all(job, files)
+        return
 
+    from keras_alexnet.answers import predictions
     from keras_alexnet.prediction import Predictor
 
     predictor = Predictor.from_file(
@@ -91,8 +96,26 @@ def predict_command(
             failures += answer.error is not None
             advance_to(number)
         write.end()
+    _report(failures, len(files))
+
+
+def _predict_all(job: PredictionJob, files: Sequence[Path]) -> None:
+    """Predict what a job has not predicted yet."""
+    done = job.parts().done()
+    left = [name for name in dict.fromkeys(map(str, files)) if name not in done]
+    if done:
+        print(f"{len(files) - len(left):,} of {len(files):,} files are done already")
+    if not left:
+        return
+    with progress("predict", len(left)) as advance_to:
+        outcome = run_job(job, left, on_part=advance_to)
+    print(f"{outcome.predicted:,} files predicted: {job.output}")
+    _report(outcome.failed, len(left))
+
+
+def _report(failures: int, number: int) -> None:
     if failures:
-        print(f"warning: {failures} of {len(files)} files could not be read", file=sys.stderr)
+        print(f"warning: {failures} of {number} files could not be read", file=sys.stderr)
         raise typer.Exit(1)
 
 
@@ -119,27 +142,6 @@ def list_files(places: Sequence[Path], *, recursive: bool) -> list[Path]:
     return files
 
 
-def predictions(predictor: "Predictor", files: Sequence[Path], *, top: int) -> Iterator[Answer]:
-    """Yield an answer for each file, in their order, a batch at a time."""
-    batches = predictor.batches(Files(tuple(files), np.zeros(len(files), np.int64)))
-    done = 0
-
-    def unreadable(until: int) -> Iterator[Answer]:
-        for path in files[done:until]:
-            yield Answer(path, [], batches.skipped[path])
-
-    for views, indices in batches:
-        best = predictor.probabilities(views)
-        order = np.argsort(-best, axis=1, kind="stable")[:, :top]  # (B, top)
-        for row, classes, index in zip(best, order, indices, strict=True):
-            yield from unreadable(index)
-            names = predictor.labels
-            guesses = [Guess(int(c), names[c] if names else str(c), float(row[c])) for c in classes]
-            yield Answer(files[index], guesses)
-            done = int(index) + 1
-    yield from unreadable(len(files))
-
-
 class _Writer:
     """Prints answers one by one."""
 
@@ -149,7 +151,7 @@ class _Writer:
         if format_ is PredictionFormat.CSV:
             self._csv.writerow(("file", "rank", "class", "name", "probability", "error"))
 
-    def __call__(self, answer: Answer) -> None:
+    def __call__(self, answer: "Answer") -> None:
         if self._format is PredictionFormat.CSV:
             for rank, guess in enumerate(answer.guesses, 1):
                 self._csv.writerow((answer.file, rank, *guess, ""))

@@ -65,6 +65,7 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/grouped_conv.py $(if $(QUICK),--rounds 1)
 	$(BIN)/python benchmarks/convert.py $(QUICK)
 	$(BIN)/python benchmarks/import_time.py $(QUICK)
+	$(if $(IMAGES),$(BIN)/python benchmarks/prediction_job.py --images $(IMAGES) $(QUICK))
 
 clean:
 	rm -rf $(VENV) demo runs build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -105,7 +105,7 @@ def main() -> None:
                 )
     print("\n".join(table))
     publish(
-        "prediction-job",
+        "prediction jobs",
         table,
         f"{number:,} photos, {rounds} rounds in turn, medians; images/s are of those beyond the "
         f"first tenth, ratio to {ONE}, on {arguments.backend}.",

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,9 @@ LENET = (
     "--preset", "digits-lenet5", "--epochs", "2", "--train-limit", "331", "--eval-limit", "101",
     "--resize", "32", "--crop", "random", "--flip", "0.5",
 )  # fmt: skip
+
+# Sums are taken in another order, and steps of Adam carry the difference on.
+WEIGHTS = {"rtol": 1e-4, "atol": 2e-6}
 
 Processes = list[subprocess.Popen[str]]
 
@@ -37,31 +41,46 @@ def begin(*arguments: object, **environment: str) -> subprocess.Popen[str]:
     )
 
 
-def begin_group(backend: str, count: int, *arguments: object) -> Processes:
-    """Start so many processes of one run, each as its launcher would."""
-    ports = free_ports(count)
+def begin_group(
+    backend: str,
+    count: int,
+    *arguments: object,
+    only: int | None = None,
+    ports: list[int] | None = None,
+) -> Processes:
+    """Start the processes of one run, each as its launcher would.
+
+    Args:
+        backend: Keras backend.
+        count: How many processes there are to be.
+        *arguments: Of the command.
+        only: Rank of the one that is started; all by default.
+        ports: Where they listen; free ones by default.
+    """
+    ports = ports or free_ports(count)
     addresses = [f"127.0.0.1:{port}" for port in ports]
-    arguments = ("--distribute", "--backend", backend, *arguments)
-    if backend == "torch":
-        where = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(ports[0])}
-        return [
-            begin(*arguments, **where, RANK=str(rank), LOCAL_RANK=str(rank))
-            for rank in range(count)
-        ]
-    if backend == "jax":
-        where = {
+    launchers: dict[str, Callable[[int], dict[str, str]]] = {
+        "torch": lambda rank: {
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": str(count),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(ports[0]),
+        },
+        "jax": lambda rank: {
             "KERAS_DISTRIBUTION_JOB_ADDRESSES": addresses[0],
             "KERAS_DISTRIBUTION_NUM_PROCESSES": str(count),
-        }
-        return [
-            begin(*arguments, **where, KERAS_DISTRIBUTION_PROCESS_ID=str(rank))
-            for rank in range(count)
-        ]
-    cluster = {"worker": addresses}
-    tasks = [{"type": "worker", "index": rank} for rank in range(count)]
+            "KERAS_DISTRIBUTION_PROCESS_ID": str(rank),
+        },
+        "tensorflow": lambda rank: {
+            "TF_CONFIG": json.dumps(
+                {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": rank}}
+            )
+        },
+    }
     return [
-        begin(*arguments, TF_CONFIG=json.dumps({"cluster": cluster, "task": task}))
-        for task in tasks
+        begin("--distribute", *arguments, KERAS_BACKEND=backend, **launchers[backend](rank))
+        for rank in (range(count) if only is None else [only])
     ]
 
 
@@ -96,3 +115,12 @@ def checkpoint(folder: Path, part: str) -> dict[str, np.ndarray]:
     """Return the variables of a part of the checkpoint: model, metrics or optimizer."""
     arrays = load_file(folder / "checkpoint.safetensors")
     return {name: array for name, array in arrays.items() if name.startswith(f"{part}/")}
+
+
+def assert_same_run(folder: Path, wanted: Path, *, moving: bool = True) -> None:
+    """Compare the weights of two runs, with the moving statistics of batch norm or without."""
+    found, expected = checkpoint(folder, "model"), checkpoint(wanted, "model")
+    assert found.keys() == expected.keys()
+    for name, array in expected.items():
+        if moving or not name.endswith(("moving_mean", "moving_variance")):
+            np.testing.assert_allclose(found[name], array, **WEIGHTS, err_msg=name)

@@ -5,19 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from distributed_helpers import LENET, begin, begin_group, checkpoint, finish, rows
-
-# Sums are taken in another order, and steps of SGD carry the difference on.
-WEIGHTS = {"rtol": 1e-4, "atol": 2e-6}
-METRICS = {"rtol": 1e-5, "atol": 1e-6}
-
-
-def assert_same_run(folder: Path, wanted: Path, *, moving: bool = True) -> None:
-    found, expected = checkpoint(folder, "model"), checkpoint(wanted, "model")
-    assert found.keys() == expected.keys()
-    for name, array in expected.items():
-        if moving or not name.endswith(("moving_mean", "moving_variance")):
-            np.testing.assert_allclose(found[name], array, **WEIGHTS, err_msg=name)
+from distributed_helpers import (
+    LENET,
+    assert_same_run,
+    begin,
+    begin_group,
+    checkpoint,
+    finish,
+    rows,
+)
+from PIL import Image
 
 
 def assert_same_metrics(folder: Path, wanted: Path) -> None:
@@ -30,20 +27,17 @@ def counted(folder: Path) -> list[float]:
     return [float(a) for n, a in checkpoint(folder, "metrics").items() if n.endswith("count")]
 
 
-# How several devices are had, and what tells one from another.
-ENGINES = {
-    "torch": 2,
-    "tensorflow": 2,
-    "jax": 4,
-}
+DEVICES = {"torch": 2, "tensorflow": 2, "jax": 4}
 
 
-@pytest.mark.parametrize("backend", ENGINES)
+@pytest.mark.parametrize(
+    "backend", ["torch", "jax", pytest.param("tensorflow", marks=pytest.mark.slow)]
+)
 def test_lenet_is_trained_as_on_one_device(backend: str, tmp_path: Path) -> None:
     """Neither dropout nor batch norm: the very same run, its last batch divided unevenly."""
     one, several = tmp_path / "one", tmp_path / "several"
     finish(begin(*LENET, "--backend", backend, "--output", one))
-    devices = ENGINES[backend]
+    devices = DEVICES[backend]
     (output,) = finish(
         begin(*LENET, "--backend", backend, "--output", several, "--devices", devices)
     )
@@ -71,13 +65,53 @@ def test_lenet_is_trained_as_on_one_device(backend: str, tmp_path: Path) -> None
 )
 def test_processes_train_as_one_does(backend: str, tmp_path: Path) -> None:
     one, several = tmp_path / "one", tmp_path / "several"
-    options = ("--clip-norm", "0.5", "--ema", "0.9")
+    options = (*LENET, "--clip-norm", "0.5", "--ema", "0.9")
     if backend != "tensorflow":
         options += ("--accumulate", "2")
-    finish(begin(*LENET, *options, "--backend", backend, "--output", one))
-    first, second = finish(*begin_group(backend, 2, *LENET, *options, "--output", several))
+    finish(begin(*options, "--backend", backend, "--output", one))
+    first, second = finish(*begin_group(backend, 2, *options, "--output", several))
     assert "2 devices in 2 process(es), 16 images of a batch each" in first
     assert "epoch" not in second
     assert_same_run(several, one)
     assert_same_metrics(several, one)
     assert counted(several)[-2:] == [297, 297]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of two classes with 36 small images each."""
+    folder = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        (folder / name).mkdir()
+        for number in range(36):
+            pixels = rng.integers(0, 256, (40, 44, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{number}.png")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", DEVICES)
+def test_alexnet_cifar_from_files(backend: str, photos: Path, tmp_path: Path) -> None:
+    """Batch norm of each device's part is that of one device which adds its gradients up.
+
+    Two parts of 8 images and an update for both; on JAX the whole batch is one, as on one device,
+    with dropout too. 64 images: each epoch has four batches.
+    """
+    one, several = tmp_path / "one", tmp_path / "several"
+    common = (
+        "--model", "alexnet_cifar", "--data", photos, "--epochs", "2", "--val-fraction", "0.1",
+        "--crop", "random-resized", "--flip", "0.5", "--learning-rate", "0.01",
+        "--backend", backend, "--drop-remainder",
+    )  # fmt: skip
+    parts = ("--batch-size", "16")
+    if backend != "jax":
+        common = (*common, "--dropout-rate", "0")
+        parts = ("--batch-size", "8", "--accumulate", "2")
+    finish(begin(*common, *parts, "--output", one))
+    (output,) = finish(
+        begin(*common, "--batch-size", "16", "--devices", "2", "--output", several)
+    )  # fmt: skip
+    seen = "the whole batch" if backend == "jax" else "each device's part of the batch"
+    assert f"batch norm sees {seen}" in output
+    assert_same_run(several, one, moving=backend == "jax")

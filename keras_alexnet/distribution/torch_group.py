@@ -58,7 +58,6 @@ class TorchGroup(Group):
 
     def __init__(self, rank: int, processes: int) -> None:
         self.rank, self.processes, self.devices = rank, processes, processes
-        self._patient = dist.new_group(timeout=_PATIENCE)
 
     def trained_model(self, inputs: Any, outputs: Any, name: str) -> Any:
         """Return a functional model that trains in parallel."""
@@ -75,10 +74,10 @@ class TorchGroup(Group):
         """Average the moving statistics, and add the metrics up in the first process."""
         with torch.no_grad():
             for variable in moving_statistics(trainer):
-                dist.all_reduce(variable.value, group=self._patient)
+                dist.all_reduce(variable.value)
                 variable.value.div_(self.processes)
             for variable in trainer.metrics_variables:
-                dist.reduce(variable.value, 0, group=self._patient)
+                dist.reduce(variable.value, 0)
         if self.rank:
             trainer.reset_metrics()
 
@@ -95,7 +94,7 @@ class TorchGroup(Group):
     def _all_gather(self, array: np.ndarray) -> np.ndarray:
         own = torch.from_numpy(np.array(array))
         rows = [torch.empty_like(own) for _ in range(self.processes)]
-        dist.all_gather(rows, own, group=self._patient)
+        dist.all_gather(rows, own)
         return torch.stack(rows).numpy()
 
 
@@ -118,12 +117,22 @@ def join_torchrun(cluster: Cluster, *, seconds: float) -> TorchGroup:
                 f"{torch.cuda.device_count()}; start fewer processes, or use --device cpu"
             )
         torch.cuda.set_device(local)
+    # Whoever joins is waited for with one time limit, and from then on with another.
+    limit = datetime.timedelta(seconds=seconds)
     try:
+        meet = require("torch.distributed.rendezvous").rendezvous
+        store, rank, size = next(meet("env://", timeout=limit))
+        # Processes that torchrun starts again find what the lost ones have left in it.
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        store = dist.PrefixStore(f"attempt {attempt}", store)
+        store.set(f"joined/{rank}", "")
+        store.wait([f"joined/{other}" for other in range(size)], limit)
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if cuda else "gloo",
-            timeout=datetime.timedelta(seconds=seconds),
-            rank=cluster.rank,
-            world_size=cluster.processes,
+            store=store,
+            rank=rank,
+            world_size=size,
+            timeout=_PATIENCE,
         )
     except (RuntimeError, ValueError) as error:
         raise ConfigurationError(

@@ -1,5 +1,6 @@
 """How a run gets its devices: in this process, among others, or in processes that it starts."""
 
+import os
 from typing import Any
 
 from rich.console import Console
@@ -17,6 +18,11 @@ from keras_alexnet.training.run_folder import Log, RunFolder
 def takes_processes(placement: Placement) -> bool:
     """Return whether further processes must be started: torch takes one for each device."""
     return placement.devices > 1 and chosen_backend() == "torch"
+
+
+def is_restarted() -> bool:
+    """Return whether torchrun has started this process again, as another one failed."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
 def run_in_processes(folder: RunFolder, placement: Placement, job: dict[str, Any]) -> Any:
@@ -37,6 +43,8 @@ def run_in_processes(folder: RunFolder, placement: Placement, job: dict[str, Any
     try:
         return run_processes("keras_alexnet.training.worker", job | where, placement.devices)
     except TrainingError as error:
+        if not folder.config.exists():
+            folder.discard()
         if not folder.checkpoint.exists():
             raise
         raise TrainingError(

@@ -13,6 +13,7 @@ from keras_alexnet.errors import KerasAlexNetError, TrainingError
 from keras_alexnet.training import environment
 from keras_alexnet.training.experiment import Experiment
 from keras_alexnet.training.processes import (
+    is_restarted,
     join,
     log_of,
     resume_hint,
@@ -31,6 +32,8 @@ def start(
     console: Console | None = None,
 ) -> dict[str, Any] | None:
     """Run an experiment in a new folder.
+
+    Where torchrun has started the processes again, they go on with that folder.
 
     Args:
         experiment: What to run.
@@ -55,6 +58,8 @@ def start(
         return run_in_processes(
             folder, placement, {"experiment": experiment.to_json(), "preset": preset}
         )
+    if output is not None and is_restarted() and RunFolder(output).checkpoint.exists():
+        return resume(output, placement=placement, console=console)
     group = join(experiment, placement)
     with group.first_process_first():
         made = str(RunFolder.create(output, name).path) if group.is_first else None

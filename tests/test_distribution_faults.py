@@ -94,21 +94,22 @@ def test_torchrun_starts_a_run_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize("backend", EVERY_BACKEND)
 def test_a_killed_process_ends_the_others(backend: str, tmp_path: Path) -> None:
     folder, whole = tmp_path / "struck", tmp_path / "whole"
-    processes = begin_group(backend, 2, *LONG, "--epochs", "60", "--output", folder)
+    processes = begin_group(backend, 2, *LONG, "--epochs", "20", "--output", folder)
     wait_for(folder / "metrics.csv", *processes)
     processes[1].kill()
     processes[1].communicate()
     output, _ = processes[0].communicate(timeout=MINUTE)
     assert processes[0].returncode not in (0, None)
     named = {
-        "tensorflow": "error: process 1 (worker 1) was lost",
-        # JAX's own, in which a process is a task.
-        "jax": "was lost",
+        "tensorflow": r"error: process 1 \(worker 1\) was lost",
+        # JAX's own words, in one of its two ways to find out.
+        "jax": r"heartbeats\):\s+1\s|Task 1 heartbeat timeout",
         # torchrun names it, which nobody has started here.
         "torch": "error: another process was lost",
     }
-    assert named[backend] in output
-    finish(begin(*LONG, "--epochs", "60", "--backend", backend, "--output", whole))
+    assert re.search(named[backend], output), output
+    assert "was lost" in output
+    finish(begin(*LONG, "--epochs", "20", "--backend", backend, "--output", whole))
     finish(*begin_group(backend, 2, "--resume", folder))
     assert_same_run(folder, whole)
 

@@ -39,10 +39,17 @@ class JaxGroup(Group):
         return self._distribution.scope()
 
     def explain(self, error: Exception) -> str | None:
-        """Return that a connection broke; JAX names the process when its heartbeat is missed."""
+        """Return that a connection broke.
+
+        Who is at its other end only JAX knows, when a heartbeat is missed. It then ends this
+        process, at once, so that it cannot be asked.
+        """
         if not _LOST.search(str(error)):
             return None
-        return "another process was lost, or cannot be reached any more"
+        return (
+            "another process was lost, or cannot be reached any more; JAX names it below, as a "
+            f"task, within {_HEARTBEAT} s"
+        )
 
     def leave(self) -> None:
         """Wait for the others, and part."""

@@ -15,7 +15,7 @@ tf = require("tensorflow")
 
 # How long a process may be silent until the others take it for lost, in milliseconds.
 _HEARTBEAT = 20_000
-_TASK = re.compile(r"/job:(\w+)/(?:replica:\d+/)?task:(\d+)")
+_TASK = re.compile(r"/job:worker/(?:replica:\d+/)?task:(\d+)")
 
 
 class StrategyModel(keras.Model):
@@ -125,8 +125,10 @@ class TensorFlowGroup(Group):
         if not isinstance(error, lost):
             return None
         _, _, unhealthy = str(error).partition("unhealthy")
-        found = _TASK.search(unhealthy) or _TASK.search(str(error))
-        who = "another process" if found is None else f"process {found[2]} ({found[1]} {found[2]})"
+        # Where the connection broke before a heartbeat was missed, the text names its two ends.
+        named = [int(n) for n in _TASK.findall(unhealthy) or _TASK.findall(str(error))]
+        others = [number for number in named if number != self.rank]
+        who = f"process {others[0]} (worker {others[0]})" if others else "another process"
         return f"{who} was lost, or cannot be reached any more"
 
     def leave(self) -> None:

@@ -1,5 +1,6 @@
 """Runs on several devices or processes of this host, by command."""
 
+import contextlib
 import csv
 import json
 import os
@@ -90,6 +91,17 @@ def finish(*processes: subprocess.Popen[str]) -> list[str]:
     for process, output in zip(processes, outputs, strict=True):
         assert process.returncode == 0, output
     return outputs
+
+
+def processes_with(text: str) -> dict[int, list[str]]:
+    """Return the processes whose command line holds a text: number -> its words."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (folder / "cmdline").read_text(errors="replace").split("\0")
+            if text in " ".join(words):
+                found[int(folder.name)] = words
+    return found
 
 
 def free_ports(count: int) -> list[int]:

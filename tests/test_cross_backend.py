@@ -11,6 +11,9 @@ from porting import write_checkpoint
 from porting.seeded import seeded_state_dict
 from porting.tolerances import TOLERANCES
 
+# `test_prediction.test_backends_agree` reads one file on all backends in less time.
+pytestmark = pytest.mark.slow
+
 WRITE = """
 import sys
 from porting import convert

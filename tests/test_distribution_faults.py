@@ -10,7 +10,15 @@ import time
 from pathlib import Path
 
 import pytest
-from distributed_helpers import LENET, ROOT, assert_same_run, begin, begin_group, finish
+from distributed_helpers import (
+    LENET,
+    ROOT,
+    assert_same_run,
+    begin,
+    begin_group,
+    finish,
+    processes_with,
+)
 
 MINUTE = 60.0
 EVERY_BACKEND = ("torch", "tensorflow", "jax")
@@ -36,14 +44,10 @@ def end_within(seconds: float, process: subprocess.Popen[str]) -> str:
 
 def worker_of_rank(rank: int, output: Path) -> int:
     """Return the process that torchrun's agent has given a rank in the run of a folder."""
-    listed = subprocess.run(
-        ["pgrep", "-f", "keras_alexnet.training.worker"], capture_output=True, text=True, check=True
-    )
-    for pid in listed.stdout.split():
-        job = Path(f"/proc/{pid}/cmdline").read_text().split("\0")[-2]
+    for pid, words in processes_with("-m keras_alexnet.training.worker").items():
         environment = Path(f"/proc/{pid}/environ").read_text().split("\0")
-        if f"RANK={rank}" in environment and str(output) in Path(job).read_text():
-            return int(pid)
+        if f"RANK={rank}" in environment and str(output) in Path(words[-2]).read_text():
+            return pid
     raise AssertionError(f"no process of rank {rank}")
 
 
@@ -81,10 +85,8 @@ def test_torchrun_starts_a_run_again(tmp_path: Path) -> None:
     )
     uninterrupted = begin(*arguments, "--output", whole)
     wait_for(folder / "metrics.csv", process)
-    listed = subprocess.run(
-        ["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True
-    )
-    os.kill(int(listed.stdout.split()[-1]), signal.SIGKILL)
+    workers = set(processes_with(str(folder))) - {process.pid}
+    os.kill(max(workers), signal.SIGKILL)
     first, _ = finish(process, uninterrupted)
     assert "resumed behind epoch" in first
     assert_same_run(folder, whole)

@@ -176,14 +176,9 @@ def command(*arguments: object) -> list[str]:
     return [sys.executable, "-c", code, "train", *map(str, arguments)]
 
 
-@pytest.mark.parametrize(
-    "backend",
-    [
-        "torch",
-        pytest.param("tensorflow", marks=pytest.mark.slow),
-        pytest.param("jax", marks=pytest.mark.slow),
-    ],
-)
+# A run on two devices is killed and resumed in `test_distribution_faults` each time.
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["torch", "tensorflow", "jax"])
 def test_killed_and_resumed_equals_uninterrupted(backend: str, tmp_path: Path) -> None:
     root = Path(__file__).resolve().parents[1]
     environment = os.environ | {

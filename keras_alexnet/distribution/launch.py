@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import signal
 import sys
@@ -35,6 +36,8 @@ def run_processes(module: str, job: dict[str, Any], processes: int) -> Any:
     api = require("torch.distributed.launcher.api")
     errors = require("torch.distributed.elastic.multiprocessing.errors")
     signals = require("torch.distributed.elastic.multiprocessing.api")
+    # What it says beside is said here.
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     with tempfile.TemporaryDirectory(prefix="keras-alexnet-") as name:
         folder = Path(name)
         path = folder / "job.json"

@@ -10,14 +10,14 @@ from keras_alexnet.evaluation import Evaluation, evaluate
 from keras_alexnet.layers import keras
 from keras_alexnet.prediction import Predictor
 from keras_alexnet.specs import find_spec
-from keras_alexnet.training.checkpoint import load_progress, load_variables, save_checkpoint
+from keras_alexnet.training.checkpoint import load_progress
 from keras_alexnet.training.experiment import Experiment
 from keras_alexnet.training.hooks import ProgressBar, StepHook, StopSignal, as_numbers, fit_epoch
+from keras_alexnet.training.keeping import Keeper
 from keras_alexnet.training.network import (
     build_network,
     compile_training,
     for_heads,
-    save_trained,
     start_from,
 )
 from keras_alexnet.training.phases import (
@@ -87,6 +87,7 @@ class Engine:
             normalized=True,
             batch_size=experiment.batch_size,
         )
+        self._keeper = Keeper(folder, experiment, prepared, group)
         self._phase: int | None = None
         self._epoch_began = self._began = 0.0
 
@@ -163,6 +164,10 @@ class Engine:
             done=progress.batches,
             total=self.batches.steps,
         )
+
+        def restore() -> None:
+            self._keeper.restore(self.trainer, progress)
+
         hook = StepHook(
             bar,
             lambda done: self._must_stop(stop, done),
@@ -172,7 +177,7 @@ class Engine:
             more=self._more_batches,
             save=self._save,
             note=lambda done, loss: scalars.add_loss(before + done, loss),
-            restore=self._restore if self._must_restore else None,
+            restore=restore if self._must_restore else None,
         )
         self._must_restore = False
         batches = for_heads(
@@ -209,9 +214,10 @@ class Engine:
             self._replicas.refresh()
             validation = self._validate()
             if progress.is_best(validation):
-                self.save_model(self.folder.best)
+                self._keeper.save_model(self.model, self.folder.best, epoch=progress.epoch)
             if experiment.keep_every and progress.epoch % experiment.keep_every == 0:
-                self.save_model(self.folder.path / f"epoch-{progress.epoch:03}.keras")
+                path = self.folder.path / f"epoch-{progress.epoch:03}.keras"
+                self._keeper.save_model(self.model, path, epoch=progress.epoch)
         row = epoch_row(
             progress.epoch,
             learning_rate=float(keras.ops.convert_to_numpy(rate)),
@@ -236,19 +242,6 @@ class Engine:
         self._note_skipped(result.skipped)
         return result
 
-    def save_model(self, path: Any) -> None:
-        """Write the model as it is now as a `.keras` file."""
-        if not self.group.is_first:
-            return
-        save_trained(
-            self.model,
-            path,
-            self.experiment,
-            self.prepared.data.classes,
-            self.prepared.preprocessing,
-            {"run": self.folder.path.name, "epoch": self.progress.epoch},
-        )
-
     def _save(self, trainer: Any, batches: int) -> None:
         """Write a checkpoint behind so many batches of the epoch under way."""
         progress, now = self.progress, time.monotonic()
@@ -256,17 +249,7 @@ class Engine:
         progress.position = batches and self.batches.position(batches - self._first_batch)
         progress.epoch_seconds = now - self._epoch_began if batches else 0.0
         progress.seconds = now - self._began
-        self.group.settle(trainer)
-        save_checkpoint(
-            self.folder.checkpoint if self.group.is_first else None,
-            trainer,
-            progress,
-            identity=self.prepared.identity,
-        )
-
-    def _restore(self) -> None:
-        load_variables(self.folder.checkpoint, self.trainer, metrics=self.progress.batches > 0)
-        self.group.part_randomness(self.trainer)
+        self._keeper.save(trainer, progress)
 
     def _note_skipped(self, skipped: Mapping[Any, str]) -> None:
         for path, reason in self.progress.note_skipped(skipped).items():

@@ -43,14 +43,15 @@ def run_in_processes(folder: RunFolder, placement: Placement, job: dict[str, Any
     try:
         return run_processes("keras_alexnet.training.worker", job | where, placement.devices)
     except TrainingError as error:
-        if not folder.config.exists():
-            folder.discard()
         if not folder.checkpoint.exists():
             raise
         raise TrainingError(
             f"{error}. The last checkpoint is kept; once the cause is gone, go on with: "
             f"{resume_hint(folder)} --devices {placement.devices}"
         ) from error
+    finally:
+        if not folder.config.exists():  # it never began
+            folder.discard()
 
 
 def join(experiment: Experiment, placement: Placement) -> Group:

@@ -36,8 +36,10 @@ def run_processes(module: str, job: dict[str, Any], processes: int) -> Any:
     api = require("torch.distributed.launcher.api")
     errors = require("torch.distributed.elastic.multiprocessing.errors")
     signals = require("torch.distributed.elastic.multiprocessing.api")
-    # What it says beside is said here.
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    # What it writes of ended processes is said by our own messages. Each module has its level.
+    for name in logging.root.manager.loggerDict:
+        if name.startswith("torch.distributed.elastic"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     with tempfile.TemporaryDirectory(prefix="keras-alexnet-") as name:
         folder = Path(name)
         path = folder / "job.json"

@@ -165,6 +165,8 @@ def test_a_port_in_use_is_named(backend: str, tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+# The same mistakes without processes: test_shards.py, test_joining.py.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -11,7 +11,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-lo
 help:
 	@echo "make demo          convert both networks, compare them with torchvision, write a report"
 	@echo "make train-demo    train LeNet-5 on embedded digits, under a minute"
-	@echo "make test          the tests, about ten minutes on two cores"
+	@echo "make test          the tests, eleven to fourteen minutes on two cores"
 	@echo "make test-all      the slow tests too"
 	@echo "make lint          ruff and mypy"
 	@echo "make format        let ruff format the code"

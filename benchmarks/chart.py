@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_alexnet.benchmarking.report import Quartiles
-from keras_alexnet.files import atomic_output
+from keras_alexnet.core.files import atomic_output
 
 _REACHED, _MISSED, _OTHER = "#13723b", "#b3261e", "#8fb3d9"
 _LINES = "#444444"

@@ -23,9 +23,9 @@ from statistics import median
 
 from results import FRAMEWORKS, publish
 
-from keras_alexnet.backend import BACKENDS
-from porting.checkpoints import write_checkpoint
-from porting.seeded import seeded_state_dict
+from keras_alexnet.core.backend import BACKENDS
+from porting.checkpoints.files import write_checkpoint
+from porting.torch_side.seeded import seeded_state_dict
 
 MODELS = ["alexnet", "googlenet"]
 
@@ -43,13 +43,13 @@ def convert_once(model: str, source: str, output: str) -> dict[str, float]:
     """Import, convert, and return what it took; a child's work."""
     start = time.perf_counter()
     # What `convert` would import in its course.
-    import keras_alexnet.registry  # noqa: F401
-    import porting.conversion
-    from keras_alexnet.backend import require
+    import keras_alexnet.models.registry  # noqa: F401
+    import porting.conversion.convert
+    from keras_alexnet.core.backend import require
 
     require("torch")
     imported, before = time.perf_counter(), memory("VmRSS")
-    porting.conversion.convert(model, source, output)
+    porting.conversion.convert.convert(model, source, output)
     ended = time.perf_counter()
     return {
         "import": imported - start,

@@ -25,8 +25,8 @@ from timing import ChildFailureError, result_of_child
 from keras_alexnet.benchmarking.environment import cores
 from keras_alexnet.benchmarking.plan import COUNTERPARTS, DEVICES, Competitor, Plan, keras_side
 from keras_alexnet.benchmarking.runner import Benchmark, BenchmarkError, run
+from keras_alexnet.commands.sizes import parse_size
 from keras_alexnet.errors import ChildError, KerasAlexNetError
-from keras_alexnet.sizes import parse_size
 from keras_alexnet.specs import SPECS
 
 CHILD = str(Path(__file__).with_name("gpu_child.py"))

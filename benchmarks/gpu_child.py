@@ -73,7 +73,7 @@ def epoch(job: dict[str, Any]) -> dict[str, float]:
     """
     from keras_alexnet.benchmarking import keras_side
     from keras_alexnet.specs import find_spec
-    from keras_alexnet.training.hooks import fit_epoch
+    from keras_alexnet.training.loop.hooks import fit_epoch
     from keras_alexnet.training.network import for_heads
 
     model, batch = job["model"], job["batch"]
@@ -110,8 +110,8 @@ def _training(plan: Plan, batch: int, cifar: str | None, backend: str) -> tuple[
     import keras
 
     from keras_alexnet.benchmarking.keras_side import LEARNING_RATE, MOMENTUM, wait_for_device
-    from keras_alexnet.data.augmentation import Augmentation
-    from keras_alexnet.data.batches import TrainingBatches
+    from keras_alexnet.data.augmentation.record import Augmentation
+    from keras_alexnet.data.batches.training import TrainingBatches
     from keras_alexnet.training.experiment import Experiment
     from keras_alexnet.training.network import (
         build_network,
@@ -119,7 +119,7 @@ def _training(plan: Plan, batch: int, cifar: str | None, backend: str) -> tuple[
         input_preprocessing,
         training_model,
     )
-    from keras_alexnet.training.optimizers import create_optimizer
+    from keras_alexnet.training.optim.optimizers import create_optimizer
 
     augmentation = Augmentation(resize=max(plan.image_size), flip=0.5)
     experiment = Experiment(
@@ -175,8 +175,8 @@ def _examples(cifar: str | None, batch: int, *, quick: bool) -> Any:
     if cifar is not None:
         from pathlib import Path
 
-        from keras_alexnet.data.cifar import read_cifar
-        from keras_alexnet.data.cifar_formats import CIFAR10
+        from keras_alexnet.data.sources.cifar import read_cifar
+        from keras_alexnet.data.sources.cifar_formats import CIFAR10
 
         found = read_cifar(CIFAR10, Path(cifar), download=False).train
         assert isinstance(found, Arrays)

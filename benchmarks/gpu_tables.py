@@ -9,7 +9,7 @@ import numpy as np
 from keras_alexnet.benchmarking.plan import Competitor, Plan
 from keras_alexnet.benchmarking.report import Quartiles, versions
 from keras_alexnet.benchmarking.runner import Benchmark, Measured
-from keras_alexnet.profile import profile
+from keras_alexnet.summary.profile import profile
 
 GOAL, EPOCH_GOAL = 1.0, 0.9
 _TRAINING = 3  # a step computes as much as three forward passes: two for the gradients

@@ -18,8 +18,8 @@ import numpy as np
 from results import publish
 from timing import child_environment
 
-from keras_alexnet.backend import installed_backends
 from keras_alexnet.benchmarking.report import Quartiles
+from keras_alexnet.core.backend import installed_backends
 
 _MODELS = "import keras_alexnet; keras_alexnet.create_model; keras_alexnet.load_model"
 # Name -> what comes before the timing, and what is timed.

@@ -94,7 +94,7 @@ def formulations(window: int, stride: int, padding: str) -> dict[str, Callable[[
     import jax.numpy as jnp
     import keras
 
-    from keras_alexnet.fast_jax import quicken_jax
+    from keras_alexnet.models.fast.jax_layers import quicken_jax
 
     layer = keras.layers.MaxPooling2D(window, stride, padding, data_format="channels_last")
     stock = keras.layers.MaxPooling2D(window, stride, padding, data_format="channels_last")

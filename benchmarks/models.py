@@ -16,11 +16,11 @@ from pathlib import Path
 from chart import Bar, draw
 from results import RESULTS, own_command, write_section
 
-from keras_alexnet.backend import BACKENDS
 from keras_alexnet.benchmarking.environment import cores
 from keras_alexnet.benchmarking.plan import COUNTERPARTS, Plan, baselines, keras_side
 from keras_alexnet.benchmarking.report import Quartiles, Row, rows, versions
 from keras_alexnet.benchmarking.runner import Benchmark, run
+from keras_alexnet.core.backend import BACKENDS
 from keras_alexnet.errors import KerasAlexNetError
 from keras_alexnet.specs import SPECS
 

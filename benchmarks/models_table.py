@@ -3,7 +3,7 @@
 from readme import replace_between
 
 from keras_alexnet.commands.models import model_sheet
-from keras_alexnet.tables import markdown
+from keras_alexnet.core.tables import markdown
 
 BEGIN, END = "<!-- models table: make models-table -->", "<!-- end of models table -->"
 

@@ -14,14 +14,14 @@ from pathlib import Path
 from readme import replace_between
 
 from keras_alexnet.specs import SPECS
-from porting.checking import check, default_sizes
-from porting.checkpoints import write_checkpoint
-from porting.console import parity_columns
+from porting.checkpoints.files import write_checkpoint
+from porting.checks.check import check, default_sizes
+from porting.checks.inputs import sample_photos
+from porting.checks.results import ParityResult
+from porting.commands.console import parity_columns
 from porting.errors import PortingError
-from porting.inputs import sample_photos
-from porting.results import ParityResult
-from porting.seeded import seeded_state_dict
 from porting.tolerances import TOLERANCES
+from porting.torch_side.seeded import seeded_state_dict
 
 BEGIN, END = "<!-- parity table: make parity -->", "<!-- end of parity table -->"
 HEADER = "| network | backend | data format | pixels | layers | logits | top-1 | gradients |"

@@ -76,7 +76,7 @@ def write_data(folder: Path, images: Path | None, cifar: Path | None) -> None:
     if cifar is None:
         stored = rng.integers(0, 256, (10_000, 32, 32, 3), np.uint8)
     else:
-        from keras_alexnet.data.sources import open_data
+        from keras_alexnet.data.sources.registry import open_data
 
         stored = open_data("cifar10", cifar, download=False).test.images  # type: ignore[union-attr]
     np.save(folder / "cifar.npy", stored)

@@ -51,12 +51,12 @@ def ours(folder: Path, batch: int) -> dict[str, Callable[[], Timing]]:
     """Return a function for each case, `case/where augmentation happens`."""
     backend = os.environ["KERAS_BACKEND"]
     from keras_alexnet import AlexNet, feature_extractor
-    from keras_alexnet.data.augmentation import Augmentation
-    from keras_alexnet.data.batches import TrainingBatches
-    from keras_alexnet.data.device import Augment
-    from keras_alexnet.data.evaluation_batches import EvaluationBatches
+    from keras_alexnet.data.augmentation.layer import Augment
+    from keras_alexnet.data.augmentation.record import Augmentation
+    from keras_alexnet.data.batches.evaluation import EvaluationBatches
+    from keras_alexnet.data.batches.training import TrainingBatches
     from keras_alexnet.data.examples import Arrays, Files
-    from keras_alexnet.preprocessing import IMAGENET
+    from keras_alexnet.data.preprocessing import IMAGENET
 
     augmentations = {
         "resize": Augmentation(resize=SIZE, flip=0.5),

@@ -19,7 +19,7 @@ from statistics import median
 
 from results import publish
 
-from keras_alexnet.data.folders import find_images
+from keras_alexnet.data.sources.folders import find_images
 
 _MAKE = """
 import sys
@@ -27,7 +27,7 @@ import keras_alexnet
 model = keras_alexnet.create_model(sys.argv[1], include_preprocessing=True)
 model.save(sys.argv[2])
 """
-_PREDICT = "from keras_alexnet.cli import main; main()"
+_PREDICT = "from keras_alexnet.commands.app import main; main()"
 ONE = "one process, CSV"
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from keras_alexnet.files import atomic_output
+from keras_alexnet.core.files import atomic_output
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 

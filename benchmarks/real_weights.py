@@ -21,16 +21,16 @@ import numpy as np
 from readme import replace_between
 from timing import child_environment
 
-from keras_alexnet.backend import BACKENDS
-from keras_alexnet.preprocessing import load_images, normalize
-from keras_alexnet.recipe import Preprocessing
-from keras_alexnet.record import read_record
+from keras_alexnet.core.backend import BACKENDS
+from keras_alexnet.data.preprocessing import load_images, normalize
+from keras_alexnet.models.record import read_record
 from keras_alexnet.specs import SPECS
-from porting.compare import difference, softmax, top_classes
+from keras_alexnet.specs.preprocessing import Preprocessing
+from porting.checks.compare import difference, softmax, top_classes
 from porting.tolerances import TOLERANCES
 
 MODEL = "googlenet_caffe"
-TWIN = f"{Path(__file__).resolve().parents[1] / 'tests' / 'twins.py'}:build"
+TWIN = f"{Path(__file__).resolve().parents[1] / 'tests' / 'helpers' / 'twins.py'}:build"
 PICTURE = Path(__file__).with_suffix(".png")
 BEGIN, END = "<!-- real weights -->", "<!-- end of real weights -->"
 _BATCH = 50
@@ -59,9 +59,9 @@ def torch_logits(weights: Path, images: np.ndarray) -> np.ndarray:
     """Compute the logits by the hand-written torch network."""
     import torch
 
-    from porting.checkpoints import as_tensors
-    from porting.reference_nets import build
-    from porting.sources import open_source
+    from porting.checkpoints.files import as_tensors
+    from porting.conversion.sources import open_source
+    from porting.torch_side.reference_nets import build
 
     arrays = open_source(MODEL, weights, aux_heads=False).checkpoint.arrays
     heads = tuple(f"{aux.name}." for aux in SPECS[MODEL].aux)

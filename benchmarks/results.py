@@ -8,7 +8,7 @@ from pathlib import Path
 from readme import replace_between
 
 from keras_alexnet.benchmarking.environment import cores
-from keras_alexnet.training.environment import installed_versions, processor_name
+from keras_alexnet.core.machine import installed_versions, processor_name
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 FRAMEWORKS = ("tensorflow", "torch", "jax")

@@ -17,13 +17,13 @@ from pathlib import Path
 
 from readme import replace_between
 
-from keras_alexnet.backend import installed_backends
 from keras_alexnet.benchmarking.plan import Competitor, Plan
 from keras_alexnet.benchmarking.report import rows
 from keras_alexnet.benchmarking.runner import run
-from keras_alexnet.profile import profile
+from keras_alexnet.core.backend import installed_backends
+from keras_alexnet.core.machine import processor_name
 from keras_alexnet.specs import find_spec
-from keras_alexnet.training.environment import processor_name
+from keras_alexnet.summary.profile import profile
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "scaling.md"
 MODELS = ("alexnet", "googlenet")

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from keras_alexnet.children import Workers
-from porting.checking import check
-from porting.console import print_parity, print_photos
+from keras_alexnet.core.children import Workers
+from porting.checks.check import check
+from porting.checks.report import write_report
+from porting.checks.results import ParityResult
+from porting.commands.console import print_parity, print_photos
 from porting.errors import DownloadError, PortingError
-from porting.report import write_report
-from porting.results import ParityResult
 
 FOLDER = Path(__file__).resolve().parents[1] / "demo"
 SIZES = ((224, 224), (193, 251))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from keras_alexnet.data.sources import open_data
+from keras_alexnet.data.sources.registry import open_data
 from keras_alexnet.errors import KerasAlexNetError
 from keras_alexnet.training.presets import PRESETS
 from keras_alexnet.training.run import start

@@ -10,19 +10,19 @@ import sys
 from typing import Any
 
 _HOME = {
-    "AlexNet": "alexnet",
-    "GoogLeNet": "googlenet",
+    "AlexNet": "models.constructors",
+    "GoogLeNet": "models.googlenet",
     "LocalResponseNormalization": "layers",
-    "Preprocessing": "recipe",
-    "create_model": "registry",
-    "feature_extractor": "features",
-    "list_models": "registry",
-    "load_model": "weights",
-    "normalize": "preprocessing",
-    "optimize": "optimizing.model",
-    "load_images": "preprocessing",
-    "read_record": "record",
-    "resize_and_crop": "preprocessing",
+    "Preprocessing": "specs.preprocessing",
+    "create_model": "models.registry",
+    "feature_extractor": "models.features",
+    "list_models": "models.registry",
+    "load_model": "models.weights",
+    "normalize": "data.preprocessing",
+    "optimize": "optimizing.optimize",
+    "load_images": "data.preprocessing",
+    "read_record": "models.record",
+    "resize_and_crop": "data.preprocessing",
 }
 __all__ = sorted(_HOME)  # noqa: PLE0605
 __version__ = "0.1.0"

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from keras_alexnet import backend
+from keras_alexnet.core import backend
 from keras_alexnet.errors import ConfigurationError
-from keras_alexnet.schema import DATA_FORMATS
+from keras_alexnet.specs.schema import DATA_FORMATS
 
 keras = backend.load_keras()
 ops = keras.ops

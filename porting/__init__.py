@@ -4,10 +4,10 @@ Functions that build models import Keras when they are called, so that reading a
 needs no backend.
 """
 
-from porting.checkpoints import read_checkpoint, write_checkpoint
-from porting.conversion import convert, export, from_torchvision, load_model
+from porting.checkpoints.files import read_checkpoint, write_checkpoint
+from porting.conversion.convert import convert, export, from_torchvision, load_model
 from porting.errors import PortingError
-from porting.transfer import load_state_dict, to_state_dict
+from porting.weights.transfer import load_state_dict, to_state_dict
 
 __all__ = [
     "PortingError",

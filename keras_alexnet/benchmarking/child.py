@@ -11,7 +11,7 @@ from keras_alexnet.benchmarking.environment import settle
 from keras_alexnet.benchmarking.pipelines import open_epochs
 from keras_alexnet.benchmarking.plan import Competitor, Plan
 from keras_alexnet.benchmarking.timing import Stopwatch
-from keras_alexnet.children import enter_child
+from keras_alexnet.core.children import enter_child
 from keras_alexnet.errors import KerasAlexNetError
 
 
@@ -51,7 +51,7 @@ class Session:
             side = keras_side if is_keras else torchvision_side
             self._open = side.open_steps(plan, competitor)
         if is_keras:
-            from keras_alexnet.training.environment import describe
+            from keras_alexnet.core.machine import describe
 
             description = describe()
             found |= {name: description[name] for name in ("cpu", "gpus")}

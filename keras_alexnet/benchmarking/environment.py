@@ -5,9 +5,9 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from keras_alexnet.backend import require
+from keras_alexnet.core.backend import require
+from keras_alexnet.core.machine import hide_gpus
 from keras_alexnet.errors import ConfigurationError
-from keras_alexnet.training.environment import hide_gpus
 
 # For glibc. Without it, processes that run torch were seen to become slower from one to the next.
 ALLOCATOR: Mapping[str, str] = {

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from keras_alexnet.backend import load_keras, require
 from keras_alexnet.benchmarking.environment import settle_torch
 from keras_alexnet.benchmarking.plan import ENGINES, Competitor, Plan
 from keras_alexnet.benchmarking.timing import StepWatch
+from keras_alexnet.core.backend import load_keras, require
+from keras_alexnet.core.machine import check_device, check_precision
 from keras_alexnet.errors import ConfigurationError
-from keras_alexnet.training.environment import check_device, check_precision
 
 # So small that hundreds of steps on one batch leave the weights where they are: neither NaN nor
 # vanishing gradients may decide the speed.
@@ -116,7 +116,7 @@ def _training_step(plan: Plan) -> Callable[[np.ndarray], Callable[[], Any]]:
     """Return batch -> the step that `keras_alexnet.train` compiles, without its augmentation."""
     from keras_alexnet.training.experiment import Experiment
     from keras_alexnet.training.network import build_network, compile_training
-    from keras_alexnet.training.optimizers import create_optimizer
+    from keras_alexnet.training.optim.optimizers import create_optimizer
 
     keras = load_keras()
     channels = plan.spec.channels

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from keras_alexnet.backend import load_keras, require
 from keras_alexnet.benchmarking import torchvision_side
 from keras_alexnet.benchmarking.keras_side import compiled, wait_for_device
 from keras_alexnet.benchmarking.plan import Competitor, Plan
 from keras_alexnet.benchmarking.timing import EpochWatch
+from keras_alexnet.core.backend import load_keras, require
 
 _STORED = 32  # pixels, as in CIFAR
 _IMAGES = 1500  # of an epoch, for every second that a measurement should take
@@ -52,9 +52,9 @@ def keras_pipeline(plan: Plan, images: np.ndarray, batch: int) -> Pipeline:
         images: uint8 (N, h, w, C), R, G, B or grey.
         batch: Images of a batch.
     """
-    from keras_alexnet.data.augmentation import Augmentation
-    from keras_alexnet.data.batches import TrainingBatches
-    from keras_alexnet.data.device import Augment
+    from keras_alexnet.data.augmentation.layer import Augment
+    from keras_alexnet.data.augmentation.record import Augmentation
+    from keras_alexnet.data.batches.training import TrainingBatches
     from keras_alexnet.data.examples import Arrays
 
     keras, record = load_keras(), plan.spec.preprocessing

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from keras_alexnet.backend import BACKENDS, installed, pip_line
+from keras_alexnet.core.backend import BACKENDS, installed, pip_line
 from keras_alexnet.errors import ConfigurationError, MissingDependencyError
-from keras_alexnet.schema import ModelSpec
 from keras_alexnet.specs import find_spec
-from keras_alexnet.trace import too_small
+from keras_alexnet.specs.schema import ModelSpec
+from keras_alexnet.specs.shapes import too_small
 
 # Mode -> batch sizes where the user names none.
 MODES: Mapping[str, tuple[int, ...]] = {"inference": (1, 32), "train": (32,), "pipeline": (64,)}

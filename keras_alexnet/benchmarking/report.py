@@ -10,8 +10,8 @@ from keras_alexnet import __version__
 from keras_alexnet.benchmarking.environment import ALLOCATOR
 from keras_alexnet.benchmarking.plan import Competitor
 from keras_alexnet.benchmarking.runner import Benchmark, Measured
-from keras_alexnet.tables import Column, Sheet
-from keras_alexnet.training.environment import installed_versions
+from keras_alexnet.core.machine import installed_versions
+from keras_alexnet.core.tables import Column, Sheet
 
 _WHAT = {
     "inference": "inference",

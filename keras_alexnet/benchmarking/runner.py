@@ -10,7 +10,7 @@ from typing import Any
 
 from keras_alexnet.benchmarking.environment import pinned
 from keras_alexnet.benchmarking.plan import Competitor, Plan
-from keras_alexnet.children import Workers
+from keras_alexnet.core.children import Workers
 from keras_alexnet.errors import ConfigurationError, KerasAlexNetError
 
 _CHILD = "keras_alexnet.benchmarking.child"

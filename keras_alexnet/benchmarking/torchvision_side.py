@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from keras_alexnet.backend import require
 from keras_alexnet.benchmarking.environment import settle_torch
 from keras_alexnet.benchmarking.keras_side import LEARNING_RATE, MOMENTUM
 from keras_alexnet.benchmarking.plan import Competitor, Plan
 from keras_alexnet.benchmarking.timing import StepWatch
+from keras_alexnet.core.backend import require
 
 _AUTOCAST = {"mixed_bfloat16": "bfloat16", "mixed_float16": "float16"}
 _OPENVINO = {"float32": "f32", "mixed_bfloat16": "bf16", "mixed_float16": "f16"}

@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from keras_alexnet.backend import BACKENDS, installed_backends
 from keras_alexnet.benchmarking.environment import cores
 from keras_alexnet.benchmarking.plan import (
     BASELINES,
@@ -22,11 +21,12 @@ from keras_alexnet.benchmarking.plan import (
 from keras_alexnet.benchmarking.report import notes, sheet, to_json
 from keras_alexnet.benchmarking.runner import run, steps
 from keras_alexnet.commands.common import FormatOption, progress
+from keras_alexnet.commands.sizes import parse_size
+from keras_alexnet.core.backend import BACKENDS, installed_backends
+from keras_alexnet.core.files import atomic_output, check_output
+from keras_alexnet.core.tables import Format, write_json, write_sheet
 from keras_alexnet.errors import ConfigurationError
-from keras_alexnet.files import atomic_output, check_output
-from keras_alexnet.sizes import parse_size
 from keras_alexnet.specs import SPECS, find_spec
-from keras_alexnet.tables import Format, write_json, write_sheet
 
 _ROUNDS, _SECONDS = 10, 0.5
 _QUICK_ROUNDS, _QUICK_SECONDS = 3, 0.1

@@ -14,9 +14,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from keras_alexnet.backend import BACKENDS
-from keras_alexnet.tables import Format
-from keras_alexnet.views import Views
+from keras_alexnet.core.backend import BACKENDS
+from keras_alexnet.core.tables import Format
+from keras_alexnet.inference.views import Views
 
 FormatOption = Annotated[Format, typer.Option("--format", help="How to write the table.")]
 BackendOption = Annotated[

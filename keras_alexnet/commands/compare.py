@@ -5,11 +5,11 @@ from typing import Annotated
 
 import typer
 
-from keras_alexnet import plots
 from keras_alexnet.commands.common import FormatOption
-from keras_alexnet.comparison import compare, read_runs
-from keras_alexnet.drawing import check_picture
-from keras_alexnet.tables import Format, write_json, write_sheet
+from keras_alexnet.core.tables import Format, write_json, write_sheet
+from keras_alexnet.summary.picture import check_picture
+from keras_alexnet.training.runs import plots
+from keras_alexnet.training.runs.comparison import compare, read_runs
 
 
 def compare_command(

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from keras_alexnet.backend import choose_backend
 from keras_alexnet.commands.common import (
     BackendOption,
     BatchSizeOption,
@@ -18,17 +17,18 @@ from keras_alexnet.commands.common import (
     ViewsOption,
     progress,
 )
-from keras_alexnet.data.sources import SOURCES, find_data
-from keras_alexnet.drawing import check_picture
+from keras_alexnet.core.backend import choose_backend
+from keras_alexnet.core.files import atomic_output, check_output
+from keras_alexnet.core.tables import Column, Format, Sheet, write_json, write_sheet
+from keras_alexnet.data.sources.registry import SOURCES, find_data
 from keras_alexnet.errors import DataError
-from keras_alexnet.files import atomic_output, check_output
-from keras_alexnet.plots import confusion_matrix
-from keras_alexnet.record import read_record
-from keras_alexnet.tables import Column, Format, Sheet, write_json, write_sheet
-from keras_alexnet.views import Views
+from keras_alexnet.inference.views import Views
+from keras_alexnet.models.record import read_record
+from keras_alexnet.summary.picture import check_picture
+from keras_alexnet.training.runs.plots import confusion_matrix
 
 if TYPE_CHECKING:
-    from keras_alexnet.evaluation import Evaluation
+    from keras_alexnet.inference.evaluation import Evaluation
 
 _SHOWN = 10  # skipped files that a table names
 
@@ -106,8 +106,8 @@ def evaluate_command(
     if chosen not in parts:
         raise DataError(f"{found.name} has no {chosen} part; it has {', '.join(parts)}")
 
-    from keras_alexnet.evaluation import evaluate
-    from keras_alexnet.prediction import Predictor
+    from keras_alexnet.inference.evaluation import evaluate
+    from keras_alexnet.inference.predictor import Predictor
 
     predictor = Predictor.from_file(
         model, batch_size=batch_size, views=views, resize_size=resize_size

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from keras_alexnet.backend import choose_backend
 from keras_alexnet.commands.common import (
     BackendOption,
     BatchSizeOption,
@@ -18,14 +17,15 @@ from keras_alexnet.commands.common import (
     ViewsOption,
     progress,
 )
-from keras_alexnet.data.folders import find_images
+from keras_alexnet.core.backend import choose_backend
+from keras_alexnet.data.sources.folders import find_images
 from keras_alexnet.errors import ConfigurationError, DataError, ImageFileError
-from keras_alexnet.prediction_job import PredictionJob, run_job
-from keras_alexnet.record import read_record
-from keras_alexnet.views import Views
+from keras_alexnet.inference.ray_job import PredictionJob, run_job
+from keras_alexnet.inference.views import Views
+from keras_alexnet.models.record import read_record
 
 if TYPE_CHECKING:
-    from keras_alexnet.answers import Answer
+    from keras_alexnet.inference.guesses import Answer
 
 
 class PredictionFormat(StrEnum):
@@ -81,8 +81,8 @@ def predict_command(
         _predict_all(job, files)
         return
 
-    from keras_alexnet.answers import predictions
-    from keras_alexnet.prediction import Predictor
+    from keras_alexnet.inference.guesses import predictions
+    from keras_alexnet.inference.predictor import Predictor
 
     predictor = Predictor.from_file(
         model, batch_size=batch_size, views=views, resize_size=resize_size

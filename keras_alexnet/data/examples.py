@@ -8,7 +8,7 @@ from typing import Self
 
 import numpy as np
 
-from keras_alexnet.backend import require
+from keras_alexnet.core.backend import require
 from keras_alexnet.errors import DataError
 
 

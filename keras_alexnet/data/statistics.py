@@ -16,10 +16,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from keras_alexnet.core.files import atomic_output
 from keras_alexnet.data.decoding import decode_image
 from keras_alexnet.data.examples import Arrays, Examples
 from keras_alexnet.errors import ConfigurationError, DataError, ImageFileError
-from keras_alexnet.files import atomic_output
 
 Channels = Literal["RGB", "L"]
 OnBad = Callable[[Path, str], None]

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from keras_alexnet.backend import require
-from keras_alexnet.children import enter_child
+from keras_alexnet.core.backend import require
+from keras_alexnet.core.children import enter_child
 from keras_alexnet.errors import ModelFileError
 from keras_alexnet.exporting.formats import FORMATS, ExportFormat
 from keras_alexnet.exporting.jobs import answer
 from keras_alexnet.exporting.samples import ModelInput
-from keras_alexnet.record import read_record
+from keras_alexnet.models.record import read_record
 
 
 def export(job: dict[str, Any]) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def export(job: dict[str, Any]) -> dict[str, Any]:
         `sensitive`, the names of the layers that int8 harms.
     """
     from keras_alexnet.layers import LocalResponseNormalization, keras
-    from keras_alexnet.weights import load_model
+    from keras_alexnet.models.weights import load_model
 
     # On TensorFlow this splits grouped convolutions, which no converter knows as XLA has them.
     model = load_model(job["model"])

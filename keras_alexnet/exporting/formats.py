@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from keras_alexnet.backend import installed, pip_line
+from keras_alexnet.core.backend import installed, pip_line
 from keras_alexnet.errors import ConfigurationError, MissingDependencyError
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from keras_alexnet.children import run_child
+from keras_alexnet.core.children import run_child
 from keras_alexnet.errors import ConfigurationError, KerasAlexNetError
 
 _TIMEOUT = 3600.0  # seconds; the largest network takes one minute

@@ -4,8 +4,8 @@ import re
 from functools import partial
 from typing import Any
 
-from keras_alexnet.backend import require
-from keras_alexnet.children import enter_child
+from keras_alexnet.core.backend import require
+from keras_alexnet.core.children import enter_child
 from keras_alexnet.exporting.jobs import answer
 from keras_alexnet.exporting.samples import ModelInput
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_alexnet.data.folders import find_images, listed
+from keras_alexnet.data.sources.folders import find_images, listed
 from keras_alexnet.errors import ConfigurationError, DataError, ImageFileError
 from keras_alexnet.exporting.formats import ExportFormat
 from keras_alexnet.exporting.jobs import run_job

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_alexnet.backend import require
-from keras_alexnet.children import enter_child
+from keras_alexnet.core.backend import require
+from keras_alexnet.core.children import enter_child
 from keras_alexnet.errors import ModelFileError
 from keras_alexnet.exporting.formats import FORMATS
 from keras_alexnet.exporting.jobs import answer

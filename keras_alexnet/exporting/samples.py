@@ -7,11 +7,11 @@ from typing import Any, Self
 
 import numpy as np
 
-from keras_alexnet.backend import installed, require
+from keras_alexnet.core.backend import installed, require
+from keras_alexnet.data.preprocessing import load_images, normalize, resize_and_crop
 from keras_alexnet.errors import ModelFileError
-from keras_alexnet.preprocessing import load_images, normalize, resize_and_crop
-from keras_alexnet.recipe import Preprocessing
-from keras_alexnet.record import use_of
+from keras_alexnet.models.record import use_of
+from keras_alexnet.specs.preprocessing import Preprocessing
 
 COUNT = 3  # images of a set, and the larger of the batches that are compared
 
@@ -98,7 +98,7 @@ class ModelInput:
         if self.preprocessing is None:
             raise ModelFileError(
                 "the model file has no record of its preprocessing, so image files cannot be made "
-                "into its input; save it with keras_alexnet.record.save_model"
+                "into its input; save it with keras_alexnet.models.record.save_model"
             )
         return self.of_images(load_images(paths, self.preprocessing))
 

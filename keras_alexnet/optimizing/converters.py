@@ -11,7 +11,6 @@ from keras.src.ops.numpy import Flip
 
 from keras_alexnet.errors import ConfigurationError
 from keras_alexnet.layers import LocalResponseNormalization, keras
-from keras_alexnet.optimizing.fusion import Builder
 from keras_alexnet.optimizing.operations import (
     LRN,
     AdaptiveAvgPool,
@@ -24,6 +23,7 @@ from keras_alexnet.optimizing.operations import (
     Pad,
     Repeat,
 )
+from keras_alexnet.optimizing.plan_builder import Builder
 from keras_alexnet.optimizing.weighted import (
     Tensors,
     activation,

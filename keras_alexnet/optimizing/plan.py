@@ -7,8 +7,8 @@ from typing import Any
 from keras_alexnet.errors import ConfigurationError
 from keras_alexnet.layers import keras
 from keras_alexnet.optimizing.converters import convert
-from keras_alexnet.optimizing.fusion import Builder
 from keras_alexnet.optimizing.operations import Operation
+from keras_alexnet.optimizing.plan_builder import Builder
 
 MAIN_OUTPUT = "logits"
 

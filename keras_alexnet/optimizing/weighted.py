@@ -7,7 +7,6 @@ import numpy as np
 
 from keras_alexnet.errors import ConfigurationError
 from keras_alexnet.layers import keras
-from keras_alexnet.optimizing.fusion import Builder
 from keras_alexnet.optimizing.operations import (
     ACTIVATIONS,
     NO_PADDING,
@@ -22,6 +21,7 @@ from keras_alexnet.optimizing.operations import (
     same_padding,
     scaled,
 )
+from keras_alexnet.optimizing.plan_builder import Builder
 
 Tensors = list[Any]
 

@@ -5,7 +5,7 @@ import importlib
 from collections.abc import Iterator, Mapping
 
 from keras_alexnet.errors import UnknownModelError
-from keras_alexnet.schema import ModelSpec
+from keras_alexnet.specs.schema import ModelSpec
 
 # Name -> module and constant, in the order in which people see them.
 _HOMES = {

@@ -5,8 +5,8 @@ called `classifier`; Caffe's has Caffe's layer names.
 """
 
 from keras_alexnet.lrn import lrn_from_tensorflow
-from keras_alexnet.recipe import Preprocessing
-from keras_alexnet.schema import (
+from keras_alexnet.specs.preprocessing import Preprocessing
+from keras_alexnet.specs.schema import (
     LRN,
     AdaptiveAvgPool,
     Conv,
@@ -20,7 +20,7 @@ from keras_alexnet.schema import (
     ReLU,
     Row,
 )
-from keras_alexnet.specs.inputs import IMAGENET, TORCH_INIT
+from keras_alexnet.specs.shared import IMAGENET, TORCH_INIT
 
 
 def dropout_first(hidden: Init | None = None) -> tuple[Row, ...]:

@@ -4,8 +4,9 @@ The PyTorch ones are written as torchvision writes its own, a `Sequential` calle
 called `classifier`; the Keras one has Caffe's layer names.
 """
 
-from keras_alexnet.recipe import Preprocessing
-from keras_alexnet.schema import (
+from keras_alexnet.specs.alexnet import caffe_names, dropout_first
+from keras_alexnet.specs.preprocessing import Preprocessing
+from keras_alexnet.specs.schema import (
     LRN,
     AdaptiveAvgPool,
     BatchNorm,
@@ -18,8 +19,7 @@ from keras_alexnet.schema import (
     ReLU,
     Row,
 )
-from keras_alexnet.specs.alexnet import caffe_names, dropout_first
-from keras_alexnet.specs.inputs import IMAGENET, KERAS_INIT, TORCH_INIT
+from keras_alexnet.specs.shared import IMAGENET, KERAS_INIT, TORCH_INIT
 
 
 def _dropout_behind() -> tuple[Row, ...]:

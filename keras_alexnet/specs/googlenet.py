@@ -5,8 +5,18 @@ in what a convolution comes with, in the third branch and in the names.
 """
 
 from keras_alexnet.lrn import lrn_from_caffe
-from keras_alexnet.recipe import Preprocessing
-from keras_alexnet.schema import (
+from keras_alexnet.specs.inception import (
+    CAFFE_NAMES,
+    Names,
+    Style,
+    basic_conv,
+    blocks,
+    caffe_conv,
+    conv_relu,
+    lab_conv,
+)
+from keras_alexnet.specs.preprocessing import Preprocessing
+from keras_alexnet.specs.schema import (
     LRN,
     AdaptiveAvgPool,
     AuxHead,
@@ -20,17 +30,7 @@ from keras_alexnet.schema import (
     ReLU,
     Row,
 )
-from keras_alexnet.specs.inception import (
-    CAFFE_NAMES,
-    Names,
-    Style,
-    basic_conv,
-    blocks,
-    caffe_conv,
-    conv_relu,
-    lab_conv,
-)
-from keras_alexnet.specs.inputs import (
+from keras_alexnet.specs.shared import (
     CAFFE_CLASSIFIER_INIT,
     CAFFE_GOOGLENET_INIT,
     IMAGENET,

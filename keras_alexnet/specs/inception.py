@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from keras_alexnet.schema import BatchNorm, Concat, Conv, MaxPool, ReLU, Row
+from keras_alexnet.specs.schema import BatchNorm, Concat, Conv, MaxPool, ReLU, Row
 
 # name, filters, kernel, stride, padding -> a convolution with what belongs to it
 Unit = Callable[..., tuple[Row, ...]]

@@ -1,7 +1,7 @@
 """LeNet-5 as the CIFAR-100 study shows it."""
 
-from keras_alexnet.recipe import Preprocessing
-from keras_alexnet.schema import (
+from keras_alexnet.specs.preprocessing import Preprocessing
+from keras_alexnet.specs.schema import (
     AvgPool,
     Conv,
     Dense,
@@ -9,7 +9,7 @@ from keras_alexnet.schema import (
     ModelSpec,
     Sigmoid,
 )
-from keras_alexnet.specs.inputs import TORCH_INIT
+from keras_alexnet.specs.shared import TORCH_INIT
 
 LENET5 = ModelSpec(
     name="lenet5",

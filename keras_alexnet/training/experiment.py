@@ -6,11 +6,11 @@ from dataclasses import Field, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Self, get_type_hints
 
-from keras_alexnet.data.augmentation import Augmentation
+from keras_alexnet.commands.options import option
+from keras_alexnet.data.augmentation.record import Augmentation
 from keras_alexnet.errors import ConfigurationError
-from keras_alexnet.options import option
 from keras_alexnet.specs import find_spec
-from keras_alexnet.training.schedules import Kind
+from keras_alexnet.training.optim.schedules import Kind
 
 Backend = Literal["tensorflow", "torch", "jax"]
 

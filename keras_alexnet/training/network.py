@@ -5,18 +5,18 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from keras_alexnet.builder import build
-from keras_alexnet.data.device import Augment
+from keras_alexnet.data.augmentation.layer import Augment
 from keras_alexnet.errors import ConfigurationError, ModelFileError
-from keras_alexnet.initialization import weights_will_follow
 from keras_alexnet.layers import keras, ops
-from keras_alexnet.recipe import Preprocessing
-from keras_alexnet.record import read_record, save_model
-from keras_alexnet.schema import Dense, ModelSpec, keras_name
+from keras_alexnet.models.builder import build
+from keras_alexnet.models.initialization import weights_will_follow
+from keras_alexnet.models.record import read_record, save_model
+from keras_alexnet.models.weights import load_model
 from keras_alexnet.specs import find_spec
+from keras_alexnet.specs.preprocessing import Preprocessing
+from keras_alexnet.specs.schema import Dense, ModelSpec, keras_name
 from keras_alexnet.training.experiment import Experiment
-from keras_alexnet.training.losses import Accuracy, CrossEntropy, ExampleLoss
-from keras_alexnet.weights import load_model
+from keras_alexnet.training.optim.losses import Accuracy, CrossEntropy, ExampleLoss
 
 
 def input_preprocessing(experiment: Experiment) -> Preprocessing:

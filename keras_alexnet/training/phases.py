@@ -4,11 +4,11 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from keras_alexnet.schema import ModelSpec
+from keras_alexnet.specs.schema import ModelSpec
 from keras_alexnet.training.experiment import Experiment
 from keras_alexnet.training.network import classifier_layers
-from keras_alexnet.training.optimizers import create_optimizer
-from keras_alexnet.training.schedules import Schedule, as_learning_rate
+from keras_alexnet.training.optim.optimizers import create_optimizer
+from keras_alexnet.training.optim.schedules import Schedule, as_learning_rate
 
 
 def phase_of(experiment: Experiment, epoch: int) -> int:

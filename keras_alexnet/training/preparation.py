@@ -4,13 +4,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from keras_alexnet.data.batches import TrainingBatches
+from keras_alexnet.data.batches.shards import WHOLE, Shard
+from keras_alexnet.data.batches.training import TrainingBatches
 from keras_alexnet.data.examples import DataSet, Examples, fingerprint, stratified_split
-from keras_alexnet.data.shards import WHOLE, Shard
-from keras_alexnet.data.sources import find_data
+from keras_alexnet.data.sources.registry import find_data
 from keras_alexnet.data.statistics import channel_statistics, colour_components
 from keras_alexnet.errors import DataError
-from keras_alexnet.recipe import Preprocessing
+from keras_alexnet.specs.preprocessing import Preprocessing
 from keras_alexnet.training.experiment import Experiment
 from keras_alexnet.training.network import input_preprocessing
 

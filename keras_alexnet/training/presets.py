@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from keras_alexnet.data.augmentation import Augmentation
+from keras_alexnet.data.augmentation.record import Augmentation
 from keras_alexnet.errors import ConfigurationError
 from keras_alexnet.training.experiment import Experiment
 

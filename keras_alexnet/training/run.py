@@ -6,13 +6,12 @@ from typing import Any
 
 from rich.console import Console
 
-from keras_alexnet.backend import choose_backend
-from keras_alexnet.distribution.group import Group
-from keras_alexnet.distribution.placement import Placement
+from keras_alexnet.core import machine as environment
+from keras_alexnet.core.backend import choose_backend
 from keras_alexnet.errors import KerasAlexNetError, TrainingError
-from keras_alexnet.training import environment
-from keras_alexnet.training.experiment import Experiment
-from keras_alexnet.training.processes import (
+from keras_alexnet.training.devices.group import Group
+from keras_alexnet.training.devices.placement import Placement
+from keras_alexnet.training.devices.processes import (
     is_restarted,
     join,
     log_of,
@@ -20,7 +19,8 @@ from keras_alexnet.training.processes import (
     run_in_processes,
     takes_processes,
 )
-from keras_alexnet.training.run_folder import Log, RunFolder, write_json
+from keras_alexnet.training.experiment import Experiment
+from keras_alexnet.training.runs.folder import Log, RunFolder, write_json
 
 
 def start(
@@ -120,7 +120,7 @@ def _engine(
     if warning := environment.precision_warning(experiment.precision):
         log(f"warning: {warning}")
     environment.seed_everything(experiment.seed)
-    from keras_alexnet.training.engine import Engine
+    from keras_alexnet.training.loop.engine import Engine
     from keras_alexnet.training.preparation import prepare
 
     with group.first_process_first():
@@ -152,9 +152,9 @@ def _who_computes(group: Group) -> dict[str, int]:
 
 def _go(engine: Any, *, name: str, preset: str | None) -> dict[str, Any] | None:
     """Train to the end and write the results."""
-    from keras_alexnet.training.hooks import StopSignal
-    from keras_alexnet.training.results import write_results
-    from keras_alexnet.training.tracking import Scalars
+    from keras_alexnet.training.loop.hooks import StopSignal
+    from keras_alexnet.training.loop.results import write_results
+    from keras_alexnet.training.loop.tensorboard import Scalars
 
     folder, log, group = engine.folder, engine.log, engine.group
     hint = resume_hint(folder)

@@ -6,8 +6,8 @@ from typing import Any
 
 from rich.console import Console
 
-from keras_alexnet.distribution.launch import enter_process
-from keras_alexnet.distribution.placement import Placement
+from keras_alexnet.training.devices.launch import enter_process
+from keras_alexnet.training.devices.placement import Placement
 from keras_alexnet.training.experiment import Experiment
 from keras_alexnet.training.run import resume, start
 

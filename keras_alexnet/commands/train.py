@@ -1,0 +1,118 @@
+"""The command that trains: one experiment, one command."""
+
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+from rich.console import Console
+
+from keras_alexnet.commands.options import with_options
+from keras_alexnet.core.tables import Column, Format, Sheet, write_sheet
+from keras_alexnet.data.augmentation.record import Augmentation
+from keras_alexnet.errors import ConfigurationError
+from keras_alexnet.training.devices.placement import Placement
+from keras_alexnet.training.experiment import Experiment, option_fields
+from keras_alexnet.training.presets import PRESETS, check_weights, find_preset
+from keras_alexnet.training.run import resume as resume_run
+from keras_alexnet.training.run import start
+
+_PRESET_COLUMNS = (
+    Column("name", "preset", text=True),
+    Column("about", "what it is", text=True, wraps=True),
+    Column("model", "model", text=True),
+    Column("epochs", "epochs"),
+    Column("reported", "reported", text=True, wraps=True),
+)
+
+
+def train(
+    preset: Annotated[
+        str | None, typer.Option(help="Experiment to begin with; see --list-presets.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the run, a new one.", show_default="runs/NAME-DATE-TIME"),
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Go on with the run in this folder, as it was configured.")
+    ] = None,
+    devices: Annotated[
+        int, typer.Option(help="Devices of this host that share each batch.", min=1)
+    ] = 1,
+    distribute: Annotated[
+        bool,
+        typer.Option(
+            "--distribute",
+            help="Train with the other processes that a launcher has started, on one host or more.",
+        ),
+    ] = False,
+    join_timeout: Annotated[
+        float, typer.Option(help="How long to wait for the other processes, in seconds.")
+    ] = 300.0,
+    list_presets: Annotated[
+        bool, typer.Option("--list-presets", help="Show the presets and end.")
+    ] = False,
+    *,
+    overrides: dict[str, Any],
+) -> None:
+    """Train a model: an experiment of the reports, or your own.
+
+    Ctrl-C saves the run and says how to go on with it.
+    """
+    if list_presets:
+        write_sheet(preset_sheet(), Format.TABLE)
+        return
+    placement = Placement(devices, distribute, join_timeout)
+    if resume is not None:
+        given = [
+            name
+            for name, value in {"preset": preset, "output": output, **overrides}.items()
+            if value is not None
+        ]
+        if given:
+            raise ConfigurationError(
+                f"--resume goes on with a run as it was configured; leave out "
+                f"--{given[0].replace('_', '-')}"
+            )
+        summary = resume_run(resume, placement=placement, console=_console())
+    else:
+        if preset is None and not overrides:
+            raise ConfigurationError(
+                "nothing to train: name a --preset (see --list-presets), or options such as "
+                "--model and --data (see --help)"
+            )
+        experiment = find_preset(preset).experiment if preset is not None else Experiment()
+        experiment = experiment.override(**overrides)
+        if preset is not None:
+            check_weights(preset, experiment)
+        summary = start(
+            experiment, output=output, preset=preset, placement=placement, console=_console()
+        )
+    if summary is None:
+        raise typer.Exit(128 + signal.SIGINT)
+
+
+def preset_sheet() -> Sheet:
+    """Return a row for each preset."""
+    return Sheet(
+        "presets; --preset NAME runs one, further options change it",
+        _PRESET_COLUMNS,
+        [
+            (name, p.about, p.experiment.model, p.experiment.epochs, p.reported or None)
+            for name, p in PRESETS.items()
+        ],
+    )
+
+
+def _console() -> Console:
+    return Console(width=None if sys.stdout.isatty() else 160)
+
+
+train_command = with_options(
+    train,
+    option_fields(),
+    {**get_type_hints(Augmentation), **get_type_hints(Experiment)},
+    "Experiment: changes to the preset; the defaults shown are those without one",
+)

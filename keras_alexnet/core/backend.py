@@ -1,0 +1,214 @@
+"""The import gate: which framework is loaded, in which order, and what is missing.
+
+Importing this module loads no framework. `load_keras()` settles the Keras backend and imports
+Keras; `require()` imports an optional package or names the `pip install` line that provides it.
+"""
+
+import contextlib
+import importlib
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from keras_alexnet.errors import ConfigurationError, ImportOrderError, MissingDependencyError
+
+# In order of preference where the user expressed none; also the order of reports.
+BACKENDS = ("tensorflow", "torch", "jax")
+
+# Import name -> what to give to `pip install`, where that is not the same.
+_DISTRIBUTIONS = {
+    "torch": "torch torchvision",
+    "torchvision": "torch torchvision",
+    "jinja2": "jinja2 matplotlib",
+    "matplotlib": "jinja2 matplotlib",
+    "sklearn": "scikit-learn",
+    "google": "protobuf",
+    "ray": "'ray[data]' pyarrow",
+    "pyarrow": "'ray[data]' pyarrow",
+}
+
+# Both ship their own LLVM and abort the process when they come after TensorFlow's
+# ("CommandLine Error: Option ... registered more than once").
+_BEFORE_TENSORFLOW = ("torchvision", "triton")
+
+
+def installed(package: str) -> bool:
+    """Say whether `package` can be imported, without importing it."""
+    return package in sys.modules or importlib.util.find_spec(package) is not None
+
+
+def installed_backends() -> tuple[str, ...]:
+    """Return the Keras backends that this environment has, in the order of `BACKENDS`."""
+    return tuple(name for name in BACKENDS if installed(name))
+
+
+def pip_line(package: str) -> str:
+    """Return the command that installs a package, torch together with the matching torchvision."""
+    top = package.partition(".")[0]
+    return f"pip install {_DISTRIBUTIONS.get(top, top)}"
+
+
+def require(package: str) -> ModuleType:
+    """Import an optional package.
+
+    Args:
+        package: Import name, such as `"torch"`, `"torchvision"` or `"jinja2"`.
+
+    Returns:
+        The imported module.
+
+    Raises:
+        MissingDependencyError: It is not installed.
+        ImportOrderError: It would crash the process because TensorFlow was imported before it.
+    """
+    if package in _BEFORE_TENSORFLOW and package not in sys.modules and "tensorflow" in sys.modules:
+        raise ImportOrderError(
+            f"{package} cannot be imported after TensorFlow in one process: both bring an LLVM of "
+            f"their own and the process would abort. Import {package} before Keras or TensorFlow, "
+            "or run this part in a process of its own with KERAS_BACKEND=torch."
+        )
+    try:
+        return importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != package.partition(".")[0]:
+            raise
+        raise MissingDependencyError(
+            f"{package} is needed here and is not installed. Install it with: {pip_line(package)}"
+        ) from error
+    except RuntimeError as error:
+        if package == "torchvision" and "torchvision::nms" in str(error):
+            raise MissingDependencyError(
+                "torchvision does not match the installed torch (operator torchvision::nms is "
+                "missing): they came from different builds. Reinstall both together with: "
+                "pip install --force-reinstall torch torchvision"
+            ) from error
+        raise
+
+
+def load_keras() -> Any:
+    """Import Keras on the backend that the user chose, or on the first one installed.
+
+    On JAX, XLA is told what suits a CPU, see `xla.settle_xla`.
+
+    The choice is `KERAS_BACKEND`, else the `backend` of `~/.keras/keras.json`, else the first of
+    `BACKENDS` that is installed. Keras alone would insist on TensorFlow in the last case.
+
+    Returns:
+        The `keras` module.
+
+    Raises:
+        MissingDependencyError: The chosen backend, or every backend, is missing.
+    """
+    keras = sys.modules.get("keras") or _import_keras()
+    if keras.backend.backend() == "jax":
+        from keras_alexnet.core.xla import settle_xla
+
+        settle_xla()
+    return keras
+
+
+def chosen_backend() -> str:
+    """Return the backend that Keras runs on, or would run on once `load_keras` imports it.
+
+    Raises:
+        MissingDependencyError: The chosen backend, or every backend, is missing.
+    """
+    if "keras" in sys.modules:
+        return sys.modules["keras"].backend.backend()
+    chosen, origin = _chosen_backend()
+    available = installed_backends()
+    if chosen is None:
+        if not available:
+            raise MissingDependencyError(
+                "Keras needs a backend and none of tensorflow, torch and jax is installed. "
+                f"Install one with: {pip_line('tensorflow')} (or {pip_line('torch')}, "
+                f"or {pip_line('jax')})"
+            )
+        return available[0]
+    if chosen in BACKENDS and chosen not in available:
+        others = ", ".join(f"KERAS_BACKEND={name}" for name in available)
+        raise MissingDependencyError(
+            f"The Keras backend {chosen!r}, chosen by {origin}, is not installed. "
+            f"Install it with: {pip_line(chosen)}" + (f", or set {others}" if others else "")
+        )
+    return chosen
+
+
+def _import_keras() -> Any:
+    os.environ["KERAS_BACKEND"] = chosen_backend()
+    return importlib.import_module("keras")
+
+
+@contextlib.contextmanager
+def without_tensorflow() -> Iterator[None]:
+    """Within this block, keep Keras on another backend from importing TensorFlow.
+
+    It would do so, for seconds, only to ask whether an object that it saves or loads is one of
+    TensorFlow's. None can be while TensorFlow was never imported.
+    """
+    from keras.src.utils import module_utils
+
+    module: Any = getattr(module_utils, "tensorflow", None)
+    unknown = getattr(module, "_available", False) is None
+    if not unknown or load_keras().backend.backend() == "tensorflow" or "tensorflow" in sys.modules:
+        yield
+        return
+    module._available = False
+    try:
+        yield
+    finally:
+        module._available = None
+
+
+def choose_backend(name: str | None) -> None:
+    """Choose the Keras backend of this process, as a command's `--backend` does.
+
+    Args:
+        name: One of `BACKENDS`, or None to leave the choice as it is.
+
+    Raises:
+        ConfigurationError: There is no such backend, or Keras runs on another one already.
+        MissingDependencyError: It is not installed.
+    """
+    if name is None:
+        return
+    if name not in BACKENDS:
+        raise ConfigurationError(f"unknown backend {name!r}; Keras has {', '.join(BACKENDS)}")
+    if "keras" in sys.modules:
+        running = sys.modules["keras"].backend.backend()
+        if running != name:
+            raise ConfigurationError(
+                f"backend {name!r} was asked for, but Keras runs on {running} in this process; "
+                f"start another one with KERAS_BACKEND={name}"
+            )
+    elif not installed(name):
+        raise MissingDependencyError(
+            f"The Keras backend {name!r} is not installed. Install it with: {pip_line(name)}"
+        )
+    os.environ["KERAS_BACKEND"] = name
+
+
+def _chosen_backend() -> tuple[str | None, str]:
+    """Return the backend that the user configured and where, or (None, "")."""
+    if chosen := os.environ.get("KERAS_BACKEND"):
+        return chosen, "the environment variable KERAS_BACKEND"
+    home = os.environ.get("KERAS_HOME")
+    config = (Path(home) if home else Path.home() / ".keras") / "keras.json"
+    if not config.is_file():
+        return None, ""
+    try:
+        chosen = json.loads(config.read_text()).get("backend")
+    except (OSError, ValueError, AttributeError) as error:
+        raise ConfigurationError(
+            f"{config} is not a readable Keras configuration: {error}"
+        ) from error
+    # Keras writes this file itself on its first import, with "tensorflow" as the default: a
+    # TensorFlow that is not installed was never a choice.
+    if chosen == "tensorflow" and not installed(chosen):
+        return None, ""
+    return chosen, str(config)

@@ -1,0 +1,101 @@
+"""What may happen to a training image, as a record: torchvision's transforms in their usual order.
+
+resize -> crop -> flip -> colour jitter -> grayscale -> PCA colour. Normalisation is the model's.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from keras_alexnet.commands.options import option
+from keras_alexnet.errors import ConfigurationError
+
+Crop = Literal["center", "random", "random-resized"]
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Parameters of the transforms; the defaults leave an image of the right size alone."""
+
+    resize: int | None = option(
+        None,
+        "Short side in pixels after resizing, before the crop; random-resized has no use for it.",
+    )
+    crop: Crop = option(
+        "center", "How the input is cut out: a random area and shape of it for random-resized."
+    )
+    padding: int = option(0, "Black pixels put around the image before a random crop.")
+    scale: tuple[float, float] = option(
+        (0.08, 1.0), "Range of the area of a random-resized crop, as a share of the image's."
+    )
+    ratio: tuple[float, float] = option(
+        (3 / 4, 4 / 3), "Range of the width / height of a random-resized crop."
+    )
+    flip: float = option(0.0, "Probability of a horizontal flip.")
+    brightness: float = option(
+        0.0, "Brightness factors are drawn from 1 - this (at least 0) to 1 + this."
+    )
+    contrast: float = option(0.0, "The same for contrast.")
+    saturation: float = option(0.0, "The same for saturation.")
+    hue: float = option(0.0, "Hue shifts are drawn from minus to plus this, in turns; at most .5.")
+    grayscale: float = option(0.0, "Probability that an image loses its colours.")
+    pca: float = option(
+        0.0, "Deviation of the PCA colour augmentation's factors (Krizhevsky 2012: .1)."
+    )
+
+    def __post_init__(self) -> None:
+        ranges = {
+            "flip": (self.flip, 1),
+            "grayscale": (self.grayscale, 1),
+            "hue": (self.hue, 0.5),
+            "padding": (self.padding, 1000),
+            "brightness": (self.brightness, 100),
+            "contrast": (self.contrast, 100),
+            "saturation": (self.saturation, 100),
+            "pca": (self.pca, 100),
+        }
+        for name, (value, highest) in ranges.items():
+            if not 0 <= value <= highest:
+                raise ConfigurationError(f"{name} must lie in [0, {highest}], got {value!r}")
+        if self.crop not in ("center", "random", "random-resized"):
+            raise ConfigurationError(
+                f"crop must be 'center', 'random' or 'random-resized', got {self.crop!r}"
+            )
+        if self.resize is not None and self.resize < 1:
+            raise ConfigurationError(f"resize must be a number of pixels, got {self.resize!r}")
+        if self.padding and self.crop != "random":
+            raise ConfigurationError(f"padding needs crop='random', got {self.crop!r}")
+        for name, (low, high) in {"scale": self.scale, "ratio": self.ratio}.items():
+            if not 0 < low <= high:
+                raise ConfigurationError(f"{name} must be a range (low, high) above 0")
+
+    @property
+    def jitters(self) -> tuple[str, ...]:
+        """The operations of a colour jitter that are in use."""
+        names = ("brightness", "contrast", "saturation", "hue")
+        return tuple(name for name in names if getattr(self, name))
+
+    @property
+    def recolours(self) -> bool:
+        """Whether colours may change at all."""
+        return bool(self.jitters or self.grayscale or self.pca)
+
+    def check(self, *, channels: int | None, pca: object) -> None:
+        """Check what the augmentation needs besides its parameters.
+
+        Args:
+            channels: Of the images, 3 for RGB or 1 for grey; None if unknown.
+            pca: The principal components of colours, or None.
+
+        Raises:
+            ConfigurationError: Grey images would be recoloured, or the components are missing.
+        """
+        if self.recolours and channels not in (3, None):
+            raise ConfigurationError(
+                "grey images have no colours: leave brightness, contrast, saturation, hue, "
+                f"grayscale and pca at 0 for images of {channels} channel(s)"
+            )
+        if self.pca and pca is None:
+            raise ConfigurationError(
+                "pca augmentation needs the principal components of the training images' colours; "
+                "give those of statistics.colour_components"
+            )

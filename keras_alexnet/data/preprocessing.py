@@ -1,0 +1,144 @@
+"""What happens to a photo before the first layer, after the record of its weights file.
+
+Resizing and cropping work on decoded pixels through Pillow, which is what torchvision's presets
+use, so both give the same uint8 values. Normalisation exists twice with the same arithmetic: here
+as NumPy (`normalize`), and as Keras layers inside a model (`builder.py`).
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from keras_alexnet.data.decoding import open_image
+from keras_alexnet.errors import ConfigurationError
+from keras_alexnet.specs.preprocessing import Preprocessing
+from keras_alexnet.specs.shared import (
+    IMAGENET,
+    TRANSFORM_INPUT_OFFSET,
+    TRANSFORM_INPUT_SCALE,
+)
+
+
+def decode(path: str | Path) -> Image.Image:
+    """Read an image file as RGB, the way torchvision's references do: without turning it upright.
+
+    Raises:
+        ImageFileError: The file is missing, truncated, or no image.
+    """
+    return open_image(path, upright=False)
+
+
+def resize_and_crop(
+    image: Image.Image | np.ndarray, preprocessing: Preprocessing = IMAGENET
+) -> np.ndarray:
+    """Resize the short side (bilinear, antialiased) and cut out the centre.
+
+    Bit-exact with `torchvision.transforms._presets.ImageClassification` on a PIL image, before its
+    conversion to float.
+
+    Args:
+        image: RGB image, or a uint8 array (H, W, 3).
+        preprocessing: Sizes to use, and whether the network sees grey.
+
+    Returns:
+        uint8 array (crop height, crop width, 3), values 0..255 in the order R, G, B whatever the
+        network's; (crop height, crop width, 1) for a network that sees grey.
+
+    Raises:
+        ConfigurationError: The array is not (H, W, 3) of uint8.
+    """
+    image = _resized(image, preprocessing)
+    height, width = preprocessing.crop_size
+    # As `center_crop`, but in Pillow, which fills margins with black: what lies outside the crop
+    # need not become an array first.
+    left, top = map(_crop_start, image.size, (width, height))
+    return _pixels(image.crop((left, top, left + width, top + height)))
+
+
+def resize(image: Image.Image | np.ndarray, preprocessing: Preprocessing = IMAGENET) -> np.ndarray:
+    """Do the first half of `resize_and_crop`: return all of the resized image, (H, W, C)."""
+    return _pixels(_resized(image, preprocessing))
+
+
+def _resized(image: Image.Image | np.ndarray, preprocessing: Preprocessing) -> Image.Image:
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+            raise ConfigurationError(
+                f"an image array must be uint8 of shape (height, width, 3); "
+                f"got {image.dtype} of shape {image.shape}"
+            )
+        image = Image.fromarray(image)
+    mode = "L" if preprocessing.channels == "L" else "RGB"
+    if image.mode != mode:
+        image = image.convert(mode)
+    width, height = image.size
+    short, long = sorted((width, height))
+    if short != preprocessing.resize_size:
+        long = int(preprocessing.resize_size * long / short)
+        short = preprocessing.resize_size
+        size = (short, long) if width <= height else (long, short)
+        image = image.resize(size, Image.Resampling.BILINEAR)
+    return image
+
+
+def _pixels(image: Image.Image) -> np.ndarray:
+    pixels = np.asarray(image)
+    return pixels if pixels.ndim == 3 else pixels[..., None]
+
+
+def center_crop(pixels: np.ndarray, crop_size: tuple[int, int]) -> np.ndarray:
+    """Cut the centre out of (H, W, C), with black margins where the image is smaller."""
+    top, left = starts = [*map(_crop_start, pixels.shape[:2], crop_size)]
+    margins = [
+        (max(-start, 0), max(start + want - have, 0))
+        for start, have, want in zip(starts, pixels.shape[:2], crop_size, strict=True)
+    ]
+    if any(map(any, margins)):
+        pixels = np.pad(pixels, (*margins, (0, 0)))
+    top, left = max(top, 0), max(left, 0)
+    return pixels[top : top + crop_size[0], left : left + crop_size[1]]
+
+
+def _crop_start(have: int, want: int) -> int:
+    """Return the first pixel of a centre crop as torchvision cuts it; below 0 before a margin."""
+    return round((have - want) / 2) if have >= want else -((want - have) // 2)
+
+
+def load_images(paths: Iterable[str | Path], preprocessing: Preprocessing = IMAGENET) -> np.ndarray:
+    """Decode, resize and crop files into one uint8 batch (N, height, width, C).
+
+    Raises:
+        ImageFileError: A file cannot be decoded.
+        ConfigurationError: There are no paths.
+    """
+    images = [resize_and_crop(decode(path), preprocessing) for path in paths]
+    if not images:
+        raise ConfigurationError("no image files were given")
+    return np.stack(images)
+
+
+def normalize(
+    pixels: np.ndarray, preprocessing: Preprocessing = IMAGENET, *, transform_input: bool = False
+) -> np.ndarray:
+    """Turn pixel values 0..255 into a network's input, in torchvision's order of operations.
+
+    Args:
+        pixels: Array (..., 3) in the order R, G, B, or (..., 1) of grey; any real dtype.
+        preprocessing: Channel order, scale, mean and deviation to use.
+        transform_input: Whether GoogLeNet's `transform_input` follows.
+
+    Returns:
+        float32 array of the same shape, its channels in the network's order.
+    """
+    x = np.asarray(pixels, np.float32)
+    if preprocessing.channels == "BGR":
+        x = x[..., ::-1]
+    mean = np.asarray(preprocessing.mean, np.float32)
+    std = np.asarray(preprocessing.std, np.float32)
+    x = (x / np.float32(preprocessing.scale) - mean) / std
+    if transform_input:
+        scale = np.asarray(TRANSFORM_INPUT_SCALE, np.float32)
+        x = x * scale + np.asarray(TRANSFORM_INPUT_OFFSET, np.float32)
+    return x

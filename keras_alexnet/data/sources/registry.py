@@ -1,0 +1,133 @@
+"""Where data come from: the kinds of data sets, and the table of their readers."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from keras_alexnet.core.backend import require
+from keras_alexnet.data.examples import Arrays, DataSet, stratified_split
+from keras_alexnet.data.sources.cifar import read_cifar
+from keras_alexnet.data.sources.cifar_formats import CIFAR10, CIFAR100, Cifar
+from keras_alexnet.data.sources.csv_files import read_csv
+from keras_alexnet.data.sources.folders import read_folder
+from keras_alexnet.data.sources.ilsvrc import read_ilsvrc2010, read_ilsvrc2012
+from keras_alexnet.errors import ConfigurationError, DataError
+
+
+@dataclass(frozen=True)
+class Source:
+    """A kind of data set.
+
+    Attributes:
+        description: One line for `--help`.
+        read: Reads it: `read(path, download)`.
+        takes_path: Whether it can be read from a place that the user names.
+        needs_path: Whether it can be read from nowhere else.
+    """
+
+    description: str
+    read: Callable[[Path | None, bool], DataSet]
+    takes_path: bool = True
+    needs_path: bool = False
+
+
+def _read_digits(_path: Path | None, _download: bool) -> DataSet:
+    """Read scikit-learn's digits: 1797 images uint8 (8, 8, 1), a fifth of each class to test on."""
+    digits = require("sklearn.datasets").load_digits()
+    images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., None]  # (1797, 8, 8, 1)
+    examples = Arrays(images, digits.target.astype(np.int64))
+    train, test = stratified_split(examples.labels, 0.2, seed=0, name="digits")
+    return DataSet(
+        "digits",
+        tuple(map(str, digits.target_names)),
+        train=examples.subset(train),
+        test=examples.subset(test),
+    )
+
+
+def _cifar(cifar: Cifar) -> Source:
+    return Source(
+        f"{cifar.name}: an official archive or its folder, python or binary; else downloaded.",
+        lambda path, download: read_cifar(cifar, path, download=download),
+    )
+
+
+def _on_disk(description: str, read: Callable[[Path], DataSet]) -> Source:
+    def read_path(path: Path | None, _download: bool) -> DataSet:
+        assert path is not None  # open_data checks
+        return read(path)
+
+    return Source(description, read_path, needs_path=True)
+
+
+SOURCES: Mapping[str, Source] = {
+    "digits": Source(
+        "Handwritten digits, 8 x 8, embedded in scikit-learn.", _read_digits, takes_path=False
+    ),
+    CIFAR10.kind: _cifar(CIFAR10),
+    CIFAR100.kind: _cifar(CIFAR100),
+    "folder": _on_disk("Class folders, in folders train/val/test or not.", read_folder),
+    "csv": _on_disk("A CSV file with the columns path,label or path,label,split.", read_csv),
+    "ilsvrc2010": _on_disk("ImageNet's challenge of 2010 with its devkit.", read_ilsvrc2010),
+    "ilsvrc2012": _on_disk("ImageNet's challenge of 2012 with its devkit.", read_ilsvrc2012),
+}
+
+
+def open_data(kind: str, path: str | Path | None = None, *, download: bool = True) -> DataSet:
+    """Open a data set: small images are read into memory, files are listed.
+
+    Args:
+        kind: A key of `SOURCES`.
+        path: Where the data lie; None for the kind's own place, where it has one.
+        download: Whether data that are not there may be downloaded.
+
+    Raises:
+        ConfigurationError: There is no such kind, or it does not go with `path`.
+        DataError: The data are missing, damaged, or contradict themselves.
+        MissingDependencyError: A package that reads them is not installed.
+    """
+    source = SOURCES.get(kind)
+    if source is None:
+        raise ConfigurationError(f"no kind of data {kind!r}; there are {', '.join(SOURCES)}")
+    if path is None and source.needs_path:
+        raise ConfigurationError(f"data of the kind {kind} need a place: give it with --data-dir")
+    if path is not None and not source.takes_path:
+        raise ConfigurationError(
+            f"data of the kind {kind} are built in: leave out the place {path} (--data-dir)"
+        )
+    try:
+        return source.read(None if path is None else Path(path).expanduser(), download)
+    except OSError as error:
+        raise DataError(
+            f"{error.filename or path}: cannot be read ({error.strerror or error})"
+        ) from error
+
+
+def find_data(data: str, path: str | Path | None = None, *, download: bool = True) -> DataSet:
+    """Open a data set by its kind, or by its place alone: a folder, or a CSV file.
+
+    Args:
+        data: A key of `SOURCES`; else a folder of class folders, or a file `*.csv`.
+        path: As in `open_data`; None where `data` is a place.
+        download: As in `open_data`.
+
+    Raises:
+        ConfigurationError: `data` is neither a kind nor a place, or both places are given.
+        DataError: As in `open_data`.
+        MissingDependencyError: As in `open_data`.
+    """
+    if data in SOURCES:
+        return open_data(data, path, download=download)
+    place = Path(data).expanduser()
+    if not place.exists():
+        raise ConfigurationError(
+            f"{data!r} is neither a kind of data ({', '.join(SOURCES)}) nor a folder or CSV file"
+        )
+    if path is not None:
+        raise ConfigurationError(
+            f"{data!r} is a place already: leave out {path} (--data-dir), or name a kind of data "
+            f"({', '.join(SOURCES)})"
+        )
+    return open_data("folder" if place.is_dir() else "csv", place)

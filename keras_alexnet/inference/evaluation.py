@@ -1,0 +1,211 @@
+"""How well a model does on labelled images."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_alexnet.core.backend import require
+from keras_alexnet.data.examples import Examples
+from keras_alexnet.errors import DataError
+from keras_alexnet.inference.predictor import Predictor
+from keras_alexnet.training.devices.group import Group
+
+
+@dataclass(frozen=True)
+class ClassResult:
+    """How well a model does on the images of one class.
+
+    Attributes:
+        name: Of the class.
+        images: How many there are.
+        loss: Their mean cross entropy in nats; None where there are none.
+        accuracy: Share of them whose best class is right, which is the class's recall.
+        top5: Share of them with the right class among the five best; None below five classes.
+        precision: Share of right ones among the images that were given this class; None where
+            no image was.
+        f1: Harmonic mean of precision and recall; None where no image has or was given the class.
+    """
+
+    name: str
+    images: int
+    loss: float | None
+    accuracy: float | None
+    top5: float | None
+    precision: float | None
+    f1: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """How well a model does on labelled images.
+
+    Attributes:
+        classes: Names of the classes by index.
+        loss: Mean cross entropy in nats.
+        top1: Share of images whose best class is right, in [0, 1].
+        top5: Share with the right class among the five best; None below five classes.
+        macro_f1: Mean F1 of the classes that occur, in labels or in predictions.
+        per_class: A result for each class.
+        confusion: int64 (classes, classes), images by [label, prediction].
+        predictions: int64 (N,), best classes.
+        confidences: float64 (N,), their probabilities.
+        labels: int64 (N,), right classes.
+        indices: int64 (N,), which examples these are.
+        skipped: Unreadable images and why, by path.
+    """
+
+    classes: tuple[str, ...]
+    loss: float
+    top1: float
+    top5: float | None
+    macro_f1: float
+    per_class: tuple[ClassResult, ...]
+    confusion: np.ndarray
+    predictions: np.ndarray
+    confidences: np.ndarray
+    labels: np.ndarray
+    indices: np.ndarray
+    skipped: Mapping[Path, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all but what belongs to single images, as JSON holds it."""
+        return {
+            "images": len(self.labels),
+            "loss": self.loss,
+            "top1": self.top1,
+            "top5": self.top5,
+            "macro_f1": self.macro_f1,
+            "classes": list(self.classes),
+            "per_class": [asdict(result) for result in self.per_class],
+            "confusion": self.confusion.tolist(),
+            "skipped": {str(path): reason for path, reason in self.skipped.items()},
+        }
+
+
+def evaluate(
+    predictor: Predictor,
+    examples: Examples,
+    classes: Sequence[str],
+    *,
+    on_batch: Callable[[int], None] | None = None,
+    group: Group | None = None,
+) -> Evaluation:
+    """Compare a model's predictions with the labels of images.
+
+    Args:
+        predictor: The model.
+        examples: The images. Unreadable ones are left out and listed.
+        classes: Names of the classes by index. Where the model's labels are the same names in
+            another order, they are matched by name. Where it has more classes, each name must be
+            a label of it; the evaluation is then over all of the model's classes.
+        on_batch: Called with the number of images done, after each batch.
+        group: Processes that each compute a part of the images and get the result of all.
+
+    Raises:
+        DataError: The model has other classes than the images, or no image can be read.
+        ModelFileError: The model computes numbers that are not finite.
+    """
+    classes, order, index = _match(predictor, tuple(classes))
+    targets = index[examples.labels]
+    group = group or Group()
+    own = np.arange(group.rank, len(examples), group.processes)
+    batches = predictor.batches(examples.subset(own) if group.processes > 1 else examples)
+    found: list[list[Any]] = []
+    done = 0
+    for views, positions in batches:
+        indices = own[positions]
+        scores = predictor.log_probabilities(views)[:, order]  # (B, classes)
+        rows = (indices, *_score(scores, targets[indices]))
+        found += map(list, zip(*(column.tolist() for column in rows), strict=True))
+        done += len(indices)
+        if on_batch is not None:
+            on_batch(done)
+    skipped = {str(path): reason for path, reason in batches.skipped.items()}
+    parts = group.gather([found, skipped])
+    found = sorted(row for rows, _ in parts for row in rows)
+    skipped = {path: reason for _, skips in parts for path, reason in skips.items()}
+    if not found:
+        path, reason = next(iter(skipped.items()))
+        raise DataError(f"none of {len(examples)} images can be read; the first: {path}: {reason}")
+    columns = zip(*found, strict=True)
+    indices, losses, ranks, predictions, confidences = map(np.array, columns)
+    labels = targets[indices]
+    metrics = require("sklearn.metrics")
+    return Evaluation(
+        classes=classes,
+        loss=float(losses.mean()),
+        top1=float((ranks == 0).mean()),
+        top5=float((ranks < 5).mean()) if len(classes) >= 5 else None,
+        macro_f1=float(metrics.f1_score(labels, predictions, average="macro", zero_division=0)),
+        per_class=_per_class(classes, labels, predictions, losses, ranks),
+        confusion=metrics.confusion_matrix(labels, predictions, labels=np.arange(len(classes))),
+        predictions=predictions,
+        confidences=confidences,
+        labels=labels,
+        indices=indices,
+        skipped={Path(path): reason for path, reason in sorted(skipped.items())},
+    )
+
+
+def _score(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Return loss, rank of the right class, best class and its probability, each (B,)."""
+    right = np.take_along_axis(scores, labels[:, None], axis=1)  # (B, 1)
+    # Of equal scores the first counts as better, as for argmax.
+    before = np.arange(scores.shape[1]) < labels[:, None]
+    ranks = ((scores > right) | ((scores == right) & before)).sum(axis=1)
+    return -right[:, 0], ranks, scores.argmax(axis=1), np.exp(scores.max(axis=1))
+
+
+def _per_class(
+    classes: Sequence[str],
+    labels: np.ndarray,
+    predictions: np.ndarray,
+    losses: np.ndarray,
+    ranks: np.ndarray,
+) -> tuple[ClassResult, ...]:
+    count = len(classes)
+    precision, recall, f1, images = require("sklearn.metrics").precision_recall_fscore_support(
+        labels, predictions, labels=np.arange(count), zero_division=np.nan
+    )
+    with np.errstate(invalid="ignore"):  # 0 / 0 for a class without images
+        loss = np.bincount(labels, losses, count) / images
+        top5 = np.bincount(labels, ranks < 5, count) / images
+    columns = (loss, recall, top5 if count >= 5 else np.full(count, np.nan), precision, f1)
+    return tuple(
+        ClassResult(name, int(number), *(None if math.isnan(v) else float(v) for v in values))
+        for name, number, *values in zip(classes, images, *columns, strict=True)
+    )
+
+
+def _match(
+    predictor: Predictor, classes: tuple[str, ...]
+) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
+    """Return the classes to evaluate, the model's index of each, and theirs of each class."""
+    labels = predictor.labels
+    identity = np.arange(len(classes))
+    if labels is not None and len(classes) < len(labels) and set(classes) <= set(labels):
+        if twice := next((name for name in classes if labels.count(name) > 1), None):
+            raise DataError(f"the model has two classes {twice!r}; which one the data mean is open")
+        return labels, np.arange(len(labels)), np.array([labels.index(name) for name in classes])
+    if len(classes) != predictor.classes:
+        raise DataError(
+            f"the model has {predictor.classes} classes, the data have {len(classes)}, which are "
+            "not among them by name; evaluate it on data of the classes that it was trained for"
+        )
+    if labels is None or labels == classes or _are_numbers(labels) or _are_numbers(classes):
+        return classes, identity, identity
+    if len(set(labels)) == len(classes) and set(labels) == set(classes):
+        return classes, np.array([labels.index(name) for name in classes]), identity
+    index = next(i for i in identity if labels[i] != classes[i])
+    raise DataError(
+        f"the classes of the data are not those of the model: class {index} is "
+        f"{classes[index]!r} in the data and {labels[index]!r} in the model"
+    )
+
+
+def _are_numbers(names: Sequence[str]) -> bool:
+    return all(name.isdecimal() for name in names)

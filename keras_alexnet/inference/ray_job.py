@@ -1,0 +1,191 @@
+"""Predictions for any number of files, by Ray Data: on the cores of one host, or on a cluster."""
+
+import contextlib
+import hashlib
+import logging
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from keras_alexnet.core.backend import choose_backend, require
+from keras_alexnet.errors import ConfigurationError, KerasAlexNetError
+from keras_alexnet.inference.ray_parts import PredictionParts
+
+# Files of a part at most: what each worker loses at an interruption.
+_PART = 512
+_TURNS = 4  # parts of each worker at least, so that all end at about the same time
+_CORES = 4  # of a worker, where it has no GPU
+
+
+@dataclass(frozen=True)
+class PredictionJob:
+    """What to predict, and how.
+
+    Attributes:
+        model: File of the model.
+        output: Folder of the parts.
+        top: Number of classes to name.
+        views: Views of an image whose probabilities are averaged.
+        resize_size: Short side before the crop, in pixels; None for the model's own.
+        batch_size: Images that the model computes at a time.
+        backend: Keras backend; None for the configured one.
+        workers: Processes that compute; None for one on each GPU, or on each four cores.
+    """
+
+    model: Path
+    output: Path
+    top: int
+    views: str
+    resize_size: int | None
+    batch_size: int
+    backend: str | None
+    workers: int | None
+
+    def parts(self) -> PredictionParts:
+        """Return the folder of the results."""
+        with self.model.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        recipe = {"model_sha256": digest, "top": self.top, "views": str(self.views)}
+        return PredictionParts(self.output, recipe | {"resize_size": self.resize_size})
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of files.
+
+    Attributes:
+        predicted: Files that have predictions now and had none before.
+        failed: Files that cannot be read.
+    """
+
+    predicted: int
+    failed: int
+
+
+def run_job(job: PredictionJob, files: Sequence[str], *, on_part: Callable[[int], None]) -> Outcome:
+    """Predict files and write the parts, in any order.
+
+    A worker that dies is replaced. What is written stays, whatever ends the job.
+
+    Args:
+        job: How.
+        files: Their paths, as each worker can open them.
+        on_part: Called with the number of files done.
+
+    Raises:
+        KerasAlexNetError: The model cannot be used, or a part cannot be written.
+        ConfigurationError: Ray cannot be started, or reached.
+        MissingDependencyError: Ray is not installed.
+    """
+    with _ray() as ray:
+        data, arrow = require("ray.data"), require("pyarrow")
+        context = data.DataContext.get_current()
+        context.enable_progress_bars = context.print_on_execution_start = False
+        resources = ray.cluster_resources()
+        gpus, cores = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
+        workers = job.workers or gpus or max(cores // _CORES, 1)
+        each = 1 if gpus else max(cores // workers, 1)
+        size = min(max(math.ceil(len(files) / workers / _TURNS), job.batch_size), _PART)
+        parts = [list(files[begin : begin + size]) for begin in range(0, len(files), size)]
+        results = data.from_arrow([arrow.table({"file": part}) for part in parts]).map_batches(
+            Worker,
+            fn_constructor_args=(asdict(job), each),
+            batch_size=None,
+            batch_format="pyarrow",
+            compute=data.ActorPoolStrategy(size=min(workers, len(parts))),
+            num_cpus=each,
+            num_gpus=min(gpus / workers, 1) if gpus else 0,
+        )
+        predicted = failed = 0
+        for row in _rows(results):
+            predicted += row["predicted"]
+            failed += row["failed"]
+            on_part(predicted + failed)
+        return Outcome(predicted, failed)
+
+
+@contextlib.contextmanager
+def _ray() -> Iterator[Any]:
+    """Yield Ray, connected to the cluster of RAY_ADDRESS, or to one on this host that ends again.
+
+    Raises:
+        ConfigurationError: There is no such cluster.
+    """
+    # Neither its notes on standard error nor its reports to its makers are this command's.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    ray = require("ray")
+    require("ray.data")
+    for name in ("ray", "ray.data"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    if ray.is_initialized():
+        yield ray
+        return
+    address = os.environ.get("RAY_ADDRESS")
+    try:
+        # Files are named as this process sees them, and so is the package.
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        where = f"the cluster at {address}" if address else "a cluster on this host"
+        raise ConfigurationError(
+            f"Ray cannot use {where}: {str(error).splitlines()[0]}; see RAY_ADDRESS"
+        ) from error
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _rows(results: Any) -> Iterator[dict[str, Any]]:
+    """Yield what the workers return; raise what they report."""
+    for row in results.iter_rows():
+        if row["error"]:
+            raise KerasAlexNetError(row["error"])
+        yield row
+
+
+class Worker:
+    """A process with the model, which Ray hands parts to.
+
+    Args:
+        job: The fields of a `PredictionJob`.
+        cores: How many it may keep busy.
+    """
+
+    def __init__(self, job: dict[str, Any], cores: int) -> None:
+        self._job = PredictionJob(**job)
+        self._parts = self._job.parts()
+        for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"):
+            os.environ[name] = str(cores)
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        self._predictor: Any = None
+
+    def __call__(self, table: Any) -> Any:
+        """Predict the files of a part, write it, and return a row with what became of them."""
+        row: dict[str, Any] = {"predicted": 0, "failed": 0, "error": ""}
+        try:
+            answers = self._answers([Path(name) for name in table["file"].to_pylist()])
+            self._parts.write(answers)
+            row["failed"] = sum(answer.error is not None for answer in answers)
+            row["predicted"] = len(answers) - row["failed"]
+        except KerasAlexNetError as error:
+            # As an exception it would come with the trace of another process.
+            row["error"] = str(error)
+        return require("pyarrow").table({name: [value] for name, value in row.items()})
+
+    def _answers(self, files: list[Path]) -> list[Any]:
+        choose_backend(self._job.backend)
+        from keras_alexnet.inference.guesses import predictions
+        from keras_alexnet.inference.predictor import Predictor
+
+        if self._predictor is None:
+            self._predictor = Predictor.from_file(
+                self._job.model,
+                batch_size=self._job.batch_size,
+                views=self._job.views,
+                resize_size=self._job.resize_size,
+            )
+        return list(predictions(self._predictor, files, top=self._job.top))

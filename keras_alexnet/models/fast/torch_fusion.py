@@ -1,0 +1,128 @@
+"""Which neighbours in the graph of a model one operation of PyTorch computes exactly."""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from keras_alexnet.core import backend
+from keras_alexnet.layers import LocalResponseNormalization
+from keras_alexnet.models.fast.torch_layers import convolve, max_pool, multiply, normalize
+
+keras = backend.load_keras()
+layers = keras.layers
+
+# (input, training) -> output
+Fusion = Callable[[Any, Any], Any]
+
+# Their results are of the sign of what they read.
+_KEEP_SIGN = {
+    layers.AveragePooling2D,
+    layers.Concatenate,
+    layers.Dropout,
+    layers.MaxPooling2D,
+    LocalResponseNormalization,
+}
+
+
+def fuse(nodes: list[Any], outputs: list[Any]) -> list[tuple[tuple[Any, ...], Fusion | None]]:
+    """Group the nodes of a graph.
+
+    Args:
+        nodes: In the order of computation.
+        outputs: Tensors that the graph returns, so that nothing may take their memory.
+
+    Returns:
+        The nodes of every operation, and the operation for those that are more than one. A group
+        stands where its last node stood.
+    """
+    readers = Counter(id(x) for node in nodes for x in node.input_tensors)
+    readers.update(id(x) for x in outputs)
+    maker = {id(x): node for node in nodes for x in node.outputs}
+    groups: dict[int, tuple[tuple[Any, ...], Fusion | None]] = {}
+    for node in nodes:
+        group, fusion = (node,), None
+        source = node.input_tensors[0]
+        before = groups.get(id(maker.get(id(source))))
+        alone = len(node.input_tensors) == 1 and readers[id(source)] == 1
+        if before is not None and alone:
+            fusion = _fusion(before[0], node, maker)
+            if fusion is not None:
+                del groups[id(before[0][-1])]
+                group = (*before[0], node)
+        groups[id(node)] = group, fusion
+    return list(groups.values())
+
+
+def _fusion(before: tuple[Any, ...], node: Any, maker: dict[int, Any]) -> Fusion | None:
+    """Return the operation for a group and the only reader of its result, or None."""
+    layer, last = node.operation, before[-1].operation
+    if is_relu(layer):
+        return _with_relu(before)
+    if type(last) is layers.ZeroPadding2D and len(before) == 1:
+        if getattr(layer, "padding", None) != "valid" or layer.data_format != last.data_format:
+            return None
+        if type(layer) is layers.Conv2D:
+            return _padded_convolution(last, layer)
+        if type(layer) is layers.MaxPooling2D and _is_positive(before[0].input_tensors[0], maker):
+            return _padded_pooling(last, layer)
+    return None
+
+
+def is_relu(layer: Any) -> bool:
+    """Return whether a layer is the plain ReLU."""
+    return (
+        type(layer) is layers.ReLU
+        and not layer.negative_slope
+        and not layer.threshold
+        and layer.max_value is None
+    )
+
+
+def _with_relu(before: tuple[Any, ...]) -> Fusion | None:
+    last = before[-1].operation
+    if type(last) is layers.BatchNormalization:
+        return lambda x, training: normalize(last, x, training, relu=True)
+    if type(last) is layers.Dense:
+        return lambda x, training: multiply(last, x, relu=True)
+    if type(last) is not layers.Conv2D:
+        return None
+    if len(before) == 1:
+        return lambda x, training: convolve(last, x, relu=True)
+    return _padded_convolution(before[0].operation, last, relu=True)
+
+
+def _padded_convolution(pad: Any, convolution: Any, *, relu: bool = False) -> Fusion | None:
+    padding = _symmetric(pad)
+    if padding is None:
+        return None
+    return lambda x, training: convolve(convolution, x, padding=padding, relu=relu)
+
+
+def _padded_pooling(pad: Any, pooling: Any) -> Fusion | None:
+    """Pooling of a map without negative values, where zeros are as neutral as torch's -inf."""
+    if pad.padding == ((0, 1), (0, 1)):
+        # A row and a column more make as many windows as torch's ceil mode, at every size.
+        if pooling.strides == (2, 2) and pooling.pool_size in ((2, 2), (3, 3)):
+            return lambda x, training: max_pool(pooling, x, ceil=True)
+        return None
+    padding = _symmetric(pad)
+    if padding is None or any(2 * p > n for p, n in zip(padding, pooling.pool_size, strict=True)):
+        return None
+    return lambda x, training: max_pool(pooling, x, padding=padding)
+
+
+def _symmetric(pad: Any) -> tuple[int, int] | None:
+    (top, bottom), (left, right) = pad.padding
+    return (top, left) if top == bottom and left == right else None
+
+
+def _is_positive(x: Any, maker: dict[int, Any]) -> bool:
+    """Return whether a tensor of the graph is known to hold no negative value."""
+    node = maker.get(id(x))
+    if node is None:
+        return False
+    if is_relu(node.operation):
+        return True
+    return type(node.operation) in _KEEP_SIGN and all(
+        _is_positive(source, maker) for source in node.input_tensors
+    )

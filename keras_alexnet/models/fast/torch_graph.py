@@ -1,0 +1,164 @@
+"""Functional models on PyTorch without what Keras does between layers.
+
+Keras keeps every layer's output until a model's call ends, and spends as long on a small layer's
+`__call__` as torch on what it computes. A quickened model calls the layers' own `call`, forgets an
+output behind its last reader, and computes some neighbours in one operation: a ReLU in the memory
+of its input, and zero padding within the convolution or the pooling that reads it.
+"""
+
+import contextlib
+from typing import Any
+
+from keras.src.backend.common.variables import AutocastScope, get_autocast_scope
+
+from keras_alexnet.core import backend
+from keras_alexnet.models.fast.torch_fusion import Fusion, fuse
+
+keras = backend.load_keras()
+torch = backend.require("torch")
+
+layers = keras.layers
+
+# Stock layers whose `call` needs nothing that `__call__` adds, but `training` for two of them.
+_BARE = {
+    layers.Activation,
+    layers.AdaptiveAveragePooling2D,
+    layers.AveragePooling2D,
+    layers.BatchNormalization,
+    layers.Concatenate,
+    layers.Conv2D,
+    layers.Dense,
+    layers.Dropout,
+    layers.Flatten,
+    layers.GlobalAveragePooling2D,
+    layers.MaxPooling2D,
+    layers.ReLU,
+    layers.ZeroPadding2D,
+}
+_BY_PHASE = {layers.BatchNormalization, layers.Dropout}
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def quicken_model(model: Any) -> None:
+    """Let a functional model compute its graph without Keras' work between layers.
+
+    The model's `call` is replaced, on this object alone. Layers that are none of the stock ones
+    known here, or that have hooks, a quantisation, an activity regulariser, or an input that is
+    masked or of another dtype than theirs, are called as Keras calls them. Other models are left
+    alone, and so are layers.
+    """
+    from keras.src.models.functional import Functional
+
+    if type(model) is Functional:
+        model.call = _Graph(model).call
+
+
+class _Graph:
+    """The operations of a functional model, found at its first call."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.steps: list[_Step] | None = None
+
+    def call(self, inputs: Any, training: Any = None, mask: Any = None, **kwargs: Any) -> Any:
+        """Compute the model, as its class's `call` does."""
+        model = self.model
+        given = [None]
+        if mask is None and not kwargs and get_autocast_scope() is None:
+            given = model._standardize_inputs(inputs)
+        if not all(_has_values(tensor) for tensor in given):
+            return type(model).call(model, inputs, training=training, mask=mask, **kwargs)
+        if self.steps is None:
+            self.steps = _steps(model)
+        values = {id(x): value for x, value in zip(model.inputs, given, strict=True)}
+        del given, inputs  # so that they can be forgotten too
+        for step in self.steps:
+            step.run(values, training)
+        outputs = [values[id(x)] for x in model.outputs]
+        packed = keras.tree.pack_sequence_as(model.output, outputs)
+        return packed[0] if isinstance(packed, list | tuple) and len(packed) == 1 else packed
+
+
+class _Step:
+    """One node of a graph, or several neighbours that one operation computes."""
+
+    def __init__(self, nodes: tuple[Any, ...], fusion: Fusion | None, forget: list[int]) -> None:
+        self.nodes, self.fusion, self.forget = nodes, fusion, forget
+        self.layers = [node.operation for node in nodes]
+        self.bare = all(type(layer) in _BARE for layer in self.layers)
+        self.reads = [id(x) for x in nodes[0].input_tensors]
+
+    def run(self, values: dict[int, Any], training: Any) -> None:
+        """Compute the nodes' outputs, and forget the values that nobody reads after them."""
+        # Operations that are no layers have no dtype.
+        dtype = self.layers[0].compute_dtype if self.bare else None
+        bare = (
+            dtype is not None
+            and all(_is_bare(layer, dtype) for layer in self.layers)
+            and all(_is_plain(values[key], dtype) for key in self.reads)
+        )
+        # In mixed precision Keras has the weights cast wherever a layer reads them.
+        mixed = bare and any(layer.variable_dtype != dtype for layer in self.layers)
+        with AutocastScope(dtype) if mixed else contextlib.nullcontext():
+            if bare and self.fusion is not None:
+                result = self.fusion(values[self.reads[0]], training)
+                values[id(self.nodes[-1].outputs[0])] = result
+            else:
+                for node in self.nodes:
+                    _run_node(node, values, training, bare=bare)
+        for key in self.forget:
+            values.pop(key, None)
+
+
+def _run_node(node: Any, values: dict[int, Any], training: Any, *, bare: bool) -> None:
+    layer = node.operation
+    args, kwargs = node.arguments.fill_in(values)
+    takes_phase = "training" in getattr(layer, "_call_context_args", ())
+    if training is not None and (type(layer) in _BY_PHASE if bare else takes_phase):
+        kwargs = {**kwargs, "training": training}
+    results = (layer.call if bare else layer)(*args, **kwargs)
+    for x, result in zip(node.outputs, keras.tree.flatten(results), strict=True):
+        values[id(x)] = result
+
+
+def _is_bare(layer: Any, dtype: str) -> bool:
+    """Return whether a stock layer's `call` does all that its `__call__` would, in a dtype."""
+    state = vars(layer)
+    return (
+        layer.built
+        and layer.compute_dtype == dtype
+        and not any(state[hooks] for hooks in _HOOKS)
+        and getattr(layer, "quantization_mode", None) is None
+        and state.get("_remat_mode") is None
+        and layer.activity_regularizer is None
+    )
+
+
+def _is_plain(tensor: Any, dtype: str) -> bool:
+    """Return whether a tensor has values, in a dtype, and no Keras mask."""
+    return (
+        _has_values(tensor)
+        and tensor.dtype is getattr(torch, dtype)
+        and getattr(tensor, "_keras_mask", None) is None
+    )
+
+
+def _has_values(tensor: Any) -> bool:
+    return isinstance(tensor, torch.Tensor) and not tensor.is_meta
+
+
+def _steps(model: Any) -> list[_Step]:
+    """Return what a model computes, in Keras' order."""
+    depths = sorted(model._nodes_by_depth, reverse=True)
+    nodes = [
+        node
+        for depth in depths
+        for node in model._nodes_by_depth[depth]
+        if node.operation and not node.is_input
+    ]
+    groups = fuse(nodes, model.outputs)
+    last = {id(x): i for i, (group, _) in enumerate(groups) for n in group for x in n.input_tensors}
+    forget: list[list[int]] = [[] for _ in groups]
+    for key in last.keys() - {id(x) for x in model.outputs}:
+        forget[last[key]].append(key)
+    return [_Step(*group, keys) for group, keys in zip(groups, forget, strict=True)]

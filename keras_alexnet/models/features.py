@@ -1,0 +1,87 @@
+"""Intermediate outputs of a model by layer, torch module or stage."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from keras_alexnet.errors import ConfigurationError
+from keras_alexnet.layers import keras
+from keras_alexnet.specs import SPECS
+from keras_alexnet.specs.schema import (
+    LRN,
+    BatchNorm,
+    Conv,
+    MaxPool,
+    ModelSpec,
+    ReLU,
+    Row,
+    keras_name,
+)
+from keras_alexnet.specs.shapes import trace
+
+
+def feature_extractor(model: Any, nodes: Sequence[str] | dict[str, str]) -> Any:
+    """Return a model that computes named intermediate outputs of another, sharing its weights.
+
+    Args:
+        model: A functional Keras model.
+        nodes: Layer names (`"inception4a"`), torch module names (`"features.12"`) or stage names
+            of its architecture (`"stage3"`); or a dict from such a name to the wanted output name.
+
+    Returns:
+        A `keras.Model` whose output is a dict from name to feature map.
+
+    Raises:
+        ConfigurationError: A name is neither a layer nor a stage of the model, or `nodes` is empty.
+    """
+    if isinstance(nodes, str):
+        raise ConfigurationError(
+            f"nodes must be a list of names or a dict, got the string {nodes!r}"
+        )
+    wanted = dict(nodes) if isinstance(nodes, dict) else {node: node for node in nodes}
+    if not wanted:
+        raise ConfigurationError("nodes is empty: name at least one layer or stage")
+    known = {layer.name: type(layer).__name__ for layer in model.layers}
+    stages, modules = _names_of(known)
+    outputs = {}
+    for node, output in wanted.items():
+        layer = keras_name(stages.get(node) or modules.get(node, node))
+        if layer not in known:
+            raise ConfigurationError(
+                f"{model.name} has no layer or stage {node!r}. "
+                f"Stages: {', '.join(stages) or 'none'}. "
+                f"Layers: {', '.join(layer.name for layer in model.layers)}"
+            )
+        outputs[output] = model.get_layer(layer).output
+    return keras.Model(model.input, outputs, name=f"{model.name}_features")
+
+
+def _names_of(layers: Mapping[str, str]) -> tuple[Mapping[str, str], Mapping[str, str]]:
+    """Return stage -> row and torch module -> row of the architecture with these layers.
+
+    Args:
+        layers: Layer name -> class name.
+    """
+    for spec in SPECS.values():
+        if _is_body_of(spec, layers):
+            rows = [traced.row for traced in trace(spec)]
+            return spec.stages, {row.torch_module: row.name for row in rows if row.torch_module}
+    return {}, {}
+
+
+# Rows whose names occur in several architectures, at other places.
+_CLASSES: Mapping[type[Row], str] = {
+    Conv: "Conv2D",
+    BatchNorm: "BatchNormalization",
+    LRN: "LocalResponseNormalization",
+    ReLU: "ReLU",
+    MaxPool: "MaxPooling2D",
+}
+
+
+def _is_body_of(spec: ModelSpec, layers: Mapping[str, str]) -> bool:
+    """Return whether a model has all layers of an architecture's body, each of its kind."""
+    for row, *_ in trace(spec, aux_heads=False, include_top=False):
+        found = layers.get(keras_name(row.name))
+        if found is None or found != _CLASSES.get(type(row), found):
+            return False
+    return True

@@ -1,0 +1,131 @@
+"""The record that a `.keras` file carries: where its weights come from and how to use them.
+
+It is one JSON member of the archive, which Keras ignores when it loads the model.
+"""
+
+import contextlib
+import json
+import shutil
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from keras_alexnet.core.backend import load_keras, without_tensorflow
+from keras_alexnet.core.files import atomic_output
+from keras_alexnet.core.memory import as_array
+from keras_alexnet.errors import ModelFileError
+from keras_alexnet.specs.preprocessing import Preprocessing, damaged
+
+MEMBER = "keras_alexnet.json"
+FORMAT = 1
+# A record holds a thousand labels and a few hundred counters, about 40 kB.
+_MAX_BYTES = 4_000_000
+_CHUNK = 1 << 20  # bytes
+
+
+def save_model(model: Any, path: str | Path, record: dict[str, Any]) -> None:
+    """Write a Keras model and its record into one `.keras` file, completely or not at all.
+
+    Args:
+        model: The Keras model.
+        path: File to write, ending in `.keras`; an existing one is replaced.
+        record: JSON-serialisable content.
+
+    Raises:
+        ModelFileError: The name does not end in `.keras`.
+        ConfigurationError: The folder is missing or not writable.
+    """
+    if Path(path).suffix != ".keras":
+        raise ModelFileError(f"{path}: a Keras model file must be named *.keras")
+    text = json.dumps({"format": FORMAT, **record}, indent=1)
+    with (
+        atomic_output(path) as temporary,
+        tempfile.TemporaryDirectory(prefix=".", dir=temporary.parent) as name,
+    ):
+        # Into files instead of an archive, which Keras builds in memory, weights and all.
+        members = Path(name, "model")
+        with without_tensorflow(), _weights_uncopied():
+            load_keras().saving.save_model(model, members, zipped=False)
+        with zipfile.ZipFile(temporary, "w") as archive:
+            for member in sorted(p for p in members.rglob("*") if p.is_file()):
+                info = zipfile.ZipInfo.from_file(member, member.relative_to(members))
+                with member.open("rb") as source, archive.open(info, "w") as target:
+                    shutil.copyfileobj(source, target, _CHUNK)
+                member.unlink()
+            # A fixed date: the same weights give the same record bytes.
+            info = zipfile.ZipInfo(MEMBER, (1980, 1, 1, 0, 0, 0))
+            archive.writestr(info, text, zipfile.ZIP_DEFLATED)
+
+
+@contextlib.contextmanager
+def _weights_uncopied() -> Iterator[None]:
+    """Within this block, let Keras write a variable's memory instead of one or two copies of it."""
+    from keras.src import backend
+
+    variable, stock = load_keras().Variable, backend.convert_to_numpy
+    backend.convert_to_numpy = lambda x: as_array(x) if isinstance(x, variable) else stock(x)
+    try:
+        yield
+    finally:
+        backend.convert_to_numpy = stock
+
+
+def read_record(path: str | Path) -> dict[str, Any] | None:
+    """Return the record of a `.keras` file, or None where it was saved without one.
+
+    Raises:
+        ModelFileError: The file is missing, no `.keras` archive, or its record is damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if MEMBER not in archive.namelist():
+                return None
+            if archive.getinfo(MEMBER).file_size > _MAX_BYTES:
+                raise ModelFileError(f"{path}: its {MEMBER} is larger than {_MAX_BYTES} bytes")
+            record = json.loads(archive.read(MEMBER))
+    except FileNotFoundError as error:
+        raise ModelFileError(f"{path}: no such file") from error
+    except (zipfile.BadZipFile, zlib.error, ValueError, RecursionError, RuntimeError) as error:
+        raise ModelFileError(f"{path}: not a .keras archive, or truncated ({error})") from error
+    except OSError as error:
+        raise ModelFileError(f"{path}: cannot be read ({error.strerror or error})") from error
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        raise ModelFileError(
+            f"{path}: its record has another format than {FORMAT}; update keras-alexnet"
+        )
+    return record
+
+
+@dataclass(frozen=True)
+class Use:
+    """How to use a model, as the record of its file says.
+
+    Attributes:
+        preprocessing: What happens to images before the model.
+        normalized: Whether the model holds its own normalisation and takes 0..255.
+        labels: Names of the classes by index, where they are known.
+    """
+
+    preprocessing: Preprocessing
+    normalized: bool
+    labels: tuple[str, ...] | None
+
+
+def use_of(record: Mapping[str, Any]) -> Use:
+    """Return how a record says to use its model.
+
+    Raises:
+        ModelFileError: The record is damaged; the message names the entry.
+    """
+    preprocessing = Preprocessing.from_record(record.get("preprocessing"))
+    model, labels = record.get("model"), record.get("labels")
+    normalized = model.get("include_preprocessing") if isinstance(model, Mapping) else None
+    if not isinstance(normalized, bool):
+        raise damaged("model.include_preprocessing", normalized, "true or false")
+    if not isinstance(labels, list | tuple | None):
+        raise damaged("labels", labels, "a list of names, or null")
+    return Use(preprocessing, normalized, tuple(map(str, labels or ())) or None)

@@ -1,0 +1,108 @@
+"""OpenVINO and ONNX Runtime as engines: the model is exported, proved, and run by them.
+
+`keras_alexnet.exporting` writes the file, in a child on the backend that can, and compares what
+the runtime makes of it with the Keras model. It lies in a temporary folder that goes with the
+engine.
+"""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_alexnet.core.backend import require, without_tensorflow
+from keras_alexnet.exporting.exporter import Request, export_model
+from keras_alexnet.exporting.formats import find_format
+from keras_alexnet.layers import keras
+from keras_alexnet.optimizing.plan import MAIN_OUTPUT, main_tensors
+
+
+class _Runtime:
+    """What both have in common: arrays in, arrays out, and the exported file.
+
+    Args:
+        model: The Keras model.
+        format_: Name of the format to export to.
+    """
+
+    fixed_batches = False
+
+    def __init__(self, model: Any, format_: str) -> None:
+        self._format = find_format(format_)
+        self._format.require(int8=False)
+        self._folder = tempfile.TemporaryDirectory(prefix="keras-alexnet-")
+        folder = Path(self._folder.name)
+        # A model of the main output alone, over the same layers.
+        single = keras.Model(*main_tensors(model), name=model.name)
+        with without_tensorflow():
+            single.save(folder / "model.keras")
+        self._file = folder / f"model{self._format.suffix}"
+        export_model(Request(folder / "model.keras", self._format, self._file))
+        (folder / "model.keras").unlink()
+
+    def is_tensor(self, x: Any) -> bool:
+        """Say that no tensor is of this framework: both take arrays."""
+        return False
+
+    def to_numpy(self, x: np.ndarray) -> np.ndarray:
+        """Return an output, which is an array already."""
+        return x
+
+
+class OpenVinoEngine(_Runtime):
+    """A model on OpenVINO, in float32.
+
+    One request computes at a time, by all threads, as calls come one after the other.
+
+    Args:
+        model: The Keras model.
+        batch_size: Batch that a network of fixed size is compiled for beside the one for any.
+    """
+
+    def __init__(self, model: Any, batch_size: int | None) -> None:
+        super().__init__(model, "openvino")
+        self._openvino = require("openvino")
+        self._core = self._openvino.Core()
+        self._network = self._core.read_model(self._file)
+        self._fixed = batch_size
+        self._compiled: dict[int | None, Any] = {}
+
+    def __call__(self, x: Any) -> np.ndarray:
+        """Run a batch."""
+        batch = np.ascontiguousarray(x, np.float32)
+        size = len(batch) if len(batch) == self._fixed else None
+        if size not in self._compiled:
+            self._compiled[size] = self._compile(size)
+        # Its memory is written to again by the next call.
+        return np.array(self._compiled[size].infer([batch], share_inputs=True)[0])
+
+    def _compile(self, batch_size: int | None) -> Any:
+        network = self._network
+        if batch_size is not None:
+            network = network.clone()
+            network.reshape([batch_size, *list(network.inputs[0].partial_shape)[1:]])
+        # Without the precision's hint it computes in bfloat16 where the processor can.
+        hints = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+        return self._core.compile_model(network, "CPU", hints).create_infer_request()
+
+
+class OnnxRuntimeEngine(_Runtime):
+    """A model on ONNX Runtime.
+
+    Args:
+        model: The Keras model.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__(model, "onnx")
+        session = require("onnxruntime").InferenceSession(
+            self._file, providers=["CPUExecutionProvider"]
+        )
+        (self._input,) = (image.name for image in session.get_inputs())
+        self._session = session
+
+    def __call__(self, x: Any) -> np.ndarray:
+        """Run a batch."""
+        batch = np.ascontiguousarray(x, np.float32)
+        return self._session.run([MAIN_OUTPUT], {self._input: batch})[0]

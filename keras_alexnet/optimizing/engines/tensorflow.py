@@ -1,0 +1,174 @@
+"""TensorFlow as the engine: one graph of NHWC operations whose weights are constants.
+
+Not compiled by XLA, which is slower than TensorFlow's own kernels on a CPU.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from keras_alexnet.core.backend import require
+from keras_alexnet.optimizing import operations as op
+from keras_alexnet.optimizing.plan import Plan
+
+tf = require("tensorflow")
+
+Step = Callable[..., Any]
+
+
+class TensorFlowEngine:
+    """A plan on TensorFlow, traced anew for each size of image, not of a batch.
+
+    Args:
+        plan: The network.
+    """
+
+    fixed_batches = False
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._graphs: dict[tuple[int | None, ...], Any] = {}
+
+    def is_tensor(self, x: Any) -> bool:
+        """Say whether `x` is a tensor of this framework."""
+        return tf.is_tensor(x)
+
+    def to_numpy(self, x: Any) -> np.ndarray:
+        """Return a tensor as an array."""
+        return x.numpy()
+
+    def __call__(self, x: Any) -> Any:
+        """Run a batch, an array or tensor in the model's layout; return a tensor in that."""
+        x = tf.cast(x, tf.float32)
+        image = tuple(x.shape[1:])
+        if image not in self._graphs:
+            self._graphs[image] = self._trace(image)
+        return self._graphs[image](x)
+
+    def _trace(self, image: tuple[int | None, ...]) -> Any:
+        spec = tf.TensorSpec((None, *image), tf.float32)
+        graph = tf.function(self._compute, autograph=False, jit_compile=False)
+        return graph.get_concrete_function(spec)
+
+    def _compute(self, x: Any) -> Any:
+        channels_first = self._plan.data_format == "channels_first"
+        values = [tf.transpose(x, (0, 2, 3, 1)) if channels_first else x]  # (N, H, W, C)
+        for each in self._plan.operations:
+            values.append(_STEPS[type(each)](each, *[values[i] for i in each.inputs]))
+        y = values[-1]
+        return tf.transpose(y, (0, 3, 1, 2)) if channels_first and len(y.shape) == 4 else y
+
+
+def _affine(each: op.Affine, x: Any) -> Any:
+    scale, offset = (np.asarray(v, np.float32) for v in (each.scale, each.offset))
+    return (tf.reverse(x, (-1,)) if each.reverse else x) * scale + offset
+
+
+def _conv(each: op.Conv, x: Any) -> Any:
+    padding: Any = "SAME"
+    if each.padding is not None:
+        padding = ((0, 0), *each.padding, (0, 0))
+    convolve = partial(tf.nn.conv2d, strides=each.strides, padding=padding)
+    if each.groups == 1:
+        y = convolve(x, each.kernel)
+    else:
+        # TensorFlow has no grouped convolution on a CPU but XLA's, which is far slower.
+        parts = zip(
+            tf.split(x, each.groups, axis=-1),
+            np.split(each.kernel, each.groups, axis=-1),
+            strict=True,
+        )
+        y = tf.concat([convolve(part, kernel) for part, kernel in parts], -1)
+    y = tf.nn.bias_add(y, each.bias)
+    return tf.nn.relu(y) if each.relu else y
+
+
+def _dense(each: op.Dense, x: Any) -> Any:
+    # One operation of oneDNN's, which lays a constant kernel out once.
+    y = tf.nn.bias_add(tf.matmul(x, each.kernel), each.bias)
+    return tf.nn.relu(y) if each.relu else y
+
+
+def _pad(each: op.Pad, x: Any) -> Any:
+    return tf.pad(x, ((0, 0), *each.padding, (0, 0)))
+
+
+def _max_pool(each: op.MaxPool, x: Any) -> Any:
+    sizes = (x.shape[1], x.shape[2])
+    same = op.same_padding(sizes, each.size, each.strides)
+    padding = same if each.padding is None else each.padding
+    if padding == op.NO_PADDING:
+        return tf.nn.max_pool2d(x, each.size, each.strides, "VALID")
+    if padding == same:
+        return tf.nn.max_pool2d(x, each.size, each.strides, "SAME")
+    lowest = -float("inf")
+    x = tf.pad(x, ((0, 0), *padding, (0, 0)), constant_values=lowest)
+    return tf.nn.max_pool2d(x, each.size, each.strides, "VALID")
+
+
+def _avg_pool(each: op.AvgPool, x: Any) -> Any:
+    return tf.nn.avg_pool2d(x, each.size, each.strides, "VALID")
+
+
+def _adaptive(each: op.AdaptiveAvgPool, x: Any) -> Any:
+    height, width = x.shape[1:3]
+    rows, columns = each.size
+    if height % rows == width % columns == 0:
+        window = (height // rows, width // columns)
+        return x if window == (1, 1) else tf.nn.avg_pool2d(x, window, window, "VALID")
+    x = tf.einsum("ih,nhwc->niwc", op.adaptive_matrix(height, rows), x)
+    return tf.einsum("jw,niwc->nijc", op.adaptive_matrix(width, columns), x)
+
+
+def _global_pool(each: op.GlobalPool, x: Any) -> Any:
+    reduce = tf.reduce_max if each.largest else tf.reduce_mean
+    return reduce(x, (1, 2), keepdims=each.keepdims)
+
+
+def _repeat(each: op.Repeat, x: Any) -> Any:
+    return tf.repeat(tf.repeat(x, each.factors[0], 1), each.factors[1], 2)
+
+
+def _flatten(each: op.Flatten, x: Any) -> Any:
+    return tf.reshape(x, (-1, int(np.prod(x.shape[1:]))))
+
+
+def _concat(each: op.Concat, *parts: Any) -> Any:
+    return tf.concat(parts, -1)
+
+
+def _lrn(each: op.LRN, x: Any) -> Any:
+    band = op.lrn_band(x.shape[-1], each)
+    d = each.k + tf.matmul(tf.reshape(x * x, (-1, x.shape[-1])), band)
+    # The roots are several times faster than the power.
+    factor = tf.math.rsqrt(d * tf.sqrt(d)) if each.beta == 0.75 else d**-each.beta
+    return x * tf.reshape(factor, tf.shape(x))
+
+
+def _activation(each: op.Activation, x: Any) -> Any:
+    functions = {
+        "relu": tf.nn.relu,
+        "sigmoid": tf.sigmoid,
+        "softmax": tf.nn.softmax,
+        "tanh": tf.tanh,
+    }
+    return functions[each.function](x)
+
+
+_STEPS: dict[type[op.Operation], Step] = {
+    op.Affine: _affine,
+    op.Conv: _conv,
+    op.Dense: _dense,
+    op.Pad: _pad,
+    op.MaxPool: _max_pool,
+    op.AvgPool: _avg_pool,
+    op.AdaptiveAvgPool: _adaptive,
+    op.GlobalPool: _global_pool,
+    op.Repeat: _repeat,
+    op.Flatten: _flatten,
+    op.Concat: _concat,
+    op.LRN: _lrn,
+    op.Activation: _activation,
+}

@@ -1,0 +1,133 @@
+"""PyTorch's compiler as the engine: the plan, exported by `torch.export`, through `torch.compile`.
+
+Exported is the plan and not the Keras model, whose `call` makes `torch.compile` give up: a plan is
+one graph of torch's own operations for one shape of a batch, without anything of Python between.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from keras_alexnet.core.backend import require
+from keras_alexnet.errors import KerasAlexNetError
+from keras_alexnet.optimizing import operations as op
+from keras_alexnet.optimizing.engines.torch import MAKERS, Step
+from keras_alexnet.optimizing.plan import Plan
+
+torch = require("torch")
+inductor_config = require("torch._inductor.config")
+F = torch.nn.functional
+
+_HELP = (
+    "On a CPU torch compiles with a C++ compiler: install g++ or clang (such as `apt-get install "
+    "g++`), or name one in the environment variable CXX. On a GPU it needs triton, which comes "
+    'with torch. Without them use engine="torch"'
+)
+
+
+class CompilationError(KerasAlexNetError, RuntimeError):
+    """`torch.compile` cannot compile here; the message says what is missing."""
+
+
+class TorchCompileEngine:
+    """A plan on PyTorch, compiled for each shape of a batch; half a minute for a large network.
+
+    Args:
+        plan: The network.
+        device: Where Keras' torch backend computes.
+    """
+
+    fixed_batches = True
+
+    def __init__(self, plan: Plan, device: str) -> None:
+        self._device = torch.device(device)
+        with torch.no_grad():
+            self._network = _Network(plan, self._device)
+        self._compiled: dict[tuple[int, ...], Any] = {}
+
+    def is_tensor(self, x: Any) -> bool:
+        """Say whether `x` is a tensor of this framework."""
+        return isinstance(x, torch.Tensor)
+
+    def to_numpy(self, x: Any) -> np.ndarray:
+        """Return a tensor as an array."""
+        return x.cpu().numpy()
+
+    def __call__(self, x: Any) -> Any:
+        """Run a batch, an array or tensor in the model's layout; return a tensor in that.
+
+        Raises:
+            CompilationError: A new shape cannot be compiled.
+        """
+        # Without the other mode's marks on tensors, that would have everything compiled anew.
+        with torch.inference_mode(False), torch.no_grad():
+            x = torch.as_tensor(x, device=self._device).to(torch.float32).contiguous()
+            if x.is_inference():
+                x = x.clone()
+            shape = tuple(x.shape)
+            if shape in self._compiled:
+                return self._compiled[shape](x)
+            return self._compile(x)
+
+    def _compile(self, x: Any) -> Any:
+        """Compile for the shape of a batch, and run it."""
+        program = torch.export.export(self._network, (x,), strict=False).module()
+        # Buffers are what is frozen below, and arguments elsewhere; other tensors are neither.
+        for name, value in list(vars(program).items()):
+            if isinstance(value, torch.Tensor):
+                delattr(program, name)
+                program.register_buffer(name, value)
+        compiled = torch.compile(program, fullgraph=True, dynamic=False)
+        try:
+            # Frozen weights are laid out for oneDNN once, and not in every call.
+            with inductor_config.patch(freezing=self._device.type == "cpu"):
+                y = compiled(x)
+        except torch._dynamo.exc.TorchDynamoException as error:  # whatever its backends raise
+            reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+            raise CompilationError(
+                f"torch.compile cannot compile for {self._device.type} here "
+                f"({reason or type(error).__name__}). {_HELP}"
+            ) from error
+        self._compiled[tuple(x.shape)] = compiled
+        return y
+
+
+class _Network(torch.nn.Module):  # type: ignore[name-defined]
+    """A plan as a module: images in the model's layout to its output in that."""
+
+    def __init__(self, plan: Plan, device: Any) -> None:
+        super().__init__()
+        self._device = device
+        self._channels_last = plan.data_format == "channels_last"
+        makers: dict[type[op.Operation], Any] = MAKERS | {op.LRN: _sliced_lrn}
+        self._steps = [(makers[type(each)](each, self), each.inputs) for each in plan.operations]
+
+    def tensor(self, array: np.ndarray) -> Any:
+        """Return an array as a float32 tensor on the device."""
+        return torch.tensor(np.asarray(array, np.float32), device=self._device)
+
+    def forward(self, x: Any) -> Any:
+        """Compute the plan."""
+        if self._channels_last:
+            x = x.permute(0, 3, 1, 2)  # (N, C, H, W)
+        values = [x.contiguous(memory_format=torch.channels_last)]
+        for step, inputs in self._steps:
+            values.append(step(*[values[i] for i in inputs]))
+        y = values[-1]
+        if y.ndim == 4 and self._channels_last:
+            y = y.permute(0, 2, 3, 1)
+        return y.contiguous()
+
+
+def _sliced_lrn(each: op.LRN, network: _Network) -> Step:
+    """Sums of shifted slices, which the compiler makes one loop of."""
+    ends = each.size // 2, (each.size - 1) // 2
+
+    def run(x: Any) -> Any:
+        channels = x.shape[1]
+        squares = F.pad(x.square(), (0, 0, 0, 0, *ends))  # (N, C + size - 1, H, W)
+        total = sum(squares[:, i : i + channels] for i in range(each.size))
+        d = each.k + each.alpha / each.size * total
+        return x * ((d * d.sqrt()).rsqrt() if each.beta == 0.75 else d.pow(-each.beta))
+
+    return run

@@ -1,0 +1,147 @@
+"""`optimize`: a Keras model made faster for inference, computing the same."""
+
+from typing import Any
+
+import numpy as np
+
+from keras_alexnet.errors import ConfigurationError
+from keras_alexnet.layers import keras
+from keras_alexnet.optimizing.engines.registry import ENGINES, Engine
+from keras_alexnet.optimizing.plan import Plan, make_plan
+
+
+class OptimizedModel:
+    """A model for inference, as `optimize` returns it. It holds weights of its own.
+
+    Attributes:
+        name: The Keras model's name.
+        engine: Name of what computes.
+        data_format: `"channels_last"` or `"channels_first"`: the Keras model's, and that of images.
+        input_shape: Shape of a batch as the model takes it; None where any number will do.
+        operations: How many fused operations the model's layers became; the runtimes fuse by
+            themselves, after their own rules.
+    """
+
+    def __init__(self, engine: str, run: Engine, plan: Plan) -> None:
+        self.name = plan.name
+        self.engine = engine
+        self.data_format = plan.data_format
+        self.input_shape = plan.input_shape
+        self.operations = len(plan.operations)
+        self._run = run
+
+    def __call__(self, x: Any) -> Any:
+        """Compute the main output of a batch.
+
+        Args:
+            x: Images as the Keras model takes them, as an array or a tensor: float, or uint8.
+
+        Returns:
+            What the Keras model gives for them with `training=False`; of several outputs the one
+            called `"logits"`. An array for an array, and a tensor of Keras' backend or of the
+            engine's framework for one.
+
+        Raises:
+            ConfigurationError: The images have another shape.
+        """
+        self._check(x)
+        if isinstance(x, np.ndarray):
+            return self._run.to_numpy(self._run(x))
+        if self._run.is_tensor(x):
+            return self._run(x)
+        if not keras.ops.is_tensor(x):
+            raise ConfigurationError(
+                f"images must be a NumPy array or a tensor, got {type(x).__name__}"
+            )
+        y = self._run.to_numpy(self._run(keras.ops.convert_to_numpy(x)))
+        return keras.ops.convert_to_tensor(y)
+
+    def predict(self, x: np.ndarray, batch_size: int = 32) -> np.ndarray:
+        """Compute the main output of many images, a batch at a time.
+
+        Args:
+            x: Images (N, ...) as for a call.
+            batch_size: Images of a batch.
+
+        Returns:
+            The outputs (N, ...), an array.
+
+        Raises:
+            ConfigurationError: The images have another shape, or `batch_size` is not positive.
+        """
+        if batch_size < 1:
+            raise ConfigurationError(f"batch_size must be positive, got {batch_size}")
+        self._check(x)
+        if len(x) == 0:
+            raise ConfigurationError("there are no images to predict")
+        results = []
+        for start in range(0, len(x), batch_size):
+            batch = np.asarray(x[start : start + batch_size])
+            count = len(batch)
+            if count < batch_size and start and self._run.fixed_batches:
+                # A size of its own would be compiled for this one batch.
+                batch = batch[np.arange(batch_size) % count]
+            results.append(self._run.to_numpy(self._run(batch))[:count])
+        return np.concatenate(results)
+
+    def _check(self, x: Any) -> None:
+        shape = tuple(getattr(x, "shape", ()))
+        wanted = self.input_shape
+        if len(shape) != len(wanted) or any(
+            b not in (None, a) for a, b in zip(shape, wanted, strict=True)
+        ):
+            raise ConfigurationError(
+                f"{self.name} takes images of shape {wanted} ({self.data_format}), got {shape}"
+            )
+
+    def __repr__(self) -> str:
+        return (
+            f"OptimizedModel({self.name!r}, engine={self.engine!r}, "
+            f"input_shape={self.input_shape}, operations={self.operations})"
+        )
+
+
+def optimize(model: Any, engine: str = "auto", batch_size: int | None = None) -> OptimizedModel:
+    """Return a model that computes the same as a Keras model, faster, for inference.
+
+    Its layers are fused into as few operations as give the same result: batch norm goes into the
+    convolution before it (in float64), padding and ReLU into convolutions and pools, dropout goes
+    away. Of several outputs the one called `"logits"` stays. The weights are copied: the Keras
+    model is not changed, and training it further does not change the result.
+
+    Args:
+        model: A functional Keras model of float32 made of the layers that this package's models
+            are made of, built or loaded from a file, in either data format.
+        engine: What computes: `"torch"`, `"torch_compile"`, `"tensorflow"`, `"jax"`, `"openvino"`
+            or `"onnxruntime"`; `"auto"` for the framework that Keras runs on. `"torch_compile"`
+            is `torch.compile` of what `"torch"` computes: each shape of a batch takes up to half
+            a minute at its first call, and a C++ compiler. The last two export the model into a
+            temporary file first, which takes up to a minute and proves the export.
+        batch_size: Batch that is prepared for, so that its first call is as fast as later ones.
+            Others work too; engines that compile do so at the first call of each shape.
+
+    Returns:
+        A callable; `predict` computes many batches.
+
+    Raises:
+        ConfigurationError: The engine is unknown, or the model is not functional, computes in
+            another precision than float32, or has a layer that cannot be optimized.
+        MissingDependencyError: The engine's package is not installed.
+        ExportError: The model cannot be exported to what the engine runs.
+        CompilationError: `torch.compile` finds no working compiler (here if `batch_size` is given,
+            else at the first call).
+    """
+    if engine == "auto":
+        engine = keras.backend.backend()
+    if engine not in ENGINES:
+        raise ConfigurationError(f"unknown engine {engine!r}; there are auto, {', '.join(ENGINES)}")
+    if batch_size is not None and not (
+        isinstance(batch_size, int | np.integer) and batch_size >= 1
+    ):
+        raise ConfigurationError(f"batch_size must be a positive integer, got {batch_size!r}")
+    plan = make_plan(model)
+    run = ENGINES[engine](model, plan, batch_size)
+    optimized = OptimizedModel(engine, run, plan)
+    if batch_size is not None and None not in plan.input_shape[1:]:
+        optimized(np.zeros((batch_size, *plan.input_shape[1:]), np.float32))
+    return optimized

@@ -1,0 +1,262 @@
+"""The loop of a run: epochs of `fit`, each validated and saved."""
+
+import math
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from keras_alexnet.inference.evaluation import Evaluation, evaluate
+from keras_alexnet.inference.predictor import Predictor
+from keras_alexnet.layers import keras
+from keras_alexnet.specs import find_spec
+from keras_alexnet.training.devices.group import Group
+from keras_alexnet.training.devices.replicas import Replicas
+from keras_alexnet.training.experiment import Experiment
+from keras_alexnet.training.loop.checkpoint import load_progress
+from keras_alexnet.training.loop.hooks import (
+    ProgressBar,
+    StepHook,
+    StopSignal,
+    as_numbers,
+    fit_epoch,
+)
+from keras_alexnet.training.loop.progress import Progress, epoch_row, sentence
+from keras_alexnet.training.loop.saving import Keeper
+from keras_alexnet.training.loop.tensorboard import Scalars
+from keras_alexnet.training.network import (
+    build_network,
+    compile_training,
+    for_heads,
+    start_from,
+)
+from keras_alexnet.training.phases import (
+    averaged,
+    optimizer_of,
+    phase_of,
+    schedule_of,
+    set_trainable,
+)
+from keras_alexnet.training.preparation import Prepared, training_batches
+from keras_alexnet.training.runs.folder import Log, RunFolder
+
+# Batches between two questions whether some process wants the run to end.
+_ASKED_STEPS = 10
+
+
+class Engine:
+    """A run: its model, its batches and how far it is.
+
+    Args:
+        experiment: What to run.
+        prepared: Its data.
+        folder: Where everything goes.
+        log: Says what happens.
+        resume: Whether to go on from the folder's checkpoint.
+        group: The devices that train; the first process alone writes files.
+
+    Raises:
+        ConfigurationError: The experiment cannot be run on these data.
+        TrainingError: There is no checkpoint to resume from, or it belongs to other data.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        prepared: Prepared,
+        folder: RunFolder,
+        log: Log,
+        *,
+        resume: bool,
+        group: Group,
+    ) -> None:
+        self.experiment, self.prepared, self.folder, self.log = experiment, prepared, folder, log
+        self.group = group
+        self.spec = find_spec(experiment.model)
+        self.progress = Progress()
+        if resume:
+            self.progress = load_progress(folder.checkpoint, identity=prepared.identity)
+        self._must_restore = resume
+        self.model = build_network(experiment, self.classes, prepared.preprocessing)
+        if experiment.weights is not None and not resume:
+            kept = start_from(self.model, experiment.weights, self.spec)
+            log(f"started from {experiment.weights}; drawn anew: {', '.join(kept) or 'nothing'}")
+        # Counted while nothing is frozen.
+        self.parameters = sum(math.prod(w.shape) for w in self.model.trainable_weights)
+        self.batches = training_batches(
+            experiment, prepared, self.spec.channels, keras.backend.backend(), group.shard
+        )
+        self._replicas = Replicas(self.model, experiment, prepared, self.batches, group)
+        self.trainer = self._replicas.trainer
+        self._predictor = Predictor(
+            self.model,
+            prepared.preprocessing,
+            normalized=True,
+            batch_size=experiment.batch_size,
+        )
+        self._keeper = Keeper(folder, experiment, prepared, group)
+        self._phase: int | None = None
+        self._epoch_began = self._began = 0.0
+
+    @property
+    def backend(self) -> str:
+        """Name of the Keras backend."""
+        return keras.backend.backend()
+
+    @property
+    def steps(self) -> int:
+        """Number of batches that the run has done."""
+        return self.progress.epoch * self.batches.steps + self.progress.batches
+
+    @property
+    def classes(self) -> int:
+        """Number of classes of the data."""
+        return len(self.prepared.data.classes)
+
+    def train(self, stop: StopSignal, scalars: Scalars) -> bool:
+        """Run the epochs that are left.
+
+        Args:
+            stop: Whether the user wants the run to end.
+            scalars: Takes the numbers of the run.
+
+        Returns:
+            Whether all are done; otherwise the run was stopped, and is saved.
+
+        Raises:
+            TrainingError: The loss is not finite.
+            ConfigurationError: A file cannot be written; the last checkpoint is untouched.
+        """
+        self._began = time.monotonic() - self.progress.seconds
+        while self.progress.epoch < self.experiment.epochs:
+            self._enter_phase()
+            numbers = self._fit_epoch(stop, scalars)
+            if numbers is None:
+                return False
+            self._finish_epoch(numbers)
+            self._save(self.trainer, 0)
+            row = self.progress.rows[-1]
+            scalars.add_epoch(self.steps, row)
+            self.log(sentence(row, self.experiment.epochs))
+            if self.group.any(stop.received is not None):
+                break
+        return self.progress.epoch >= self.experiment.epochs
+
+    def _enter_phase(self) -> None:
+        experiment, epoch = self.experiment, self.progress.epoch
+        phase = phase_of(experiment, epoch)
+        if phase == self._phase:
+            return
+        self._phase = phase
+        set_trainable(self._replicas.network, self.spec, phase)
+        schedule = schedule_of(experiment, phase, self.batches.steps)
+        if experiment.freeze_epochs:
+            who = "all layers train" if phase else "only the classifiers train"
+            self.log(f"epoch {epoch + 1}: {who}, learning rate {schedule.peak:g}")
+        with self.group.scope():
+            optimizer = optimizer_of(experiment, schedule)
+            compile_training(self.trainer, experiment, optimizer)
+            optimizer.build(self.trainer.trainable_variables)
+        self.group.part_randomness(self.trainer)
+
+    def _fit_epoch(self, stop: StopSignal, scalars: Scalars) -> dict[str, float] | None:
+        """Train what is left of an epoch; return its numbers, or None if it was stopped."""
+        progress = self.progress
+        self._first_batch, self._first_position = progress.batches, progress.position
+        self._epoch_began = time.monotonic() - progress.epoch_seconds
+        before = progress.epoch * self.batches.steps
+        bar = ProgressBar(
+            self.log.console,
+            f"epoch {progress.epoch + 1}/{self.experiment.epochs}",
+            done=progress.batches,
+            total=self.batches.steps,
+        )
+
+        def restore() -> None:
+            self._keeper.restore(self.trainer, progress)
+
+        hook = StepHook(
+            bar,
+            lambda done: self._must_stop(stop, done),
+            batch_size=self.experiment.batch_size,
+            done=progress.batches,
+            checkpoint_steps=self.experiment.checkpoint_steps,
+            more=self._more_batches,
+            save=self._save,
+            note=lambda done, loss: scalars.add_loss(before + done, loss),
+            restore=restore if self._must_restore else None,
+        )
+        self._must_restore = False
+        batches = for_heads(
+            self.batches.epoch(progress.epoch, progress.position), list(self.trainer.output)
+        )
+        with bar, self.group.scope():
+            fit_epoch(self.trainer, self.group.batches(batches), progress.epoch, hook)
+        for skipped in self.group.gather({str(p): w for p, w in self.batches.skipped.items()}):
+            self._note_skipped(skipped)
+        if hook.stopped:
+            self._save(self.trainer, hook.done)
+            return None
+        self.group.settle(self.trainer)
+        return self.group.gather(as_numbers(self.trainer.get_metrics_result()))[0]
+
+    def _must_stop(self, stop: StopSignal, done: int) -> bool:
+        """Return whether the run stops behind so many batches: at the same one everywhere."""
+        if self.group.processes == 1:
+            return stop.received is not None
+        return done % _ASKED_STEPS == 0 and self.group.any(stop.received is not None)
+
+    def _more_batches(self, done: int) -> bool:
+        """Return whether the epoch under way goes on behind so many batches."""
+        position = self.batches.position(done - self._first_batch)
+        return done < self.batches.steps and position < len(self.prepared.train)
+
+    def _finish_epoch(self, numbers: dict[str, float]) -> None:
+        """Validate, note the epoch, and keep the model if it is the best so far."""
+        experiment, progress = self.experiment, self.progress
+        seconds = time.monotonic() - self._epoch_began
+        progress.epoch += 1
+        rate = self.trainer.optimizer.learning_rate
+        with averaged(self.trainer, experiment):
+            self._replicas.refresh()
+            validation = self._validate()
+            if progress.is_best(validation):
+                self._keeper.save_model(self.model, self.folder.best, epoch=progress.epoch)
+            if experiment.keep_every and progress.epoch % experiment.keep_every == 0:
+                path = self.folder.path / f"epoch-{progress.epoch:03}.keras"
+                self._keeper.save_model(self.model, path, epoch=progress.epoch)
+        row = epoch_row(
+            progress.epoch,
+            learning_rate=float(keras.ops.convert_to_numpy(rate)),
+            numbers=numbers,
+            images=min(len(self.prepared.train), self.batches.steps * experiment.batch_size),
+            seconds=seconds,
+            validation=validation,
+        )
+        progress.rows.append(row)
+        if self.group.is_first:
+            self.folder.write_metrics(progress.rows)
+        plateau = experiment.schedule == "plateau" and self._phase == 1
+        if plateau and progress.is_stalled(validation, experiment.patience):
+            rate.assign(rate * experiment.gamma)
+
+    def _validate(self) -> Evaluation | None:
+        if self.prepared.data.val is None:
+            return None
+        result = evaluate(
+            self._predictor, self.prepared.data.val, self.prepared.data.classes, group=self.group
+        )
+        self._note_skipped(result.skipped)
+        return result
+
+    def _save(self, trainer: Any, batches: int) -> None:
+        """Write a checkpoint behind so many batches of the epoch under way."""
+        progress, now = self.progress, time.monotonic()
+        progress.batches = batches
+        progress.position = batches and self.batches.position(batches - self._first_batch)
+        progress.epoch_seconds = now - self._epoch_began if batches else 0.0
+        progress.seconds = now - self._began
+        self._keeper.save(trainer, progress)
+
+    def _note_skipped(self, skipped: Mapping[Any, str]) -> None:
+        for path, reason in self.progress.note_skipped(skipped).items():
+            self.log(f"skipped {path}: {reason}")

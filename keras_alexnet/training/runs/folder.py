@@ -1,0 +1,140 @@
+"""The folder of a run: what lies where, and files in it that are never half-written."""
+
+import csv
+import json
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from keras_alexnet.core.files import atomic_output
+from keras_alexnet.errors import ConfigurationError, TrainingError
+
+METRICS = (
+    "epoch",
+    "learning_rate",
+    "train_loss",
+    "train_accuracy",
+    "val_loss",
+    "val_accuracy",
+    "val_top5",
+    "val_macro_f1",
+    "images_per_second",
+    "seconds",
+)
+
+
+class RunFolder:
+    """A run's folder.
+
+    Args:
+        path: The folder; `create` makes a new one, `existing` checks one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.json"
+        self.environment = path / "environment.json"
+        self.metrics = path / "metrics.csv"
+        self.summary = path / "summary.json"
+        self.evaluation = path / "evaluation.json"
+        self.checkpoint = path / "checkpoint.safetensors"
+        self.best = path / "best.keras"
+        self.log = path / "log.txt"
+
+    @classmethod
+    def create(cls, path: Path | None, name: str) -> "RunFolder":
+        """Make a new folder.
+
+        Args:
+            path: Where; by default `runs/NAME-DATE-TIME`.
+            name: Of the run.
+
+        Raises:
+            ConfigurationError: It exists and is not empty, or cannot be made.
+        """
+        if path is None:
+            path = Path("runs", f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
+        if path.exists() and not path.is_dir():
+            raise ConfigurationError(f"--output {path} is a file, not a folder")
+        if path.is_dir() and any(path.iterdir()):
+            raise ConfigurationError(
+                f"--output {path} exists already and is not empty; nothing was changed. Name "
+                f"another folder, or continue that run with --resume {path}"
+            )
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError(
+                f"--output {path} cannot be made: {error.strerror or error}"
+            ) from error
+        return cls(path)
+
+    @classmethod
+    def existing(cls, path: Path) -> "RunFolder":
+        """Return the folder of a run that has begun.
+
+        Raises:
+            TrainingError: There is none.
+        """
+        folder = cls(path)
+        if not path.is_dir():
+            raise TrainingError(f"--resume {path}: no such folder")
+        if not folder.config.is_file():
+            raise TrainingError(f"--resume {path}: not the folder of a run (no config.json in it)")
+        return folder
+
+    def discard(self) -> None:
+        """Remove the folder of a run that never began."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def read_config(self) -> tuple[str | None, dict[str, Any]]:
+        """Return the preset and the fields of the experiment.
+
+        Raises:
+            TrainingError: The file is damaged.
+        """
+        try:
+            content = json.loads(self.config.read_text(encoding="utf-8"))
+            return content["preset"], content["experiment"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise TrainingError(f"{self.config}: damaged ({error!r})") from error
+
+    def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write `metrics.csv` anew."""
+        with (
+            atomic_output(self.metrics) as temporary,
+            temporary.open("w", newline="", encoding="utf-8") as file,
+        ):
+            writer = csv.DictWriter(file, METRICS, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file, completely or not at all."""
+    with atomic_output(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+class Log:
+    """Says things on the console and in `log.txt`, or where there is no path on the console."""
+
+    def __init__(self, path: Path | None, console: Console) -> None:
+        self.console = console
+        self._path = path
+
+    def __call__(self, text: str) -> None:
+        """Say a line, in the file with date and time."""
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        if self._path is None:
+            return
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+        except OSError:
+            # A full disk is reported by what must be written; the console has the line.
+            pass

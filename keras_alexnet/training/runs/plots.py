@@ -1,0 +1,218 @@
+"""Pictures of results: learning curves, confusion, predictions, runs side by side.
+
+Each function writes a .png, .svg or .pdf file, completely or not at all, or PNG into a buffer.
+Figures are matplotlib's own objects: nothing of its global state is touched.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_alexnet.core.backend import require
+from keras_alexnet.core.files import atomic_output
+from keras_alexnet.summary.picture import check_picture
+
+Rows = Sequence[Mapping[str, Any]]
+Target = str | Path | io.BytesIO
+
+_TRAIN, _VAL, _RATE = "#c0762c", "#3b6ea5", "#6a6a6a"
+_RIGHT, _WRONG = "#13723b", "#b3261e"
+_NAMED_CLASSES = 30  # more names than these cannot be read beside a matrix
+_COUNTED_CLASSES = 20  # nor more numbers inside of it
+_DPI = 120
+
+
+def learning_curves(rows: Rows, target: Target) -> None:
+    """Draw loss, accuracy and learning rate by epoch.
+
+    Args:
+        rows: A mapping for each epoch with the columns of a run's `metrics.csv`; values may be
+            missing or None.
+        target: What to write.
+    """
+    figure = _figure(11, 3.6)
+    loss, accuracy, rate = figure.subplots(1, 3, width_ratios=(3, 3, 2))
+    for axes, what, factor in ((loss, "loss", 1.0), (accuracy, "accuracy", 100.0)):
+        _curve(axes, rows, f"train_{what}", factor, color=_TRAIN, label="training")
+        _curve(axes, rows, f"val_{what}", factor, color=_VAL, label="validation")
+        if axes.lines:
+            axes.legend(fontsize=8, frameon=False)
+    loss.set_title("loss (nats)")
+    accuracy.set_title("accuracy (%)")
+    _curve(rate, rows, "learning_rate", 1.0, color=_RATE)
+    rate.set_title("learning rate")
+    _from_zero((loss, rate))
+    rate.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
+    _epochs((loss, accuracy, rate))
+    _write(figure, target)
+
+
+def confusion_matrix(confusion: np.ndarray, classes: Sequence[str], target: Target) -> None:
+    """Draw a confusion matrix, the colour of a cell being its share of the row.
+
+    Args:
+        confusion: int (C, C), images by [label, prediction].
+        classes: Names by index.
+        target: What to write.
+    """
+    confusion = np.asarray(confusion)
+    count = len(classes)
+    images = confusion.sum(axis=1, keepdims=True)
+    share = confusion / np.maximum(images, 1)
+    side = 3.5 + 0.42 * min(count, 20) if count <= _NAMED_CLASSES else 10.0
+    figure = _figure(side + 1.0, side)
+    axes = figure.add_subplot()
+    # Rare confusions are what one looks for: the root makes them visible.
+    norm = require("matplotlib.colors").PowerNorm(0.5, 0.0, 1.0)
+    picture = axes.imshow(share, cmap="Blues", norm=norm, interpolation="nearest")
+    figure.colorbar(picture, ax=axes, label="share of the class", shrink=0.8)
+    if count <= _NAMED_CLASSES:
+        names = [_short(name, 18) for name in classes]
+        axes.set_xticks(range(count), names, rotation=90, fontsize=8)
+        axes.set_yticks(range(count), names, fontsize=8)
+    if count <= _COUNTED_CLASSES:
+        for (row, column), number in np.ndenumerate(confusion):
+            if number:
+                axes.text(
+                    column,
+                    row,
+                    str(number),
+                    ha="center",
+                    va="center",
+                    fontsize=7,
+                    color="white" if share[row, column] > 0.4 else "black",
+                )
+    right = np.trace(confusion) / max(confusion.sum(), 1)
+    axes.set(
+        xlabel="prediction",
+        ylabel="label",
+        title=f"{confusion.sum():,} images, {100 * right:.2f} % right",
+    )
+    _write(figure, target)
+
+
+def sample_predictions(
+    images: np.ndarray,
+    labels: Sequence[int] | np.ndarray,
+    predictions: Sequence[int] | np.ndarray,
+    confidences: Sequence[float] | np.ndarray,
+    classes: Sequence[str],
+    target: Target,
+) -> None:
+    """Draw images with what the model takes them for, and with the right class where it errs.
+
+    Args:
+        images: uint8 (N, h, w, C), R, G, B or grey; 12 to 20 make a good page.
+        labels: (N,) right classes.
+        predictions: (N,) best classes.
+        confidences: (N,) their probabilities in [0, 1].
+        classes: Names by index.
+        target: What to write.
+    """
+    count = len(images)
+    columns = min(5, count)
+    lines = -(-count // columns)
+    figure = _figure(2.2 * columns, 2.6 * lines)
+    grid = figure.subplots(lines, columns, squeeze=False).ravel()
+    for axes in grid:
+        axes.set_axis_off()
+    for axes, image, label, guess, confidence in zip(
+        grid, images, labels, predictions, confidences, strict=False
+    ):
+        grey = image.shape[-1] == 1
+        axes.imshow(
+            image[..., 0] if grey else image, cmap="gray" if grey else None, vmin=0, vmax=255
+        )
+        text = f"{_short(classes[guess], 20)} ({100 * confidence:.0f} %)"
+        if label != guess:
+            text += f"\nis {_short(classes[label], 22)}"
+        colour = _RIGHT if label == guess else _WRONG
+        axes.set_title(text, fontsize=9, color=colour)
+    _write(figure, target)
+
+
+def comparison(
+    names: Sequence[str],
+    curves: Sequence[Rows],
+    results: Sequence[Mapping[str, float | None]],
+    target: Target,
+) -> None:
+    """Draw several runs: their validation curves, and their accuracies as bars.
+
+    Args:
+        names: What to call them.
+        curves: The epochs of each, as for `learning_curves`.
+        results: For each, `train_accuracy`, `val_accuracy` and `test_accuracy` in [0, 1], or None.
+        target: What to write.
+    """
+    figure = _figure(13, max(4.0, 1.6 + 0.55 * len(names)))
+    loss, accuracy, bars = figure.subplots(1, 3)
+    for name, rows in zip(names, curves, strict=True):
+        _curve(loss, rows, "val_loss", 1.0, label=_short(name, 30))
+        _curve(accuracy, rows, "val_accuracy", 100.0, label=_short(name, 30))
+    loss.set(title="validation loss (nats)")
+    accuracy.set(title="validation accuracy (%)")
+    if loss.lines:
+        loss.legend(fontsize=8, frameon=False)
+    _epochs((loss, accuracy))
+    parts = {"train": "#e3b98c", "val": "#8fb3d9", "test": _VAL}
+    for number, (part, colour) in enumerate(parts.items()):
+        values = [100.0 * (result.get(f"{part}_accuracy") or 0.0) for result in results]
+        places = np.arange(len(names)) + 0.27 * (number - 1)
+        drawn = bars.barh(places, values, height=0.25, color=colour, label=part)
+        bars.bar_label(drawn, [f"{v:.1f}" if v else "" for v in values], fontsize=7, padding=2)
+    bars.set_yticks(range(len(names)), [_short(n, 30) for n in names], fontsize=8)
+    bars.invert_yaxis()
+    bars.set(title="accuracy (%)", xlim=(0, 109))
+    bars.legend(fontsize=8, frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.08))
+    _write(figure, target)
+
+
+def _figure(width: float, height: float) -> Any:
+    """Return an empty figure; sizes in inches."""
+    return require("matplotlib.figure").Figure(figsize=(width, height), layout="constrained")
+
+
+def _curve(axes: Any, rows: Rows, key: str, factor: float, **style: Any) -> None:
+    """Draw a column of the epochs that have it."""
+    points = [(row["epoch"], factor * row[key]) for row in rows if row.get(key) is not None]
+    if points:
+        marker = "o" if len(points) < 3 else None
+        axes.plot(*zip(*points, strict=True), marker=marker, linewidth=1.4, **style)
+
+
+def _from_zero(many: Sequence[Any]) -> None:
+    """Let the values' axes begin at 0, and keep a margin at their other end."""
+    for axes in many:
+        axes.update_datalim([(0, 0)], updatex=False)
+        axes.autoscale_view()
+        axes.set_ylim(bottom=0)
+
+
+def _epochs(many: Sequence[Any]) -> None:
+    """Count epochs from 0 along the axes."""
+    for axes in many:
+        axes.update_datalim([(0, 0)], updatey=False)
+        axes.autoscale_view()
+        axes.set_xlim(left=0)
+        axes.set_xlabel("epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(visible=True, linewidth=0.3)
+
+
+def _short(name: str, limit: int) -> str:
+    """Return a name that is not too long, its dollars as they are: no formula."""
+    name = name if len(name) <= limit else f"{name[: limit - 1]}…"
+    return name.replace("$", r"\$")
+
+
+def _write(figure: Any, target: Target) -> None:
+    if isinstance(target, io.BytesIO):
+        figure.savefig(target, format="png", dpi=_DPI)
+        return
+    check_picture(target)
+    with atomic_output(target) as temporary:
+        figure.savefig(temporary, format=Path(target).suffix[1:].lower(), dpi=_DPI)

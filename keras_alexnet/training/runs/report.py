@@ -1,0 +1,156 @@
+"""A training run as one self-contained HTML page, made from the files in its folder."""
+
+import base64
+import io
+import shlex
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_alexnet.core.backend import require
+from keras_alexnet.core.files import atomic_output
+from keras_alexnet.inference.views import Views
+from keras_alexnet.training.runs import plots
+from keras_alexnet.training.runs.comparison import compare, duration
+from keras_alexnet.training.runs.reader import Run, read_run
+
+_TEMPLATE = "report.html.j2"
+_PREDICTIONS = "predictions.png"
+_REPORT = "report.html"
+
+
+def write_run_report(folder: str | Path) -> Path:
+    """Write `report.html` into the folder of a run, completely or not at all.
+
+    An unfinished run gets what there is: its settings, and the curves of its finished epochs.
+
+    Args:
+        folder: The run's folder.
+
+    Returns:
+        The absolute path of the page.
+
+    Raises:
+        DataError: There is no such folder, it is none of a run, or a file in it is damaged.
+        MissingDependencyError: Jinja2 or matplotlib is not installed.
+        ConfigurationError: The page cannot be written.
+    """
+    run = read_run(folder)
+    jinja2 = require("jinja2")
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["duration"] = duration
+    page = environment.get_template(_TEMPLATE).render(
+        run=run,
+        row=compare([run]).records[0],
+        results=_results(run),
+        curves=_curves(run),
+        confusion=_confusion(run),
+        per_class=(run.evaluation or {}).get("per_class", []),
+        evaluated=(run.evaluation or {}).get("part"),
+        predictions=_picture(run.folder / _PREDICTIONS),
+        skipped=(run.summary or {}).get("skipped", {}),
+        settings=dict(_flat(run.experiment)),
+        environment=_environment(run.environment),
+        commands=_commands(run),
+    )
+    path = run.folder / _REPORT
+    with atomic_output(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return path.resolve()
+
+
+def _results(run: Run) -> list[tuple[Any, ...]]:
+    """Return name, loss, top-1, top-5 and macro F1 of each part that has results."""
+    if run.summary is None:
+        best = run.best or {}
+        found = {
+            "train": (best.get("train_loss"), best.get("train_accuracy"), None, None),
+            "val": tuple(best.get(f"val_{k}") for k in ("loss", "accuracy", "top5", "macro_f1")),
+        }
+    else:
+        found = {
+            part: (
+                numbers.get("loss"),
+                numbers.get("top1", numbers.get("accuracy")),
+                numbers.get("top5"),
+                numbers.get("macro_f1"),
+            )
+            for part in ("train", "val", "test")
+            if (numbers := run.summary.get(part))
+        }
+    return [(part, *numbers) for part, numbers in found.items() if numbers[0] is not None]
+
+
+def _curves(run: Run) -> str | None:
+    if not run.rows:
+        return None
+    buffer = io.BytesIO()
+    plots.learning_curves(run.rows, buffer)
+    return _data_url(buffer.getvalue())
+
+
+def _confusion(run: Run) -> str | None:
+    if run.evaluation is None:
+        return None
+    buffer = io.BytesIO()
+    matrix = np.asarray(run.evaluation["confusion"])
+    plots.confusion_matrix(matrix, run.evaluation["classes"], buffer)
+    return _data_url(buffer.getvalue())
+
+
+def _picture(path: Path) -> str | None:
+    return _data_url(path.read_bytes()) if path.is_file() else None
+
+
+def _data_url(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+def _flat(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the fields of an experiment, those of its augmentation in their place."""
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value)
+        else:
+            yield key, "-" if value is None else value
+
+
+def _environment(values: Mapping[str, Any]) -> dict[str, str]:
+    """Return versions, hardware and command line as lines of text."""
+    lines = {}
+    for key, value in values.items():
+        if key == "command" and isinstance(value, list):
+            lines[key] = shlex.join(map(str, value))
+        elif isinstance(value, dict):
+            lines[key] = ", ".join(f"{name} {version}" for name, version in value.items())
+        elif isinstance(value, list):
+            lines[key] = ", ".join(map(str, value)) or "none"
+        else:
+            lines[key] = str(value)
+    return lines
+
+
+def _commands(run: Run) -> dict[str, str]:
+    """Return what one may want to do with the run, as command lines by purpose."""
+    folder, experiment = str(run.folder), run.experiment
+    commands = {}
+    if run.summary is None:
+        commands["continue the run"] = shlex.join(["keras-alexnet", "train", "--resume", folder])
+    if (run.folder / "best.keras").is_file():
+        model = str(run.folder / "best.keras")
+        evaluate = ["keras-alexnet", "evaluate", model, "--data", str(experiment.get("data"))]
+        if experiment.get("data_dir"):
+            evaluate += ["--data-dir", str(experiment["data_dir"])]
+        if experiment.get("views", Views.CENTER) != Views.CENTER:
+            evaluate += ["--views", experiment["views"]]
+        commands["evaluate its best model"] = shlex.join(evaluate)
+        commands["classify photos"] = shlex.join(["keras-alexnet", "predict", model, "photo.jpg"])
+    return commands

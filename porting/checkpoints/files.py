@@ -1,0 +1,182 @@
+"""Weight files as they come: to named NumPy arrays, and back."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from keras_alexnet.core.backend import require
+from keras_alexnet.core.files import atomic_output
+from keras_alexnet.errors import ModelFileError
+from keras_alexnet.models.archives import check_expansion
+from porting.checkpoints.readers import READERS, read
+from porting.errors import CheckpointError
+
+# Wrappers around a state_dict, as training scripts save them; looked up in this order.
+CONTAINERS = ("state_dict", "model_state_dict", "model")
+# Put before every key by DataParallel / DistributedDataParallel and by torch.compile.
+PREFIXES = ("module.", "_orig_mod.")
+
+Layout = Literal["torch", "keras"]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The content of a weights file.
+
+    Attributes:
+        path: The file.
+        arrays: Key -> array, wrappers and prefixes removed; bfloat16 widened to float32.
+        dtypes: Key -> name of the dtype in the file.
+        notes: What was changed on the way in, for people.
+        layout: Whose axes the arrays have: those of `layouts`' functions `to_torch` or `to_keras`.
+        translated: Whether `dialects.translate` changed names, axes or values.
+    """
+
+    path: Path
+    arrays: dict[str, np.ndarray]
+    dtypes: dict[str, str]
+    notes: tuple[str, ...] = ()
+    layout: Layout = "torch"
+    translated: bool = False
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Key -> shape."""
+        return {key: array.shape for key, array in self.arrays.items()}
+
+
+def read_checkpoint(path: str | Path, *, allow_pickle: bool = False) -> Checkpoint:
+    """Read named arrays from a file of torch, safetensors, NumPy or Caffe.
+
+    Args:
+        path: A `.pth`, `.pt`, `.safetensors`, `.npz`, `.caffemodel` or `.npy` file.
+        allow_pickle: Whether a `.npy` file, which is a pickle, may be read.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, unsafe, or no mapping of names to arrays.
+        MissingDependencyError: torch or protobuf is needed and not installed.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in READERS:
+        raise CheckpointError(f"{path}: unknown kind of weights file; known: {', '.join(READERS)}")
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file")
+    if path.stat().st_size == 0:
+        raise CheckpointError(f"{path}: the file is empty")
+    content, notes = _unwrap(path, read(path, allow_pickle=allow_pickle))
+    dtypes, arrays = {}, {}
+    for key, value in content.items():
+        dtypes[key] = str(value.dtype).removeprefix("torch.")
+        try:
+            arrays[key] = to_numpy(value)
+        except (TypeError, RuntimeError) as error:
+            raise CheckpointError(
+                f"{path}: {key} is a {dtypes[key]} tensor of a kind that has no plain array "
+                f"({error}); save dense floating-point weights"
+            ) from error
+    try:
+        # A view can repeat one stored number any number of times.
+        check_expansion(path, sum(array.nbytes for array in arrays.values()), "its arrays")
+    except ModelFileError as error:
+        raise CheckpointError(str(error)) from error
+    layout: Layout = "keras" if suffix == ".npy" else "torch"
+    return Checkpoint(path, arrays, dtypes, tuple(notes), layout)
+
+
+def to_numpy(value: Any) -> np.ndarray:
+    """Return a torch tensor or an array-like as a NumPy array; bfloat16 becomes float32."""
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
+        if str(value.dtype) == "torch.bfloat16":
+            value = value.float()
+        return value.numpy()
+    array = np.asarray(value)
+    return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
+
+
+def sha256(path: str | Path) -> str:
+    """Return the SHA-256 of a file as 64 hexadecimal digits."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_checkpoint(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write named arrays in the format of the suffix, completely or not at all.
+
+    Raises:
+        CheckpointError: The suffix names no known format.
+        ConfigurationError: The folder is missing or not writable.
+        MissingDependencyError: A torch file, and torch is not installed.
+    """
+    path = Path(path)
+    writer = _WRITERS.get(path.suffix.lower())
+    if writer is None:
+        raise CheckpointError(f"{path}: unknown kind of weights file; known: {', '.join(_WRITERS)}")
+    # Writers of contiguous buffers would store a transposed view in the wrong order.
+    contiguous = {key: np.require(array, requirements="C") for key, array in arrays.items()}
+    with atomic_output(path) as temporary:
+        writer(temporary, contiguous)
+
+
+def as_tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Return arrays as torch tensors of their own memory, in the same order."""
+    torch = require("torch")
+    return {key: torch.from_numpy(np.array(array, order="C")) for key, array in arrays.items()}
+
+
+def _unwrap(path: Path, content: Any) -> tuple[dict[str, Any], list[str]]:
+    """Find the state_dict in what a file held, and remove prefixes that all its keys share."""
+    notes = []
+    if isinstance(content, Mapping):
+        for container in CONTAINERS:
+            if isinstance(content.get(container), Mapping):
+                notes.append(f"taken from the entry {container!r}")
+                content = content[container]
+                break
+    if not isinstance(content, Mapping):
+        raise CheckpointError(
+            f"{path}: holds a {type(content).__name__}, not a state_dict (a mapping of names to "
+            "arrays); save `model.state_dict()`"
+        )
+    odd = [key for key, value in content.items() if not hasattr(value, "dtype")]
+    if odd or not content:
+        what = f"entries that are no arrays: {', '.join(map(str, odd[:5]))}" if odd else "nothing"
+        raise CheckpointError(
+            f"{path}: no state_dict found: the mapping holds {what}. Known wrappers are "
+            f"{', '.join(repr(name) for name in CONTAINERS)}"
+        )
+    state = {str(key): value for key, value in content.items()}
+    while prefix := next((p for p in PREFIXES if all(key.startswith(p) for key in state)), None):
+        notes.append(f"prefix {prefix!r} removed")
+        state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return state, notes
+
+
+def _write_torch(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    require("torch").save(as_tensors(arrays), path)
+
+
+def _write_safetensors(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    from safetensors.numpy import save_file
+
+    save_file(dict(arrays), path)
+
+
+def _write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    with path.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+
+
+_WRITERS: dict[str, Callable[[Path, Mapping[str, np.ndarray]], None]] = {
+    ".pth": _write_torch,
+    ".pt": _write_torch,
+    ".safetensors": _write_safetensors,
+    ".npz": _write_npz,
+}
+# What is written; `readers.READERS` has what is read.
+SUFFIXES = tuple(_WRITERS)

@@ -1,0 +1,127 @@
+"""What a check feeds to both frameworks: photos from files and seeded noise, 0..255."""
+
+import dataclasses
+import importlib.util
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_alexnet.data.preprocessing import decode, load_images
+from keras_alexnet.specs.preprocessing import Preprocessing
+from porting.errors import UsageError
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
+
+# Loss in training: main + 0.3 * (aux1 + aux2), as in the paper and torchvision's references.
+AUX_LOSS_WEIGHT = 0.3
+
+Size = tuple[int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class InputSet:
+    """Images of one size.
+
+    Attributes:
+        name: Unique name, such as `photos 224x224`.
+        size: Height and width in pixels.
+        preprocessing: What brings a photo to this size and to the network's values.
+        paths: Photo files, or none for noise.
+        count: Number of images.
+        seed: Seed of the noise.
+    """
+
+    name: str
+    size: Size
+    preprocessing: Preprocessing
+    paths: tuple[str, ...] = ()
+    count: int = 0
+    seed: int = 0
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> "InputSet":
+        """Return the set whose fields travelled as JSON, which knows no tuples."""
+        preprocessing = Preprocessing(**fields["preprocessing"])
+        height, width = fields["size"]
+        record = preprocessing.at_size(height, width)
+        return cls(**{**fields, "size": (height, width), "preprocessing": record})
+
+    def pixels(self) -> np.ndarray:
+        """Return the images, uint8 (N, height, width, C): R, G, B or grey."""
+        if self.paths:
+            return load_images(self.paths, self.preprocessing)
+        rng = np.random.default_rng([self.seed, *self.size])
+        channels = len(self.preprocessing.channels)
+        return rng.integers(0, 256, (self.count, *self.size, channels), dtype=np.uint8)
+
+
+def input_sets(
+    images: Sequence[str | Path] | None,
+    sizes: Sequence[Size],
+    preprocessing: Preprocessing,
+    *,
+    noise: int,
+    seed: int,
+) -> list[InputSet]:
+    """Return the input sets of a check: photos and noise at every size.
+
+    Args:
+        images: Files and folders; None for scikit-learn's two sample photos, where they are
+            installed.
+        sizes: Heights and widths in pixels.
+        preprocessing: What the network's images go through, at its own size.
+        noise: Number of noise images of each size.
+        seed: Seed of the noise.
+
+    Raises:
+        UsageError: A path does not exist, a folder holds no image, or nothing is left to compare.
+        ImageFileError: A photo cannot be decoded.
+    """
+    paths = sample_photos() if images is None else find_images(images)
+    for path in paths:
+        decode(path)  # found out here rather than minutes later in a child
+    sets = []
+    for height, width in sizes:
+        title = f"{height}x{width}"
+        record = preprocessing.at_size(height, width)
+        if paths:
+            names = tuple(str(path) for path in paths)
+            sets.append(InputSet(f"photos {title}", (height, width), record, names, len(paths)))
+        if noise:
+            sets.append(InputSet(f"noise {title}", (height, width), record, count=noise, seed=seed))
+    if not sets:
+        raise UsageError("nothing to compare: no photos, and noise images are switched off")
+    return sets
+
+
+def find_images(arguments: Sequence[str | Path]) -> list[Path]:
+    """Return image files from files and folders, folders sorted and searched to any depth."""
+    found: list[Path] = []
+    for argument in map(Path, arguments):
+        if argument.is_dir():
+            inside = sorted(p for p in argument.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+            if not inside:
+                suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
+                raise UsageError(f"{argument}: the folder holds no image ({suffixes})")
+            found += inside
+        elif argument.is_file():
+            found.append(argument)
+        else:
+            raise UsageError(f"{argument}: no such image file or folder")
+    return found
+
+
+def sample_photos() -> list[Path]:
+    """Return scikit-learn's sample photos (china.jpg, flower.jpg), or none if it is missing."""
+    found = importlib.util.find_spec("sklearn")
+    if found is None or not found.submodule_search_locations:
+        return []
+    folder = Path(found.submodule_search_locations[0], "datasets", "images")
+    return sorted(folder.glob("*.jpg"))
+
+
+def gradient_labels(count: int, classes: int) -> np.ndarray:
+    """Return the class of each image in the loss whose gradients are compared, int64 (count,)."""
+    return np.arange(1, count + 1, dtype=np.int64) * 7 % classes

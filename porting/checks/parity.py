@@ -1,0 +1,212 @@
+"""Run both frameworks on the same inputs and compare every layer. NumPy only."""
+
+import dataclasses
+import json
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_alexnet.core.children import Workers, run_child
+from keras_alexnet.errors import ChildError
+from porting.checks.compare import agreement, compare, softmax, top_classes
+from porting.checks.inputs import InputSet
+from porting.checks.results import Cell, Check, ParityResult, Photo, SetResult
+from porting.weights.spec_tables import Put, layer_pairs, weight_map
+
+Arrays = Mapping[str, np.ndarray]
+Say = Callable[[str], None]
+
+
+def run_check(
+    check: Check, folder: Path, say: Say = lambda _: None, workers: Workers | None = None
+) -> ParityResult:
+    """Run the reference and every candidate, each backend in a process of its own.
+
+    Args:
+        check: What to compare.
+        folder: Existing folder for the children's results, which are large and do not stay.
+        say: Called with a line of progress before each step.
+        workers: Children of other checks to go on with; by default new ones, which end with this.
+
+    Raises:
+        ChildError: The reference failed. A candidate's failure is a failed cell instead.
+    """
+    with tempfile.TemporaryDirectory(prefix="results-", dir=folder) as scratch:
+        run = run_child if workers is None else workers.run
+        return _run_and_compare(check, Path(scratch), say, run)
+
+
+def _run_and_compare(
+    check: Check, folder: Path, say: Say, run: Callable[..., None]
+) -> ParityResult:
+    inputs = [dataclasses.asdict(each) for each in check.inputs]
+    shared = {
+        "model": check.model,
+        "inputs": inputs,
+        "layer_images": check.layer_images,
+        "gradients": next((i for i in check.inputs if not i.paths), check.inputs[0]).name,
+    }
+    say(check.reference_name)
+    output = folder / "reference.npz"
+    job = shared | {
+        "weights": str(check.weights),
+        "classes": check.classes,
+        "aux_heads": check.aux_heads,
+        "transform_input": check.transform_input,
+        "size": check.inputs[0].size,
+        "reference": check.reference,
+        "output": str(output),
+    }
+    run("porting.checks.reference", job, timeout=check.timeout)
+    reference = _take(output)
+
+    cells: list[Cell] = []
+    tops = {check.reference_name: _top(reference, check)}
+    for backend in check.backends:
+        say(f"Keras on {backend}")
+        outputs = {name: folder / f"{backend}-{name}.npz" for name in check.data_formats}
+        gradients = {name: path.with_suffix(".gradients.npz") for name, path in outputs.items()}
+        job = shared | {
+            "candidate": str(check.candidate),
+            "backend": backend,
+            "outputs": {name: str(path) for name, path in outputs.items()},
+            "gradient_outputs": {name: str(path) for name, path in gradients.items()},
+        }
+        failure = ""
+        try:
+            run("porting.checks.candidate", job, backend=backend, timeout=check.timeout)
+        except ChildError as error:
+            failure = str(error)
+        for data_format, path in outputs.items():
+            if not gradients[data_format].is_file():
+                cells.append(Cell(backend, data_format, error=failure))
+                continue
+            candidate = _take(path)
+            cell = _compare_cell(check, backend, data_format, reference, candidate)
+            if not cell.error:
+                tops[f"Keras, {backend}, {data_format}"] = _top(candidate, check)
+                cell = _with_gradients(check, cell, reference, _take(gradients[data_format]))
+            cells.append(cell)
+    return ParityResult(
+        check,
+        tuple(cells),
+        _photos(check, tops),
+        json.loads(str(reference["versions"])),
+        _spread(check, reference),
+    )
+
+
+def _compare_cell(
+    check: Check, backend: str, data_format: str, reference: Arrays, candidate: Arrays
+) -> Cell:
+    versions = json.loads(str(candidate["versions"]))
+    if "error" in candidate:
+        return Cell(backend, data_format, versions=versions, error=str(candidate["error"]))
+    sets = tuple(_compare_set(check, inputs, reference, candidate) for inputs in check.inputs)
+    return Cell(backend, data_format, sets, versions=versions)
+
+
+def _with_gradients(check: Check, cell: Cell, reference: Arrays, candidate: Arrays) -> Cell:
+    if "error" in candidate:
+        return dataclasses.replace(cell, gradients_error=str(candidate["error"]))
+    gradients = tuple(
+        compare(
+            put.key,
+            "Gradient",
+            put.to_keras(reference[f"gradient/{put.key}"]),
+            candidate.get(f"gradient/{put.variable}"),
+            "gradient",
+        )
+        for put in weight_map(
+            check.spec, check.classes, aux_heads=check.aux_heads, size=check.inputs[0].size
+        )
+        if isinstance(put, Put) and f"gradient/{put.key}" in reference
+    )
+    return dataclasses.replace(cell, gradients=gradients)
+
+
+def _take(path: Path) -> dict[str, np.ndarray]:
+    """Read a child's results and remove the file, as hundreds of megabytes may follow."""
+    with np.load(path) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    path.unlink()
+    return arrays
+
+
+def _compare_set(check: Check, inputs: InputSet, reference: Arrays, candidate: Arrays) -> SetResult:
+    name = inputs.name
+    pixels = [arrays[f"pixels/{name}"].astype(np.int16) for arrays in (reference, candidate)]
+    outputs = ["logits", *(aux.name for aux in check.spec.aux if check.aux_heads)]
+    logits = [
+        compare(
+            output,
+            "Output",
+            reference[f"logits/{name}/{output}"],
+            candidate.get(f"logits/{name}/{output}"),
+            "logits",
+        )
+        for output in outputs
+    ]
+    layers = [
+        compare(
+            "input", "Input", reference[f"input/{name}"], candidate.get(f"input/{name}"), "input"
+        )
+    ]
+    layers += [
+        compare(
+            pair.layer,
+            pair.kind,
+            reference[f"layer/{name}/{pair.module}"],
+            candidate.get(f"layer/{name}/{pair.module}"),
+            "layer",
+        )
+        for pair in layer_pairs(check.spec, aux_heads=check.aux_heads)
+    ]
+    return SetResult(
+        name,
+        int(np.abs(pixels[0] - pixels[1]).max()),
+        agreement(reference[f"logits/{name}/logits"], candidate[f"logits/{name}/logits"]),
+        tuple(logits),
+        tuple(layers),
+    )
+
+
+def _photo_set(check: Check) -> InputSet | None:
+    return next((inputs for inputs in check.inputs if inputs.paths), None)
+
+
+def _top(arrays: Arrays, check: Check) -> Sequence[tuple[tuple[str, float], ...]]:
+    """Return the five best classes of every photo."""
+    photos = _photo_set(check)
+    if photos is None:
+        return ()
+    logits = arrays[f"logits/{photos.name}/logits"]
+    probabilities = softmax(logits)
+    return [
+        tuple((_label(check, int(i)), float(probabilities[row, i])) for i in best)
+        for row, best in enumerate(top_classes(logits, min(5, check.classes)))
+    ]
+
+
+def _label(check: Check, index: int) -> str:
+    return check.labels[index] if check.labels else f"class {index}"
+
+
+def _photos(check: Check, tops: Mapping[str, Sequence[Any]]) -> tuple[Photo, ...]:
+    photos = _photo_set(check)
+    if photos is None:
+        return ()
+    return tuple(
+        Photo(path, {name: top[row] for name, top in tops.items()})
+        for row, path in enumerate(photos.paths)
+    )
+
+
+def _spread(check: Check, reference: Arrays) -> float:
+    """Return how much logits differ between images; near 0, a comparison would prove nothing."""
+    logits = reference[f"logits/{check.inputs[0].name}/logits"]
+    scale = float(np.abs(logits).max())
+    return float(np.ptp(logits, axis=0).max()) / scale if scale else 0.0

@@ -1,0 +1,139 @@
+"""Child process: the torch network on the inputs of a check, layer by layer.
+
+Writes one `.npz`: `logits/SET/OUTPUT`, `layer/SET/MODULE`, `input/SET`, `pixels/SET` and
+`gradient/KEY`, feature maps as (N, H, W, C), everything else as torch has it.
+"""
+
+import json
+from typing import Any
+
+import numpy as np
+
+from keras_alexnet.core.backend import require
+from keras_alexnet.core.children import enter_child
+from keras_alexnet.data.preprocessing import decode
+from keras_alexnet.specs import SPECS
+from porting.checkpoints.files import to_numpy
+from porting.checks.inputs import InputSet, gradient_labels
+from porting.checks.precision import full_precision
+from porting.torch_side import reference_nets, torchvision_zoo
+from porting.torch_side.reference_nets import forward, load_weights, training_loss
+from porting.weights.layouts import nchw_to_nhwc
+from porting.weights.spec_tables import layer_pairs
+
+_BATCH = 32
+
+
+def main(job: dict[str, Any]) -> None:
+    """Run torch's part of a check."""
+    require("torchvision")  # before anything that might load another LLVM
+    torch = require("torch")
+    full_precision("torch")
+    spec = SPECS[job["model"]]
+    aux = spec.aux if job["aux_heads"] else ()
+    net = reference_nets.build(
+        job["model"],
+        classes=job["classes"],
+        aux_heads=job["aux_heads"],
+        transform_input=job["transform_input"],
+        size=tuple(job["size"]),
+        reference=job["reference"],
+    )
+    load_weights(net, job["model"], job["weights"], aux_heads=job["aux_heads"])
+    modules = [pair.module for pair in layer_pairs(spec, aux_heads=bool(aux))]
+    first = next(m for m in net.modules() if isinstance(m, torch.nn.Conv2d))
+    results: dict[str, np.ndarray] = {}
+
+    for fields in job["inputs"]:
+        inputs = InputSet.from_json(fields)
+        pixels, images = _prepare(job["model"], inputs)
+        results[f"pixels/{inputs.name}"] = pixels
+        with torch.no_grad():
+            batches = [forward(net, batch, aux) for batch in images.split(_BATCH)]
+            for output in batches[0]:
+                logits = torch.cat([batch[output] for batch in batches])
+                results[f"logits/{inputs.name}/{output}"] = to_numpy(logits)
+            layers = _record(net, modules, first, images[: job["layer_images"]], aux)
+        for module, value in layers.items():
+            where = "input/" + inputs.name if module is None else f"layer/{inputs.name}/{module}"
+            results[where] = nchw_to_nhwc(value) if value.ndim == 4 else value
+        if job["gradients"] == inputs.name:
+            gradient_images = images[: job["layer_images"]]
+    for key, gradient in _gradients(net.double(), gradient_images.double(), aux).items():
+        results[f"gradient/{key}"] = gradient
+    results["versions"] = np.array(
+        json.dumps({name: require(name).__version__ for name in ("torch", "torchvision", "numpy")})
+    )
+    np.savez(job["output"], **results)  # type: ignore[arg-type]
+
+
+def _prepare(model: str, inputs: InputSet) -> tuple[np.ndarray, Any]:
+    """Return uint8 pixels (N, H, W, C) and normalised images (N, C, H, W) by torchvision alone."""
+    torch = require("torch")
+    transform = torchvision_zoo.transforms(model, inputs.preprocessing)
+    if not inputs.paths:
+        pixels = inputs.pixels()
+        planes = torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy())
+        # Noise has the network's size already: only the preset's conversion and normalisation.
+        transform.resize_size = [min(inputs.size)]
+        return pixels, transform(planes)
+    functional = require("torchvision").transforms.functional
+    # Networks that see BGR get RGB pixels too, and turn them round in `transform`.
+    mode = "L" if inputs.preprocessing.channels == "L" else "RGB"
+    photos = [decode(path).convert(mode) for path in inputs.paths]
+    steps = [
+        np.asarray(
+            functional.center_crop(
+                functional.resize(
+                    photo,
+                    transform.resize_size,
+                    interpolation=transform.interpolation,
+                    antialias=transform.antialias,
+                ),
+                transform.crop_size,
+            )
+        )
+        for photo in photos
+    ]
+    pixels = np.stack(steps)
+    images = torch.stack([transform(photo) for photo in photos])
+    return pixels if pixels.ndim == 4 else pixels[..., None], images
+
+
+def _record(
+    net: Any, modules: list[str], first: Any, images: Any, aux: Any
+) -> dict[str | None, np.ndarray]:
+    """Return module -> output for a batch, and None -> what the first convolution reads."""
+    outputs: dict[str | None, np.ndarray] = {}
+
+    def keep(name: str) -> Any:
+        # A copy: the ReLU that follows works in place.
+        return lambda _module, _inputs, output: outputs.__setitem__(name, to_numpy(output).copy())
+
+    hooks = [net.get_submodule(name).register_forward_hook(keep(name)) for name in modules]
+    hooks.append(
+        first.register_forward_pre_hook(
+            lambda _module, inputs: outputs.__setitem__(None, to_numpy(inputs[0]).copy())
+        )
+    )
+    forward(net, images, aux)
+    for hook in hooks:
+        hook.remove()
+    return outputs
+
+
+def _gradients(net: Any, images: Any, aux: Any) -> dict[str, np.ndarray]:
+    """Return key -> gradient of the training loss, with dropout off and frozen statistics.
+
+    In float64: in float32 the rounding of two frameworks puts some values on different sides of a
+    ReLU or of a max pool's choice, which moves single gradients by up to 1 %.
+    """
+    outputs = forward(net, images, aux)
+    labels = gradient_labels(len(images), outputs["logits"].shape[1])
+    net.zero_grad()
+    training_loss(outputs, require("torch").from_numpy(labels)).backward()
+    return {key: to_numpy(parameter.grad) for key, parameter in net.named_parameters()}
+
+
+if __name__ == "__main__":
+    enter_child(main)

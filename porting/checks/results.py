@@ -1,0 +1,218 @@
+"""What a check compares, and what came out of it."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from keras_alexnet.specs import SPECS
+from keras_alexnet.specs.schema import ModelSpec
+from porting.checks.compare import Agreement, Compared, Divergence, first_divergence, worst
+from porting.checks.inputs import InputSet
+from porting.tolerances import TOLERANCES
+from porting.torch_side.reference_nets import title
+
+# Cells whose float64 gradients the framework does not have, with words of the error that proves it.
+CANNOT_DIFFERENTIATE = {("tensorflow", "channels_first"): "NHWC"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """What is to be compared.
+
+    Attributes:
+        model: Architecture.
+        weights: Source checkpoint, read by torch.
+        candidate: The `.keras` file.
+        classes: Number of classes.
+        aux_heads: Whether both sides have the auxiliary classifiers.
+        transform_input: Whether the source network applies torchvision's `transform_input`.
+        reference: `FILE.py:FUNCTION` of the user's own torch network, or None.
+        inputs: What to feed.
+        backends: Keras backends to run.
+        data_formats: Data formats to run on each.
+        labels: Class names, or none.
+        layer_images: Images of each input set whose layers are compared.
+        timeout: Seconds for each child process.
+    """
+
+    model: str
+    weights: Path
+    candidate: Path
+    classes: int
+    aux_heads: bool
+    transform_input: bool
+    reference: str | None
+    inputs: tuple[InputSet, ...]
+    backends: tuple[str, ...]
+    data_formats: tuple[str, ...]
+    labels: tuple[str, ...] = ()
+    layer_images: int = 2
+    timeout: float = 900
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The architecture."""
+        return SPECS[self.model]
+
+    @property
+    def reference_name(self) -> str:
+        """What the reference is called in the results."""
+        return title(self.model, self.reference)
+
+
+@dataclasses.dataclass(frozen=True)
+class SetResult:
+    """Comparison of one input set: pixels in uint8 steps, logits per output, layers in order."""
+
+    inputs: str
+    pixel_steps: int
+    agreement: Agreement
+    logits: tuple[Compared, ...]
+    layers: tuple[Compared, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether everything is within its tolerance."""
+        exact = self.pixel_steps == 0 and self.agreement.top1 == 1
+        return exact and all(c.passed for c in (*self.logits, *self.layers))
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One backend in one data format.
+
+    `error` says why the cell could not run, `gradients_error` why its gradients could not.
+    """
+
+    backend: str
+    data_format: str
+    sets: tuple[SetResult, ...] = ()
+    gradients: tuple[Compared, ...] = ()
+    versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    error: str = ""
+    gradients_error: str = ""
+
+    @property
+    def gradients_declared(self) -> bool:
+        """Whether the gradients failed in the way that is known of this cell."""
+        words = CANNOT_DIFFERENTIATE.get((self.backend, self.data_format))
+        return bool(self.gradients_error) and words is not None and words in self.gradients_error
+
+    @property
+    def passed(self) -> bool:
+        """Whether the cell ran and everything is within its tolerance."""
+        compared = all(result.passed for result in self.sets)
+        gradients = (
+            self.gradients_declared
+            if self.gradients_error
+            else all(gradient.passed for gradient in self.gradients)
+        )
+        return not self.error and compared and gradients
+
+    @property
+    def divergence(self) -> Divergence | None:
+        """The first layer that diverges, in the first input set where one does."""
+        found = (first_divergence(result.inputs, result.layers) for result in self.sets)
+        return next(filter(None, found), None)
+
+    @property
+    def worst_logits(self) -> Compared | None:
+        """The output farthest from torch's."""
+        return worst([logits for result in self.sets for logits in result.logits])
+
+
+@dataclasses.dataclass(frozen=True)
+class Photo:
+    """A photo with the best classes by framework: name -> ((label, probability), ...)."""
+
+    path: str
+    top: Mapping[str, tuple[tuple[str, float], ...]]
+
+
+@dataclasses.dataclass(frozen=True)
+class ParityResult:
+    """The outcome of a check."""
+
+    check: Check
+    cells: tuple[Cell, ...]
+    photos: tuple[Photo, ...]
+    reference_versions: Mapping[str, str]
+    spread: float
+    """Largest difference between two images' logits, relative to the largest |logit|."""
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Versions of everything that took part."""
+        merged = dict(self.reference_versions)
+        for cell in self.cells:
+            merged |= cell.versions
+        return merged
+
+    @property
+    def passed(self) -> bool:
+        """Whether every cell passed."""
+        return bool(self.cells) and all(cell.passed for cell in self.cells)
+
+
+def to_json(result: ParityResult) -> dict[str, Any]:
+    """Return a result as JSON-serialisable values; infinite differences become null."""
+    check = result.check
+    return {
+        "model": check.model,
+        "weights": str(check.weights),
+        "candidate": str(check.candidate),
+        "classes": check.classes,
+        "aux_heads": check.aux_heads,
+        "transform_input": check.transform_input,
+        "passed": result.passed,
+        "logits_spread": result.spread,
+        "tolerances": {name: dataclasses.asdict(t) for name, t in TOLERANCES.items()},
+        "reference_versions": dict(result.reference_versions),
+        "cells": [_cell_json(cell) for cell in result.cells],
+        "photos": [dataclasses.asdict(photo) for photo in result.photos],
+    }
+
+
+def _cell_json(cell: Cell) -> dict[str, Any]:
+    return {
+        "backend": cell.backend,
+        "data_format": cell.data_format,
+        "passed": cell.passed,
+        "error": cell.error or None,
+        "versions": dict(cell.versions),
+        "first_divergence": cell.divergence and dataclasses.asdict(cell.divergence),
+        "inputs": [
+            {
+                "name": result.inputs,
+                "passed": result.passed,
+                "pixel_steps": result.pixel_steps,
+                "agreement": dataclasses.asdict(result.agreement),
+                "logits": [compared_to_json(c) for c in result.logits],
+                "layers": [compared_to_json(c) for c in result.layers],
+            }
+            for result in cell.sets
+        ],
+        "gradients": [compared_to_json(c) for c in cell.gradients],
+        "gradients_error": cell.gradients_error or None,
+        "gradients_declared": cell.gradients_declared,
+    }
+
+
+def compared_to_json(compared: Compared) -> dict[str, Any]:
+    """Return one compared thing as JSON-serialisable values."""
+    fields = dataclasses.asdict(compared.difference) if compared.difference else {}
+    detail = {"detail": compared.detail} if compared.detail else {}
+    return {
+        "name": compared.name,
+        "kind": compared.kind,
+        "passed": compared.passed,
+        **{key: finite(value) for key, value in fields.items()},
+        **detail,
+    }
+
+
+def finite(value: Any) -> Any:
+    """Return a value for JSON: null for a number that is not finite."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,200 @@
+"""Checkpoints into `.keras` files and back."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_alexnet.core.children import enter_child
+from keras_alexnet.core.files import check_output
+from keras_alexnet.models.record import read_record, save_model
+from porting.checkpoints.files import SUFFIXES, write_checkpoint
+from porting.checkpoints.mapped import MappedFile
+from porting.conversion.provenance import record_of
+from porting.conversion.sources import Source, open_source
+from porting.errors import TransferError, UsageError
+from porting.weights.transfer import fill, set_counters, to_state_dict
+
+
+def build_from_source(
+    source: Source,
+    *,
+    include_preprocessing: bool = False,
+    data_format: str | None = None,
+    dtype: str | None = None,
+    aux_heads: bool = False,
+    input_shape: Sequence[int | None] | None = None,
+) -> Any:
+    """Return a Keras model with the weights of a source; arguments as in the constructors.
+
+    Raises:
+        TransferError: A weight is missing, misshapen or not finite.
+        UsageError: `aux_heads` is asked for and the file has none.
+    """
+    from keras_alexnet.models.initialization import weights_will_follow
+    from keras_alexnet.models.registry import create_model
+
+    if aux_heads and not source.fit.aux_heads:
+        raise UsageError(f"{source.path} holds no auxiliary heads")
+    options: dict[str, Any] = {}
+    if source.spec.aux:
+        options["aux_heads"] = aux_heads
+    if source.spec.transform_input:
+        options["transform_input"] = source.transform_input
+    with weights_will_follow():
+        model = create_model(
+            source.spec.name,
+            classes=source.classes,
+            include_preprocessing=include_preprocessing,
+            data_format=data_format,
+            dtype=dtype,
+            input_shape=input_shape,
+            **options,
+        )
+    fill(model, source.checkpoint.arrays, MappedFile(source.path).forget)
+    return model
+
+
+def from_torchvision(
+    name: str, weights: str | Path = "IMAGENET1K_V1", *, aux_heads: bool = False, **options: Any
+) -> Any:
+    """Return a Keras model with torchvision's pretrained weights, downloaded on first use.
+
+    Args:
+        name: `"alexnet"` or `"googlenet"`.
+        weights: Name of the weights in torchvision, or a file of them.
+        aux_heads: Whether GoogLeNet's auxiliary classifiers are outputs too.
+        **options: `include_preprocessing`, `data_format`, `dtype`, `input_shape`.
+
+    Raises:
+        PortingError: As `open_source`.
+    """
+    return build_from_source(open_source(name, weights), aux_heads=aux_heads, **options)
+
+
+def convert(
+    name: str,
+    source: str | Path,
+    output: str | Path,
+    *,
+    classes: int | None = None,
+    include_preprocessing: bool = False,
+    data_format: str | None = None,
+    dtype: str | None = None,
+    aux_heads: bool = False,
+    transform_input: bool | None = None,
+    input_size: tuple[int | None, int | None] | None = None,
+    labels: Sequence[str] | None = None,
+    allow_pickle: bool = False,
+) -> dict[str, Any]:
+    """Convert a checkpoint into a `.keras` file that carries its origin.
+
+    Args:
+        name: Architecture.
+        source: A weights file, or the name of torchvision weights.
+        output: File to write, ending in `.keras`; complete or not there.
+        classes: Number of classes that the file must have, or None.
+        include_preprocessing: Whether the saved model takes RGB (or grey) 0..255.
+        data_format: Keras data format of the saved model, or None for the global setting.
+        dtype: Keras dtype policy of the saved model, or None for the global one.
+        aux_heads: Whether to keep the auxiliary classifiers.
+        transform_input: As in `open_source`.
+        input_size: Height and width in pixels, None for any; by default the architecture's.
+        labels: Class names to store; torchvision's weights bring their own.
+        allow_pickle: As in `open_source`.
+
+    Returns:
+        The record that the file carries.
+
+    Raises:
+        PortingError: As `open_source`.
+        KerasAlexNetError: An option is out of range, or the output cannot be written.
+    """
+    output = Path(output)
+    if output.suffix != ".keras":
+        raise UsageError(f"{output}: a Keras model file must be named *.keras")
+    check_output(output)
+    height, width = input_size or (None, None)
+    opened = open_source(
+        name,
+        source,
+        classes=classes,
+        transform_input=transform_input,
+        size=None if height is None or width is None else (height, width),
+        aux_heads=aux_heads,
+        allow_pickle=allow_pickle,
+    )
+    if labels is None and opened.info is not None:
+        labels = opened.info.labels
+    if labels is not None and len(labels) != opened.classes:
+        raise UsageError(f"{len(labels)} labels were given for {opened.classes} classes")
+    shape = None
+    if input_size is not None:
+        from keras_alexnet.models.builder import resolve_data_format
+
+        first = resolve_data_format(data_format) == "channels_first"
+        channels = opened.spec.channels
+        shape = (channels, *input_size) if first else (*input_size, channels)
+    model = build_from_source(
+        opened,
+        include_preprocessing=include_preprocessing,
+        data_format=data_format,
+        dtype=dtype,
+        aux_heads=aux_heads,
+        input_shape=shape,
+    )
+    record = record_of(opened, model, include_preprocessing, aux_heads, labels)
+    del opened  # as large as the model; it is not needed beside what saving takes
+    save_model(model, output, record)
+    return record
+
+
+def load_model(path: str | Path) -> Any:
+    """Load a `.keras` file together with what `to_state_dict` needs of its record.
+
+    Raises:
+        ModelFileError: The file is missing or damaged.
+    """
+    from keras_alexnet.models import weights
+
+    model = weights.load_model(path)
+    record = read_record(path) or {}
+    set_counters(model, record.get("num_batches_tracked", {}))
+    return model
+
+
+def export(path: str | Path, output: str | Path, *, dtype: str = "float32") -> int:
+    """Write the weights of a `.keras` file as a torch state_dict.
+
+    Args:
+        path: The `.keras` file.
+        output: File to write: `.pth`, `.pt`, `.safetensors` or `.npz`; complete or not there.
+        dtype: `"float32"` or `"float16"`, of the weights in the file.
+
+    Returns:
+        Number of tensors written.
+
+    Raises:
+        ModelFileError: The file is missing or damaged.
+        TransferError: The model is none of the known architectures.
+        CheckpointError: The suffix of `output` names no known format.
+    """
+    if dtype not in ("float32", "float16"):
+        raise UsageError(f"dtype must be float32 or float16, got {dtype!r}")
+    if Path(output).suffix.lower() not in SUFFIXES:
+        known = ", ".join(SUFFIXES)
+        raise UsageError(f"{output}: unknown kind of weights file; known: {known}")
+    check_output(output)
+    arrays = {
+        key: array.astype(dtype) if array.dtype.kind == "f" else array
+        for key, array in to_state_dict(load_model(path), framework="numpy").items()
+    }
+    if any(array.dtype.kind == "f" and not np.isfinite(array).all() for array in arrays.values()):
+        raise TransferError(f"{path}: weights are not finite as {dtype}")
+    write_checkpoint(output, arrays)
+    return len(arrays)
+
+
+if __name__ == "__main__":
+    enter_child(lambda job: convert(**job))

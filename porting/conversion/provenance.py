@@ -1,0 +1,82 @@
+"""The record of a converted model: what was converted, from where, by which versions, for what."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib import metadata
+from typing import Any
+
+from keras_alexnet import __version__
+from keras_alexnet.specs.preprocessing import Preprocessing
+from porting.conversion.sources import Source
+from porting.errors import UsageError
+from porting.weights.transfer import counters_of
+
+
+def record_of(
+    source: Source,
+    model: Any,
+    include_preprocessing: bool,
+    aux_heads: bool,
+    labels: Sequence[str] | None,
+) -> dict[str, Any]:
+    """Return the record of a converted model.
+
+    Args:
+        source: Where the weights come from.
+        model: The Keras model that has them.
+        include_preprocessing: Whether the model holds its normalisation.
+        aux_heads: Whether it has the auxiliary classifiers.
+        labels: Names of the classes by index, or None.
+
+    Returns:
+        What `keras_alexnet.models.record.save_model` takes.
+
+    Raises:
+        UsageError: The weights need another preprocessing than the model includes.
+    """
+    info, preprocessing = source.info, source.spec.preprocessing
+    if info is not None:
+        preprocessing = Preprocessing(
+            info.preprocessing["resize_size"],
+            tuple(info.preprocessing["crop_size"]),
+            tuple(info.preprocessing["mean"]),
+            tuple(info.preprocessing["std"]),
+        )
+        if include_preprocessing and preprocessing != source.spec.preprocessing:
+            raise UsageError(
+                f"torchvision's {info.name} needs {preprocessing}, which the model cannot include"
+            )
+    return {
+        "model": {
+            "name": source.spec.name,
+            "classes": source.classes,
+            "include_preprocessing": include_preprocessing,
+            "transform_input": source.transform_input,
+            "aux_heads": aux_heads,
+            "input_shape": list(model.input_shape[1:]),
+        },
+        "source": {
+            "file": source.path.name,
+            "sha256": source.digest,
+            "weights": info.name if info else None,
+            "url": info.url if info else None,
+            "metrics": info.metrics if info else None,
+            "notes": list(source.checkpoint.notes),
+        },
+        "preprocessing": asdict(preprocessing),
+        "labels": list(labels) if labels is not None else None,
+        "num_batches_tracked": counters_of(model),
+        "versions": {
+            "keras-alexnet": __version__,
+            "backend": os.environ.get("KERAS_BACKEND", ""),
+            **{name: _version(name) for name in ("keras", "torch", "torchvision", "numpy")},
+        },
+    }
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None

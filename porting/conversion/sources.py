@@ -1,0 +1,162 @@
+"""Where weights come from: a file or a name, found, downloaded, read and checked."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from keras_alexnet.core.backend import installed
+from keras_alexnet.specs import SPECS, find_spec
+from keras_alexnet.specs.schema import ModelSpec
+from keras_alexnet.specs.shapes import too_small
+from porting.checkpoints.download import fetch
+from porting.checkpoints.files import Checkpoint, read_checkpoint, sha256, write_checkpoint
+from porting.checkpoints.readers import READERS
+from porting.errors import CheckpointError, TransferError, UsageError
+from porting.torch_side import torchvision_zoo
+from porting.torch_side.torchvision_zoo import OFFICIAL_HASHES, WeightsInfo
+from porting.weights.dialects import identify, translate
+from porting.weights.spec_tables import Fit, Size, fit
+from porting.weights.transfer import list_problems, suggest
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where weights come from.
+
+    Attributes:
+        spec: Architecture.
+        checkpoint: The weights.
+        fit: How they correspond to the architecture: completely, for a source.
+        digest: SHA-256 of the file.
+        info: What torchvision says of them, where they are its own.
+        transform_input: Whether the source network applies torchvision's `transform_input`.
+    """
+
+    spec: ModelSpec
+    checkpoint: Checkpoint
+    fit: Fit
+    digest: str
+    info: WeightsInfo | None
+    transform_input: bool
+
+    @property
+    def path(self) -> Path:
+        """The weights file."""
+        return self.checkpoint.path
+
+    @property
+    def classes(self) -> int:
+        """Number of classes of the file's head."""
+        return self.fit.classes or 0
+
+    def torch_file(self, folder: Path) -> Path:
+        """Return a file under the architecture's own keys: the source's, or a copy in `folder`."""
+        if not self.checkpoint.translated:
+            return self.path
+        path = folder / f"{self.spec.name}-weights.safetensors"
+        write_checkpoint(path, self.checkpoint.arrays)
+        return path
+
+
+def open_source(
+    name: str,
+    source: str | Path,
+    *,
+    classes: int | None = None,
+    transform_input: bool | None = None,
+    size: Size | None = None,
+    aux_heads: bool = True,
+    allow_pickle: bool = False,
+) -> Source:
+    """Find, download if needed, read and check the weights of an architecture.
+
+    Args:
+        name: Architecture.
+        source: A weights file, or the name of torchvision weights such as `IMAGENET1K_V1`.
+        classes: Number of classes that the file must have, or None for whatever it has.
+        transform_input: Whether the source network applies `transform_input`. None stands for
+            torchvision's own rule: yes for its pretrained weights, otherwise no.
+        size: Height and width of the images in pixels, which the first dense layer may depend on;
+            by default the architecture's.
+        aux_heads: Whether auxiliary heads in the file are wanted; otherwise they need not fit the
+            size.
+        allow_pickle: As in `read_checkpoint`.
+
+    Raises:
+        UnknownModelError: No model has this name.
+        CheckpointError: The file cannot be read.
+        DownloadError: The weights cannot be downloaded.
+        TransferError: The file does not hold this architecture.
+        UsageError: The arguments contradict the file or name nothing.
+    """
+    spec = find_spec(name)
+    if transform_input and not spec.transform_input:
+        raise UsageError(f"{name} knows no transform_input; leave it out")
+    info = None
+    path = Path(source)
+    if not path.is_file():
+        if path.suffix.lower() in READERS or len(path.parts) > 1:
+            raise CheckpointError(f"{path}: no such file")
+        if name not in torchvision_zoo.NETWORKS:
+            raise UsageError(
+                f"{path}: no such file, and {name} has no weights to download; known suffixes: "
+                f"{', '.join(READERS)}"
+            )
+        info = torchvision_zoo.describe(name, str(source))
+        path = fetch(info.url)
+    content = read_checkpoint(path, allow_pickle=allow_pickle)
+    checkpoint = translate(content, spec, size=size)
+    heads = tuple(f"{aux.name}." for aux in spec.aux)
+    shapes = {
+        k: shape for k, shape in checkpoint.shapes.items() if aux_heads or not k.startswith(heads)
+    }
+    found = fit(spec, shapes, size=size)
+    if size is not None and (problem := too_small(spec, size, aux_heads=found.aux_heads)):
+        raise UsageError(problem)
+    if found.problems:
+        problems = {
+            "missing": found.missing,
+            "wrong shape": found.wrong_shape,
+            "unexpected": found.unexpected,
+        }
+        raise TransferError(
+            "\n".join(
+                [
+                    f"{path} does not hold {name}:",
+                    *list_problems(problems),
+                    suggest(translate(content, SPECS[identify(content)[0].name]).shapes),
+                    *_hint_at_size(spec, found, size),
+                ]
+            )
+        )
+    if classes is not None and classes != found.classes:
+        raise UsageError(
+            f"{path}: its head has {found.classes} classes, not {classes}; leave the class count "
+            "out to take it from the file"
+        )
+    digest = sha256(path)
+    weights = _official_name(name, digest)
+    if info is None and weights is not None and installed("torchvision"):
+        info = torchvision_zoo.describe(name, weights)
+    if transform_input is None:
+        official = info is not None or weights is not None
+        transform_input = official and spec.transform_input
+    dropped = len(shapes) < len(checkpoint.shapes)
+    found = replace(found, aux_heads=found.aux_heads or dropped)
+    return Source(spec, checkpoint, found, digest, info, transform_input)
+
+
+def _official_name(name: str, digest: str) -> str | None:
+    """Return the name of torchvision's weights whose file has this SHA-256, or None."""
+    known = OFFICIAL_HASHES.get(name, {}).items()
+    return next((weights for prefix, weights in known if digest.startswith(prefix)), None)
+
+
+def _hint_at_size(spec: ModelSpec, found: Fit, size: Size | None) -> list[str]:
+    """Return a line for files whose only fault is the size of their first dense layer."""
+    if found.missing or found.unexpected or len(found.wrong_shape) != 1:
+        return []
+    height, width = size or spec.default_size
+    return [
+        f"Its first dense layer may belong to images of another size than {height} x {width}: "
+        "name theirs (--input-size, for a check --sizes)."
+    ]

@@ -1,0 +1,167 @@
+"""Torchvision's networks and their weights. The only module that imports torchvision.
+
+`describe` asks a child process, so that a process that holds TensorFlow can use it; the other
+functions import torchvision where they are called.
+"""
+
+import dataclasses
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from keras_alexnet.core.backend import installed, pip_line, require
+from keras_alexnet.core.children import enter_child, run_child
+from keras_alexnet.errors import MissingDependencyError
+from keras_alexnet.specs.preprocessing import Preprocessing
+from porting.errors import PortingError, UsageError
+
+NETWORKS = ("alexnet", "googlenet")
+
+# Beginnings of the SHA-256 of torchvision's files, which their names hold too: a downloaded file is
+# recognised whatever it is called.
+OFFICIAL_HASHES = {
+    "alexnet": {"7be5be79": "IMAGENET1K_V1"},
+    "googlenet": {"1378be20": "IMAGENET1K_V1"},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightsInfo:
+    """What torchvision says of one set of weights.
+
+    Attributes:
+        name: Name in torchvision, such as `IMAGENET1K_V1`.
+        url: Address of the file; the name holds the beginning of its SHA-256.
+        labels: Class names by index.
+        metrics: Accuracies in per cent, as quoted by torchvision.
+        preprocessing: Fields of the `Preprocessing` that belongs to the weights.
+    """
+
+    name: str
+    url: str
+    labels: tuple[str, ...]
+    metrics: dict[str, float]
+    preprocessing: dict[str, Any]
+
+
+def describe(model: str, weights: str, *, timeout: float = 300) -> WeightsInfo:
+    """Return what torchvision says of `weights`, asked in a process of its own.
+
+    Args:
+        model: Model name, such as `"googlenet"`.
+        weights: `"IMAGENET1K_V1"`, `"DEFAULT"` or `"GoogLeNet_Weights.IMAGENET1K_V1"`.
+        timeout: Seconds to wait for torchvision.
+
+    Raises:
+        UsageError: torchvision knows no such weights.
+        MissingDependencyError: torchvision is not installed.
+    """
+    if not installed("torchvision"):
+        raise MissingDependencyError(
+            f"torchvision is needed to look up the weights {weights!r}. "
+            f"Install it with: {pip_line('torchvision')}"
+        )
+    with tempfile.TemporaryDirectory(prefix="porting-") as folder:
+        answer = Path(folder, "answer.json")
+        job = {"model": model, "weights": weights, "output": str(answer)}
+        run_child("porting.torch_side.torchvision_zoo", job, timeout=timeout)
+        fields = json.loads(answer.read_text())
+    if "error" in fields:
+        raise UsageError(fields["error"])
+    return WeightsInfo(**{**fields, "labels": tuple(fields["labels"])})
+
+
+def build(model: str, *, classes: int, aux_heads: bool, transform_input: bool) -> Any:
+    """Return torchvision's network with unspecified weights, in inference mode."""
+    models = require("torchvision").models
+    options: dict[str, Any] = {}
+    if model == "googlenet":
+        # init_weights=True draws from SciPy's slow truncated normal, for nothing here.
+        options = {
+            "aux_logits": aux_heads,
+            "transform_input": transform_input,
+            "init_weights": False,
+        }
+    return models.get_model(model, weights=None, num_classes=classes, **options).eval()
+
+
+def transforms(model: str, preprocessing: Preprocessing) -> Any:
+    """Return an evaluation transform with the sizes of a record: image or tensor -> (C, H, W).
+
+    It is torchvision's own preset for its own networks, and made of torchvision's functions
+    elsewhere.
+    """
+    models = require("torchvision").models
+    if model not in NETWORKS:
+        return _Evaluation(preprocessing)
+    transform = models.get_model_weights(model).DEFAULT.transforms()
+    transform.resize_size = [preprocessing.resize_size]
+    transform.crop_size = list(preprocessing.crop_size)
+    return transform
+
+
+class _Evaluation:
+    """What torchvision's preset does, for networks with other channels and ranges."""
+
+    def __init__(self, preprocessing: Preprocessing) -> None:
+        transforms = require("torchvision").transforms
+        self.preprocessing = preprocessing
+        self.resize_size = [preprocessing.resize_size]
+        self.crop_size = list(preprocessing.crop_size)
+        self.interpolation = transforms.InterpolationMode.BILINEAR
+        self.antialias = True
+
+    def __call__(self, image: Any) -> Any:
+        torch = require("torch")
+        functional = require("torchvision").transforms.functional
+        image = functional.resize(
+            image, self.resize_size, interpolation=self.interpolation, antialias=self.antialias
+        )
+        image = functional.center_crop(image, self.crop_size)
+        planes = image if isinstance(image, torch.Tensor) else functional.pil_to_tensor(image)
+        if self.preprocessing.channels == "BGR":
+            planes = planes.flip(-3)
+        unit = self.preprocessing.scale == 255
+        planes = functional.convert_image_dtype(planes) if unit else planes.float()
+        return functional.normalize(planes, self.preprocessing.mean, self.preprocessing.std)
+
+
+def _describe_here(model: str, weights: str) -> dict[str, Any]:
+    models = require("torchvision").models
+    enum = models.get_model_weights(model)
+    name = weights.rpartition(".")[2]
+    known = {**{entry.name: entry for entry in enum}, "DEFAULT": enum.DEFAULT}
+    if name not in known:
+        return {
+            "error": f"torchvision has no weights {weights!r} for {model}, and there is no such "
+            f"file. Known names: {', '.join(known)}"
+        }
+    entry = known[name]
+    transform = entry.transforms()
+    info = WeightsInfo(
+        name=entry.name,
+        url=entry.url,
+        labels=tuple(entry.meta["categories"]),
+        metrics=entry.meta["_metrics"]["ImageNet-1K"],
+        preprocessing={
+            "resize_size": transform.resize_size[0],
+            "crop_size": [transform.crop_size[0]] * 2,
+            "mean": transform.mean,
+            "std": transform.std,
+        },
+    )
+    return dataclasses.asdict(info)
+
+
+def main(job: dict[str, Any]) -> None:
+    """Answer a question of `describe`; the child's side of it."""
+    try:
+        answer = _describe_here(job["model"], job["weights"])
+    except (ImportError, PortingError) as error:
+        answer = {"error": str(error)}
+    Path(job["output"]).write_text(json.dumps(answer))
+
+
+if __name__ == "__main__":
+    enter_child(main)

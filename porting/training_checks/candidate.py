@@ -1,0 +1,121 @@
+"""Child process: the same steps of SGD as torch's, by Keras' own training on one backend.
+
+The model is compiled with this package's loss and optimiser and fed by `train_on_batch`. Writes a
+`training_history`.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from keras_alexnet.core.backend import load_keras, require
+from keras_alexnet.core.children import enter_child
+from keras_alexnet.core.memory import as_array
+from keras_alexnet.specs import SPECS
+from porting.checkpoints.files import read_checkpoint
+from porting.checks.gradients import named_outputs
+from porting.checks.inputs import AUX_LOSS_WEIGHT
+from porting.checks.precision import computing_in, full_precision
+from porting.training_checks.history import History, sample
+from porting.weights.layouts import nchw_to_nhwc
+from porting.weights.recognition import variables_of
+from porting.weights.spec_tables import Put, weight_map
+from porting.weights.transfer import load_state_dict
+
+
+def main(job: dict[str, Any]) -> None:
+    """Run one backend's part of a training check."""
+    backend = load_keras().backend.backend()
+    full_precision(backend)
+    if backend == "jax":
+        # Compiled once and run a few times: the compiler's optimisation would take most of it.
+        require("jax").config.update("jax_disable_most_optimizations", True)
+    with np.load(job["batches"]) as batches:
+        images, labels = batches["images"], batches["labels"]
+    with computing_in(backend, job["precision"]):
+        model = _model(job)
+        trainer = _compiled(model, job)
+        weights = _Weights(model, job)
+        history = History()
+        for batch, classes in zip(images, labels, strict=True):
+            targets = dict.fromkeys(trainer.output, classes)
+            inputs = nchw_to_nhwc(batch).astype(job["precision"], order="C")
+            logs = trainer.train_on_batch(inputs, targets, return_dict=True)
+            history.record(float(logs["loss"]), weights.samples())
+        history.save(job["output"], weights.state_dict(), ("keras", backend))
+
+
+def _model(job: dict[str, Any]) -> Any:
+    """Return the model with the weights of the check, dropout off."""
+    from keras_alexnet import create_model
+    from keras_alexnet.models.initialization import weights_will_follow
+
+    spec = SPECS[job["model"]]
+    options = {"aux_heads": job["aux_heads"]} if spec.aux else {}
+    with weights_will_follow():
+        model = create_model(
+            job["model"],
+            classes=job["classes"],
+            input_shape=(*job["size"], spec.channels),
+            data_format="channels_last",
+            dtype=job["precision"],
+            **options,
+        )
+    load_state_dict(model, read_checkpoint(job["weights"]).arrays)
+    for layer in model.layers:
+        if isinstance(layer, load_keras().layers.Dropout):
+            layer.rate = 0.0
+    return model
+
+
+def _compiled(model: Any, job: dict[str, Any]) -> Any:
+    """Return a model from images to a dict of logits, ready to be trained."""
+    from keras_alexnet.training.optim.losses import CrossEntropy
+    from keras_alexnet.training.optim.optimizers import SGD
+
+    keras = load_keras()
+    trainer = keras.Model(model.input, named_outputs(model.output))
+    trainer.compile(
+        optimizer=SGD(job["learning_rate"], momentum=job["momentum"], l2=job["weight_decay"]),
+        loss={name: CrossEntropy() for name in trainer.output},
+        loss_weights={
+            name: 1.0 if name == "logits" else AUX_LOSS_WEIGHT for name in trainer.output
+        },
+        # XLA where JAX needs it; on a CPU it slows TensorFlow's training down.
+        jit_compile=keras.backend.backend() == "jax",
+    )
+    return trainer
+
+
+class _Weights:
+    """The variables of a model as a state_dict, and samples of it."""
+
+    def __init__(self, model: Any, job: dict[str, Any]) -> None:
+        table = weight_map(
+            SPECS[job["model"]], job["classes"], aux_heads=job["aux_heads"], size=tuple(job["size"])
+        )
+        variables = variables_of(model)
+        self._variables = {
+            entry: variables[entry.variable] for entry in table if isinstance(entry, Put)
+        }
+        # Where the samples lie in a variable: to change its layout at every step takes longer.
+        self._positions = {}
+        for put, variable in self._variables.items():
+            indices = np.arange(math.prod(variable.shape), dtype=np.int32)
+            self._positions[put.key] = sample(put.to_torch(indices.reshape(variable.shape)))
+
+    def samples(self) -> dict[str, np.ndarray]:
+        """Return key -> sample."""
+        return {
+            put.key: as_array(variable).ravel()[self._positions[put.key]]
+            for put, variable in self._variables.items()
+        }
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Return key -> value, as torch lays it out."""
+        return {put.key: put.to_torch(as_array(v)) for put, v in self._variables.items()}
+
+
+if __name__ == "__main__":
+    enter_child(main)

@@ -1,0 +1,85 @@
+"""Child process: some steps of `torch.optim.SGD` with a torch network.
+
+Writes a `training_history`. The running variances in it are those that Keras must have; torch's own
+are beside them under `torch/KEY`.
+"""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from keras_alexnet.core.backend import require
+from keras_alexnet.core.children import enter_child
+from keras_alexnet.specs import SPECS
+from porting.checkpoints.files import to_numpy
+from porting.checks.precision import full_precision
+from porting.torch_side import reference_nets
+from porting.training_checks.history import History, sample
+
+
+def main(job: dict[str, Any]) -> None:
+    """Run torch's part of a training check."""
+    require("torchvision")  # before anything that might load another LLVM
+    torch = require("torch")
+    full_precision("torch")
+    dtype = getattr(torch, job["precision"])
+    model, aux_heads = job["model"], job["aux_heads"]
+    net = reference_nets.build(
+        model, classes=job["classes"], aux_heads=aux_heads, size=tuple(job["size"])
+    )
+    reference_nets.load_weights(net, model, job["weights"], aux_heads=aux_heads)
+    net.to(dtype).train()
+    for module in net.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    variances = _keras_variances(net)
+    optimizer = torch.optim.SGD(
+        net.parameters(),
+        lr=job["learning_rate"],
+        momentum=job["momentum"],
+        weight_decay=job["weight_decay"],
+    )
+    aux = SPECS[model].aux if aux_heads else ()
+
+    def weights() -> dict[str, np.ndarray]:
+        state = net.state_dict() | variances
+        return {key: to_numpy(value) for key, value in state.items() if value.is_floating_point()}
+
+    history = History()
+    with np.load(job["batches"]) as batches:
+        images = torch.from_numpy(batches["images"]).to(dtype)  # (steps, N, C, H, W)
+        labels = torch.from_numpy(batches["labels"])
+    for batch, classes in zip(images, labels, strict=True):
+        loss = reference_nets.training_loss(reference_nets.forward(net, batch, aux), classes)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        history.record(loss.item(), {key: sample(array) for key, array in weights().items()})
+    own = {f"torch/{key}": to_numpy(net.get_buffer(key)) for key in variances}
+    history.save(job["output"], weights(), ("torch", "torchvision"), **own)
+
+
+def _keras_variances(net: Any) -> dict[str, Any]:
+    """Return key -> running variance by Keras' convention, which from here on follows `net`.
+
+    Both frameworks normalise with a batch's biased variance. Keras averages that one; torch
+    averages the unbiased variance, n / (n - 1) times as large for n values of a channel.
+    """
+    norm = require("torch").nn.modules.batchnorm._BatchNorm
+    variances: dict[str, Any] = {}
+
+    def follow(key: str, module: Any, inputs: tuple[Any]) -> None:
+        (x,) = inputs
+        batch = x.detach().var(dim=(0, *range(2, x.ndim)), correction=0)
+        variances[key] = (1 - module.momentum) * variances[key] + module.momentum * batch
+
+    for name, module in net.named_modules():
+        if isinstance(module, norm):
+            variances[f"{name}.running_var"] = module.running_var.clone()
+            module.register_forward_pre_hook(partial(follow, f"{name}.running_var"))
+    return variances
+
+
+if __name__ == "__main__":
+    enter_child(main)

@@ -1,0 +1,232 @@
+"""Weight tables: which Keras variable holds which key of a state_dict, and in which layout.
+
+One table, derived from the architecture's spec, serves both directions, the checks and the
+identification of unknown files.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from keras_alexnet.specs import SPECS
+from keras_alexnet.specs.schema import (
+    BatchNorm,
+    Concat,
+    Conv,
+    Dense,
+    Dropout,
+    Flatten,
+    ModelSpec,
+    keras_name,
+)
+from keras_alexnet.specs.shapes import too_small, trace
+from porting.weights.layouts import CHW, TRANSFORMS
+
+Shape = tuple[int, ...]
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Put:
+    """One variable.
+
+    Attributes:
+        variable: `layer/variable` of the Keras model.
+        key: Key of the state_dict.
+        transform: Name in `layouts.TRANSFORMS`.
+        shape: Shape in the state_dict.
+        chw: Flattened feature map of the transform `flat_dense`.
+    """
+
+    variable: str
+    key: str
+    transform: str
+    shape: Shape
+    chw: CHW | None = None
+
+    def to_keras(self, array: np.ndarray) -> np.ndarray:
+        """Change an array of the state_dict to the variable's layout."""
+        return TRANSFORMS[self.transform].to_keras(array, self.chw)
+
+    def to_torch(self, array: np.ndarray) -> np.ndarray:
+        """Change a variable's value to the state_dict's layout."""
+        return TRANSFORMS[self.transform].to_torch(array, self.chw)
+
+    @property
+    def keras_shape(self) -> Shape:
+        """Shape of the Keras variable."""
+        # A broadcast scalar has the shape and occupies no memory.
+        return self.to_keras(np.broadcast_to(np.float32(0), self.shape)).shape
+
+
+@dataclass(frozen=True)
+class Carried:
+    """A key without a Keras variable, kept beside the model: batch norm's counter of batches."""
+
+    key: str
+
+
+_BATCH_NORM = {
+    "gamma": "weight",
+    "beta": "bias",
+    "moving_mean": "running_mean",
+    "moving_variance": "running_var",
+}
+
+
+def weight_map(
+    spec: ModelSpec,
+    classes: int,
+    *,
+    aux_heads: bool = True,
+    include_top: bool = True,
+    size: Size | None = None,
+    channels: int | None = None,
+) -> tuple[Put | Carried, ...]:
+    """Return the table of an architecture, in the order of torch's state_dict.
+
+    Args:
+        spec: The architecture.
+        classes: Number of classes.
+        aux_heads: Whether the auxiliary classifiers are included.
+        include_top: Whether the head is included.
+        size: Height and width of the images in pixels; by default the spec's. It matters where a
+            feature map is flattened that adaptive pooling has not brought to one size.
+        channels: Channels of the images; by default the spec's.
+
+    Raises:
+        ValueError: A feature map would vanish at this size.
+    """
+    table: list[Put | Carried] = []
+    flattened: CHW | None = None
+    for row, before, after in trace(
+        spec,
+        classes=classes,
+        aux_heads=aux_heads,
+        include_top=include_top,
+        size=size,
+        channels=channels,
+    ):
+        layer = keras_name(row.name)
+        match row:
+            case Conv():
+                shape: Shape = (row.filters, before[0] // row.groups, row.kernel, row.kernel)
+                table.append(Put(f"{layer}/kernel", f"{row.name}.weight", "conv", shape))
+                if row.bias:
+                    bias = (row.filters,)
+                    table.append(Put(f"{layer}/bias", f"{row.name}.bias", "vector", bias))
+            case Dense():
+                shape = (after[0], before[0])
+                kind = "dense" if flattened is None else "flat_dense"
+                key = f"{row.name}.weight"
+                table.append(Put(f"{layer}/kernel", key, kind, shape, flattened))
+                table.append(Put(f"{layer}/bias", f"{row.name}.bias", "vector", after))
+                flattened = None
+            case BatchNorm():
+                table += [
+                    Put(f"{layer}/{variable}", f"{row.name}.{key}", "vector", before[:1])
+                    for variable, key in _BATCH_NORM.items()
+                ]
+                table.append(Carried(f"{row.name}.num_batches_tracked"))
+            case Flatten():
+                flattened = (before[0], before[1], before[2])
+    return tuple(table)
+
+
+@dataclass(frozen=True)
+class LayerPair:
+    """A Keras layer and the torch module with the same output."""
+
+    layer: str
+    module: str
+    kind: str
+
+
+def layer_pairs(spec: ModelSpec, *, aux_heads: bool) -> tuple[LayerPair, ...]:
+    """Return the layers that both frameworks can show, in the order of computation.
+
+    Dropout is left out: in inference it passes its input on.
+    """
+    main_names = {row.name for row, *_ in trace(spec, aux_heads=False)}
+    main: list[LayerPair] = []
+    aux: list[LayerPair] = []
+    for row, *_ in trace(spec, aux_heads=aux_heads):
+        if row.torch_module is not None and not isinstance(row, Dropout):
+            pair = LayerPair(keras_name(row.name), row.torch_module, type(row).__name__)
+            (main if row.name in main_names else aux).append(pair)
+    return (*main, *aux)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How the keys and shapes of a file compare with one architecture.
+
+    Attributes:
+        name: Architecture.
+        classes: Number of classes in the file, or None where its head is missing.
+        aux_heads: Whether the file holds the auxiliary classifiers.
+        missing: Keys that the architecture has and the file has not.
+        unexpected: Keys that the file has and the architecture has not.
+        wrong_shape: `key: file's shape, wanted shape`.
+    """
+
+    name: str
+    classes: int | None
+    aux_heads: bool
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    wrong_shape: tuple[str, ...]
+
+    @property
+    def problems(self) -> int:
+        """Number of keys that do not correspond."""
+        return len(self.missing) + len(self.unexpected) + len(self.wrong_shape)
+
+    @property
+    def title(self) -> str:
+        """The architecture with its options, for messages."""
+        options = [] if self.classes is None else [f"{self.classes} classes"]
+        options += ["with auxiliary heads"] if self.aux_heads else []
+        return f"{self.name} ({', '.join(options)})" if options else self.name
+
+
+def fit(spec: ModelSpec, shapes: Mapping[str, Shape], *, size: Size | None = None) -> Fit:
+    """Compare the keys and shapes of a file with an architecture for images of `size`.
+
+    The class count is taken from the file. Auxiliary heads that do not exist at this size are
+    compared at the spec's own. Counters of batches may be absent: they exist since
+    PyTorch 0.4.1 and do not influence the outputs.
+    """
+    head = shapes.get(f"{spec.classifier}.weight")
+    classes = head[0] if head else None
+    aux_heads = any(key.startswith(f"{aux.name}.") for aux in spec.aux for key in shapes)
+    if size is not None and too_small(spec, size, aux_heads=aux_heads):
+        size = None
+    table = weight_map(spec, classes or spec.classes, aux_heads=aux_heads, size=size)
+    puts = {entry.key: entry for entry in table if isinstance(entry, Put)}
+    known = {entry.key for entry in table}
+    return Fit(
+        name=spec.name,
+        classes=classes,
+        aux_heads=aux_heads,
+        missing=tuple(key for key in puts if key not in shapes),
+        unexpected=tuple(key for key in shapes if key not in known),
+        wrong_shape=tuple(
+            f"{key}: file {tuple(shapes[key])}, wanted {put.shape}"
+            for key, put in puts.items()
+            if key in shapes and tuple(shapes[key]) != put.shape
+        ),
+    )
+
+
+def identify(shapes: Mapping[str, Shape]) -> list[Fit]:
+    """Compare a file with every known architecture, the best fit first."""
+    return sorted((fit(spec, shapes) for spec in SPECS.values()), key=lambda fit: fit.problems)
+
+
+def first_weighted_layer(spec: ModelSpec) -> str:
+    """Return the Keras layer whose input is the normalised image."""
+    row = next(row for row in spec.body if not isinstance(row, Concat))
+    padded = isinstance(row, Conv) and row.padding and not row.is_same
+    return keras_name(f"{row.name}.pad" if padded else row.name)

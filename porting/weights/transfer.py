@@ -1,0 +1,207 @@
+"""Weights into a Keras model and out of it again: a checked bijection."""
+
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from keras_alexnet.core.memory import as_array
+from porting.checkpoints.files import as_tensors, to_numpy
+from porting.errors import TransferError
+from porting.weights.assignment import assign, blocks
+from porting.weights.recognition import Architecture, architecture_of, variables_of
+from porting.weights.spec_tables import Carried, Put, fit, identify, weight_map
+
+# Counters of batches by model: Keras' batch norm has no variable for them, and torch wants them
+# back. `.keras` files carry them in their record.
+_counters: "weakref.WeakKeyDictionary[Any, dict[str, int]]" = weakref.WeakKeyDictionary()
+
+_MAX_LISTED = 8
+
+
+@dataclass(frozen=True)
+class TransferReport:
+    """What a transfer did.
+
+    Attributes:
+        architecture: Name of the architecture.
+        loaded: Keys whose values are now in the model.
+        carried: Counters of batches, kept beside the model.
+        ignored: Keys of heads that the model was built without.
+    """
+
+    architecture: str
+    loaded: tuple[str, ...]
+    carried: tuple[str, ...]
+    ignored: tuple[str, ...]
+
+
+def load_state_dict(model: Any, state_dict: Mapping[str, Any]) -> TransferReport:
+    """Fill a Keras model with a torch state_dict.
+
+    Args:
+        model: A model of this package (`AlexNet`, `GoogLeNet`), or one loaded from its file.
+        state_dict: Key -> torch tensor or array; float16 and bfloat16 are widened exactly.
+
+    Returns:
+        What was loaded, carried and ignored.
+
+    Raises:
+        TransferError: Keys are missing, unexpected, or of a wrong shape, dtype or value. The
+            message lists all problems, and the model is unchanged.
+    """
+    return fill(model, state_dict, lambda: None)
+
+
+def fill(model: Any, state_dict: Mapping[str, Any], forget: Callable[[], None]) -> TransferReport:
+    """Do as `load_state_dict`, and call `forget` whenever a part of an array has been read."""
+    architecture = architecture_of(model)
+    arrays = {str(key): to_numpy(value) for key, value in state_dict.items()}
+    puts = [entry for entry in architecture.table if isinstance(entry, Put)]
+    counters = [entry.key for entry in architecture.table if isinstance(entry, Carried)]
+    ignored = _keys_of_absent_heads(architecture, arrays)
+    variables = variables_of(model)
+    dtypes = {put.key: variables[put.variable].dtype for put in puts}
+    problems = _problems(puts, counters, ignored, arrays, dtypes, forget)
+    if problems:
+        raise TransferError(_explain(architecture, problems, arrays))
+    for put in puts:
+        assign(put, variables[put.variable], arrays[put.key], forget)
+    carried = {key: int(arrays[key]) for key in counters if key in arrays}
+    set_counters(model, carried)
+    return TransferReport(
+        architecture.spec.name, tuple(put.key for put in puts), tuple(carried), tuple(ignored)
+    )
+
+
+def to_state_dict(model: Any, *, framework: str = "torch") -> dict[str, Any]:
+    """Return a Keras model's weights as a torchvision-keyed state_dict.
+
+    Args:
+        model: A model of this package, or one loaded from its file.
+        framework: `"torch"` for tensors, `"numpy"` for arrays without a need for torch.
+
+    Returns:
+        Key -> tensor or array in the order of torchvision's own state_dict. Counters of batches
+        are those that `load_state_dict` or `load_model` brought, else 0.
+
+    Raises:
+        TransferError: The model is none of the known architectures.
+        ValueError: `framework` has another value.
+    """
+    if framework not in ("torch", "numpy"):
+        raise ValueError(f"framework must be 'torch' or 'numpy', got {framework!r}")
+    variables = variables_of(model)
+    carried = counters_of(model)
+    arrays: dict[str, np.ndarray] = {}
+    for entry in architecture_of(model).table:
+        if isinstance(entry, Carried):
+            arrays[entry.key] = np.array(carried.get(entry.key, 0), np.int64)
+        else:
+            arrays[entry.key] = entry.to_torch(as_array(variables[entry.variable], widened=True))
+    # Copies, which stay as they are when the model is trained on.
+    if framework == "torch":
+        return as_tensors(arrays)
+    return {key: np.array(array, order="C") for key, array in arrays.items()}
+
+
+def set_counters(model: Any, counters: Mapping[str, int]) -> None:
+    """Keep batch-norm counters beside a model, for `to_state_dict`."""
+    _counters[model] = dict(counters)
+
+
+def counters_of(model: Any) -> dict[str, int]:
+    """Return the batch-norm counters kept beside a model."""
+    return dict(_counters.get(model, {}))
+
+
+def _keys_of_absent_heads(architecture: Architecture, keys: Mapping[str, Any]) -> list[str]:
+    """Return the keys that belong to heads which the architecture has and the model has not."""
+    # The keys are the same at every size, and at the spec's own no head vanishes.
+    full = weight_map(architecture.spec, architecture.classes)
+    absent = {entry.key for entry in full} - {entry.key for entry in architecture.table}
+    return [key for key in keys if key in absent]
+
+
+def _problems(
+    puts: list[Put],
+    counters: list[str],
+    ignored: list[str],
+    arrays: Mapping[str, np.ndarray],
+    dtypes: Mapping[str, str],
+    forget: Callable[[], None],
+) -> dict[str, list[str]]:
+    """Return kind of problem -> keys, with what was found and what was wanted."""
+    problems: dict[str, list[str]] = {
+        kind: [] for kind in ("missing", "wrong shape", "wrong dtype", "not finite", "unexpected")
+    }
+    for put in puts:
+        array = arrays.get(put.key)
+        if array is None:
+            problems["missing"].append(put.key)
+        elif array.shape != put.shape:
+            problems["wrong shape"].append(f"{put.key} is {array.shape}, wanted {put.shape}")
+        elif array.dtype.kind != "f":
+            problems["wrong dtype"].append(f"{put.key} is {array.dtype}, wanted floating point")
+        elif lost := _not_finite(array, dtypes[put.key], forget):
+            problems["not finite"].append(f"{put.key} holds {lost} NaN or infinite values")
+    for key in counters:
+        value = arrays.get(key)
+        if value is not None and (value.shape or value.dtype.kind not in "iu" or value < 0):
+            found = f"{value.dtype} of shape {value.shape}" if value.shape else str(value)
+            problems["wrong dtype"].append(f"{key} is {found}, wanted a whole number from 0 up")
+    known = {put.key for put in puts} | {*counters, *ignored}
+    problems["unexpected"] = [key for key in arrays if key not in known]
+    return {kind: keys for kind, keys in problems.items() if keys}
+
+
+def _not_finite(array: np.ndarray, dtype: str, forget: Callable[[], None]) -> int:
+    """Count the values that a variable of `dtype` could not hold."""
+    # bfloat16 has float32's range.
+    target = np.float16 if dtype == "float16" else np.float32
+    lost = 0
+    for block in blocks(array):
+        with np.errstate(over="ignore"):
+            lost += int((~np.isfinite(array[block].astype(target, copy=False))).sum())
+        forget()
+    return lost
+
+
+def _explain(
+    architecture: Architecture,
+    problems: dict[str, list[str]],
+    arrays: Mapping[str, np.ndarray],
+) -> str:
+    shapes = {key: array.shape for key, array in arrays.items()}
+    own = fit(architecture.spec, shapes, size=architecture.size)
+    lines = [f"the weights do not fit {architecture.spec.name}:", *list_problems(problems)]
+    if own.classes not in (None, architecture.classes):
+        lines.append(
+            f"The file's head has {own.classes} classes, the model {architecture.classes}: "
+            f"build the model with classes={own.classes}."
+        )
+    if architecture.aux_heads and not own.aux_heads:
+        lines.append("The file has no auxiliary heads: build the model with aux_heads=False.")
+    if own.problems:
+        lines.append(suggest(shapes))
+    return "\n".join(lines)
+
+
+def list_problems(problems: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return one line per problem, the first few of each kind."""
+    lines = []
+    for kind, keys in problems.items():
+        lines += [f"  {kind}: {key}" for key in keys[:_MAX_LISTED]]
+        if len(keys) > _MAX_LISTED:
+            lines.append(f"  {kind}: {len(keys) - _MAX_LISTED} more, {len(keys)} in all")
+    return lines
+
+
+def suggest(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """Say in a sentence which known architecture a file fits."""
+    best = identify(shapes)[0]
+    if best.problems == 0:
+        return f"The keys and shapes fit {best.title}."
+    return "The keys and shapes fit none of the known models."

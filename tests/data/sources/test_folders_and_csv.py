@@ -1,0 +1,243 @@
+"""Image files by class folder and by CSV file: what is found, and what is refused."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torchvision
+from PIL import Image
+
+from keras_alexnet.data.examples import DataSet, Examples, Files
+from keras_alexnet.data.sources.folders import find_images, listed
+from keras_alexnet.data.sources.registry import open_data
+from keras_alexnet.errors import DataError
+
+
+def touch(*paths: Path) -> None:
+    """Write a small image at each path, in the format of its suffix."""
+    for number, path in enumerate(paths):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (3, 2), (number, 0, 0)).save(path)
+
+
+def found(part: Examples | None, root: Path) -> list[tuple[str, int]]:
+    assert isinstance(part, Files)
+    assert part.labels.dtype == np.int64
+    names = [path.relative_to(root).as_posix() for path in part.paths]
+    return list(zip(names, part.labels.tolist(), strict=True))
+
+
+@pytest.fixture
+def divided(tmp_path: Path) -> Path:
+    """Two classes in three parts."""
+    root = tmp_path / "pets"
+    for part in ("train", "val", "test"):
+        touch(*(root / part / name / f"{i}.png" for name in ("cat", "dog") for i in range(2)))
+    return root
+
+
+def test_the_same_files_and_labels_as_torchvision(tmp_path: Path) -> None:
+    names = ["Zebra", "ant", "bee 2", "bee 10", "été"]
+    suffixes = [".jpg", ".JPEG", ".png", ".bmp", ".WebP", ".ppm", ".pgm", ".tif", ".TIFF"]
+    root = tmp_path / "animals"
+    touch(*(root / name / f"{i}{suffix}" for name in names for i, suffix in enumerate(suffixes)))
+    touch(root / "ant" / "b" / "c" / "deep.png", root / "ant" / "a" / "deeper.png")
+    theirs = torchvision.datasets.ImageFolder(root)
+    data = open_data("folder", root)
+    assert data.name == "animals"
+    assert list(data.classes) == theirs.classes
+    assert isinstance(data.train, Files)
+    assert set(zip(map(str, data.train.paths), data.train.labels, strict=True)) == set(
+        theirs.samples
+    )
+    assert len(data.train) == len(theirs)
+    assert (data.val, data.test) == (None, None)
+    assert find_images(root / "ant")[-2:] == [
+        root / "ant" / "a" / "deeper.png",
+        root / "ant" / "b" / "c" / "deep.png",
+    ]
+
+
+def test_other_and_hidden_files_are_passed_over(tmp_path: Path) -> None:
+    touch(tmp_path / "cat" / "1.gif", tmp_path / "dog" / "1.jpg")
+    touch(tmp_path / "cat" / ".2.jpg", tmp_path / "cat" / ".thumbnails" / "3.jpg")
+    touch(tmp_path / ".cache" / "4.jpg")
+    (tmp_path / "cat" / "notes.txt").write_text("not an image")
+    (tmp_path / "labels.csv").write_text("")
+    data = open_data("folder", tmp_path)
+    assert found(data.train, tmp_path) == [("cat/1.gif", 0), ("dog/1.jpg", 1)]
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "test"),
+    [("train", "val", "test"), ("training", "valid", "testing"), ("Train", "validation", "TEST")],
+)
+def test_parts(divided: Path, train: str, val: str, test: str) -> None:
+    for name, called in {"train": train, "val": val, "test": test}.items():
+        (divided / name).rename(divided / called)
+    (divided / "test results").mkdir()
+    (divided / "README.txt").write_text("no folder")
+    data = open_data("folder", divided)
+    assert data.classes == ("cat", "dog")
+    for part, called in ((data.train, train), (data.val, val), (data.test, test)):
+        assert found(part, divided / called) == [
+            *(("cat/0.png", 0), ("cat/1.png", 0), ("dog/0.png", 1), ("dog/1.png", 1))
+        ]
+
+
+def test_a_test_part_alone(divided: Path) -> None:
+    shutil.rmtree(divided / "train")
+    shutil.rmtree(divided / "val")
+    assert list(open_data("folder", divided).parts()) == ["test"]
+
+
+def refused(kind: str, path: Path, text: str) -> None:
+    with pytest.raises(DataError, match=text):
+        open_data(kind, path)
+
+
+def test_folders_that_are_none(divided: Path, tmp_path: Path) -> None:
+    refused("folder", tmp_path / "nowhere", r"nowhere: no such folder")
+    file = divided / "train" / "cat" / "0.png"
+    refused("folder", file, r"0\.png: it is a file, a folder was expected")
+    (tmp_path / "empty").mkdir()
+    refused("folder", tmp_path / "empty", r"empty: no class folders; .*empty/CLASS/IMAGE")
+    refused("folder", divided / "train" / "cat", r"cat: no class folders")
+    refused("folder", tmp_path, r"the class folders empty hold no images")
+
+
+def test_class_folders_that_do_not_fit(divided: Path) -> None:
+    (divided / "test" / "dog").rename(divided / "test" / "wolf")
+    refused(
+        "folder",
+        divided,
+        r"pets/test: its class folders differ from the classes in .*pets/train: "
+        r"missing dog; unexpected wolf$",
+    )
+    shutil.rmtree(divided / "test")
+    for image in (divided / "val" / "dog").iterdir():
+        image.unlink()
+    (divided / "val" / "dog" / "readme.md").write_text("none here")
+    refused("folder", divided, r"pets/val: the class folders dog hold no images \(.*\.jpeg")
+
+
+def test_unlabelled_images(divided: Path) -> None:
+    shutil.rmtree(divided / "test")
+    touch(divided / "test" / "1.png")
+    refused("folder", divided, r"pets/test: no class folders.*`keras-alexnet predict`")
+
+
+def test_names_that_can_be_read_in_two_ways(divided: Path, tmp_path: Path) -> None:
+    touch(divided / "bird" / "1.png")
+    refused("folder", divided, r"beside test, train, val there are images in bird\. .*named train")
+    shutil.rmtree(divided / "bird")
+    (divided / "valid").mkdir()
+    refused("folder", divided, r"both val and valid are its val part; keep one")
+    refused("folder", tmp_path, r"pets is its only class folder; is that folder the data set\?")
+
+
+def test_lists_in_messages() -> None:
+    assert listed("abc") == "a, b, c"
+    assert listed(map(str, range(9))) == "0, 1, 2, 3, 4 and 4 more"
+
+
+def csv_file(root: Path, *lines: str) -> Path:
+    """Write a table, and the images 1.png to 6.png beside it."""
+    touch(*(root / f"{i}.png" for i in range(1, 7)))
+    path = root / "pets.csv"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+def test_csv_with_parts(tmp_path: Path) -> None:
+    absolute = tmp_path / "elsewhere" / "7.png"
+    touch(absolute)
+    path = csv_file(
+        tmp_path / "table",
+        "Label, taken ,path,SPLIT",
+        "dog,2011,1.png,train",
+        '"cat, big",2012,2.png, Training',
+        f"dog,2013,{absolute},valid",
+        "",
+        '"cat, big","a ""quoted""\nyear",../table/3.png,TEST',
+        "été ,,4.png,train",
+    )
+    data = open_data("csv", path)
+    assert data.name == "pets"
+    assert data.classes == ("cat, big", "dog", "été")
+    root = tmp_path / "table"
+    assert found(data.train, root) == [("1.png", 1), ("2.png", 0), ("4.png", 2)]
+    assert found(data.val, tmp_path) == [("elsewhere/7.png", 1)]
+    assert found(data.test, root) == [("../table/3.png", 0)]
+
+
+def test_csv_without_parts_and_with_a_byte_order_mark(tmp_path: Path) -> None:
+    path = csv_file(tmp_path, "\ufeffpath,label", "2.png,b", "1.png,a")
+    data: DataSet = open_data("csv", path)
+    assert found(data.train, tmp_path) == [("2.png", 1), ("1.png", 0)]
+    assert list(data.parts()) == ["train"]
+
+
+def test_csv_with_class_indices(tmp_path: Path) -> None:
+    lines = [f"{i + 1}.png,{label}" for i, label in enumerate(["2", "0", "01", "1"])]
+    data = open_data("csv", csv_file(tmp_path, "path,label", *lines))
+    assert data.classes == ("0", "1", "2")
+    assert [label for _, label in found(data.train, tmp_path)] == [2, 0, 1, 1]
+    many = [f"{i}.png" for i in range(11)]
+    touch(*(tmp_path / name for name in many))
+    lines = [f"{name},{i}" for i, name in enumerate(many)]
+    data = open_data("csv", csv_file(tmp_path, "path,label", *lines))
+    assert data.classes[9:] == ("9", "10")  # as numbers, not as words
+
+
+@pytest.mark.parametrize(
+    ("lines", "text"),
+    [
+        ([], r"line 1 must name the columns path,label.*lacks path and label and is ''"),
+        (["1.png,cat"], r"lacks path and label and is '1\.png,cat'"),
+        (["path;label", "1.png;cat"], r"lacks path and label and is 'path;label'"),
+        (["path,class", "1.png,cat"], r"lacks label and is 'path,class'"),
+        (["path,label"], r"below its header, no line names an image"),
+        (["path,label", "1.png,a", "2.png"], r"line 3 has 1 values for the 2 columns path,label"),
+        (["path,label", "1.png,cat, big"], r"line 2 has 3 values.*commas must be quoted"),
+        (["path,label", "1.png,a", "", ",b"], r"line 4 has no path"),
+        (["path,label", "1.png,  "], r"line 2 has no label"),
+        (["path,label,split", "1.png,a,dev"], r"line 2 has the split 'dev'; .*train, val or test"),
+        (["path,label,split", "1.png,a,"], r"line 2 has the split ''"),
+        (["path,label", '1.png,"a'], r"line 2 is no CSV \(unexpected end of data\)"),
+        (
+            ["path,label,split", "1.png,a,train", "2.png,b,val", "./1.png,a,test"],
+            r"lines 2 and 4 name the same image",
+        ),
+        (
+            ["path,label", "1.png,a", "no.png,b", "2.png,c", f"{'x' * 300}.png,d"],
+            r"2 of its 4 images do not exist: .*no\.png \(line 3\), .*x\.png \(line 5\)",
+        ),
+        (["path,label", "1.png,1", "2.png,2"], r"go from 1 to 2, and none is 0\. Write names"),
+        (["path,label", "1.png,0", "2.png,-1"], r"go from -1 to 0, and none is 1"),
+        (["path,label", "1.png,0", "2.png,900000000"], r"go from 0 to 900000000, and none is 1"),
+        (
+            ["path,label,split", "1.png,a,train", "2.png,b,val"],
+            r"the val part has classes that the train part lacks: b$",
+        ),
+    ],
+)
+def test_csv_that_is_refused(tmp_path: Path, lines: list[str], text: str) -> None:
+    refused("csv", csv_file(tmp_path, *lines), rf"pets\.csv: .*{text}")
+
+
+def test_csv_of_other_kinds(tmp_path: Path) -> None:
+    refused("csv", tmp_path / "nowhere.csv", r"nowhere\.csv: no such file")
+    refused("csv", tmp_path, r"it is a folder, a CSV file was expected")
+    path = csv_file(tmp_path)
+    path.write_bytes("path,label\n1.png,été\n".encode("latin-1"))
+    refused("csv", path, r"line 2 is not UTF-8 text .*save the file as UTF-8")
+    path.write_text("path,label\n1.png,cat\n", encoding="utf-16")
+    refused("csv", path, r"line 1 is not UTF-8 text")
+
+
+def test_one_thousand_missing_images_are_counted(tmp_path: Path) -> None:
+    lines = [f"{i}.jpg,cat" for i in range(1000)]
+    path = csv_file(tmp_path, "path,label", *lines)
+    refused("csv", path, r"1000 of its 1000 images do not exist: .*4\.jpg \(line 6\) and 995 more")

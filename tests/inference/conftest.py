@@ -1,0 +1,3 @@
+"""A small model."""
+
+from helpers.small import small  # noqa: F401

@@ -1,0 +1,511 @@
+"""Quickened layers and models on torch against the stock ones."""
+
+import copy
+import json
+import pickle
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import torch
+from torch.profiler import profile
+
+import keras_alexnet
+from keras_alexnet import create_model
+from keras_alexnet.models.fast import quicken as fast
+from keras_alexnet.models.fast.torch_fusion import fuse
+from keras_alexnet.models.fast.torch_layers import METHODS
+from keras_alexnet.specs.schema import DATA_FORMATS
+from porting.checks.precision import computing_in
+
+layers = keras.layers
+BOTH = pytest.mark.parametrize("data_format", DATA_FORMATS)
+# Of the largest element. float64, where nothing but the order of sums differs; float32 likewise.
+EXACT, LIMIT = 1e-11, 1e-5
+SHAPE = (2, 11, 10, 8)
+
+
+@pytest.fixture
+def float64() -> Iterator[None]:
+    with computing_in("torch", "float64"):
+        yield
+
+
+def _stock(model: Any) -> Any:
+    """The same model as Keras makes it, with the same weights."""
+    stock = keras.models.clone_model(model)
+    for layer in model.layers:
+        if layer.weights:
+            stock.get_layer(layer.name).set_weights(layer.get_weights())
+    return stock
+
+
+def _assert_close(got: Any, wanted: Any, limit: float) -> None:
+    got, wanted = (keras.ops.convert_to_numpy(x).astype(np.float64) for x in (got, wanted))
+    assert got.shape == wanted.shape
+    gap = np.abs(got - wanted).max() / max(np.abs(wanted).max(), 1e-30)
+    assert gap <= limit, f"{gap:.2e} of the scale"
+
+
+def _assert_same(layer: Any, x: np.ndarray, limit: float = EXACT, **kwargs: Any) -> None:
+    """Compare values, all gradients and all variables behind a call, before and after `quicken`."""
+    results = []
+    for quick in (False, True):
+        twin = type(layer).from_config(layer.get_config())
+        twin.build(x.shape)
+        if layer.built:
+            twin.set_weights(layer.get_weights())
+        else:
+            rng = np.random.default_rng(5)
+            twin.set_weights([rng.uniform(0.5, 1.5, w.shape) for w in twin.get_weights()])
+        twin.trainable = layer.trainable
+        if quick:
+            assert fast.quicken(twin) is twin
+            assert "call" in vars(twin)
+        inputs = torch.tensor(x, dtype=getattr(torch, layer.compute_dtype), requires_grad=True)
+        y = twin(inputs, **kwargs)
+        weights = torch.linspace(-1, 1, y.numel(), dtype=y.dtype).reshape(y.shape)
+        (y * weights).sum().backward()
+        gradients = [v.value.grad for v in twin.trainable_variables]
+        results.append([y, inputs.grad, *gradients, *twin.variables])
+    for stock, quickened in zip(*results, strict=True):
+        _assert_close(
+            quickened.detach() if hasattr(quickened, "detach") else quickened,
+            stock.detach() if hasattr(stock, "detach") else stock,
+            limit,
+        )
+
+
+def _x(data_format: str, *, positive: bool = False) -> np.ndarray:
+    x = np.random.default_rng(1).normal(size=SHAPE)
+    x = np.maximum(x, 0) if positive else x
+    return x if data_format == "channels_last" else np.ascontiguousarray(x.transpose(0, 3, 1, 2))
+
+
+CONVOLUTIONS = {
+    "plain": {"kernel_size": 3},
+    "same": {"kernel_size": 5, "padding": "same"},
+    "no bias": {"kernel_size": 3, "padding": "same", "use_bias": False},
+    "one pixel": {"kernel_size": 1},
+    "one pixel, no bias, relu": {"kernel_size": 1, "use_bias": False, "activation": "relu"},
+    "one pixel, strides": {"kernel_size": 1, "strides": 2},
+    "one pixel, groups": {"kernel_size": 1, "groups": 2},
+    "strides": {"kernel_size": (5, 3), "strides": (2, 3)},
+    "dilated": {"kernel_size": 3, "dilation_rate": 2, "padding": "same"},
+    "groups": {"kernel_size": 3, "groups": 4, "padding": "same"},
+    "activation": {"kernel_size": 3, "activation": "sigmoid"},
+    "uneven": {"kernel_size": 4, "padding": "same"},
+    "same with strides": {"kernel_size": 3, "strides": 2, "padding": "same"},
+}
+
+
+@BOTH
+@pytest.mark.parametrize("case", CONVOLUTIONS)
+def test_convolutions(float64: None, case: str, data_format: str) -> None:
+    layer = layers.Conv2D(12, data_format=data_format, **CONVOLUTIONS[case])
+    _assert_same(layer, _x(data_format))
+
+
+@pytest.mark.parametrize("options", [{}, {"use_bias": False}, {"activation": "tanh"}])
+@pytest.mark.parametrize("shape", [(5, 8), (2, 3, 8)])
+def test_dense(float64: None, options: dict[str, Any], shape: tuple[int, ...]) -> None:
+    _assert_same(layers.Dense(6, **options), np.random.default_rng(1).normal(size=shape))
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"scale": False}, {"center": False, "momentum": 0.7, "epsilon": 0.1}, {"renorm": True}],
+    ids=str,
+)
+@BOTH
+def test_batch_norm(
+    float64: None, options: dict[str, Any], training: bool, data_format: str
+) -> None:
+    axis = -1 if data_format == "channels_last" else 1
+    layer = layers.BatchNormalization(axis=axis, **options)
+    _assert_same(layer, _x(data_format), 1e-10, training=training)
+
+
+def test_batch_norm_on_other_axes_and_shapes(float64: None) -> None:
+    x = _x("channels_last")
+    for axis in (1, 2, 3):
+        _assert_same(layers.BatchNormalization(axis=axis), x, 1e-10, training=True)
+    _assert_same(layers.BatchNormalization(), x[:, 0, 0], 1e-10, training=True)
+    one = layers.BatchNormalization()  # one value a channel, of which torch has no variance
+    _assert_same(one, x[:1, :1, :1] * 0 + 2, 1e-10, training=True)
+
+
+def test_frozen_batch_norm_uses_and_keeps_its_moving_statistics(float64: None) -> None:
+    layer = layers.BatchNormalization()
+    layer.trainable = False
+    _assert_same(layer, _x("channels_last"), training=True)
+    frozen = fast.quicken(layers.BatchNormalization())
+    frozen.build(SHAPE)
+    frozen.trainable = False
+    frozen(_x("channels_last"), training=True)
+    np.testing.assert_array_equal(frozen.moving_mean, 0)
+
+
+def test_moving_variance_is_of_the_biased_one(float64: None) -> None:
+    layer = fast.quicken(layers.BatchNormalization(momentum=0.0))
+    x = _x("channels_last")
+    layer(x, training=True)
+    _assert_close(layer.moving_variance, x.var(axis=(0, 1, 2)), EXACT)
+    _assert_close(layer.moving_mean, x.mean(axis=(0, 1, 2)), EXACT)
+
+
+def test_masked_batch_norm(float64: None) -> None:
+    mask = torch.arange(2 * 11 * 10).reshape(2, 11, 10) % 3 > 0
+    _assert_same(layers.BatchNormalization(), _x("channels_last"), training=True, mask=mask)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "layer",
+    [
+        layers.MaxPooling2D(3, 2),
+        layers.MaxPooling2D(2),
+        layers.MaxPooling2D((3, 5), 1, padding="same"),
+        layers.MaxPooling2D(3, 2, padding="same"),
+        layers.AveragePooling2D(3, 2),
+        layers.AveragePooling2D((5, 2)),
+        layers.AveragePooling2D(3, 2, padding="same"),
+        layers.AdaptiveAveragePooling2D((4, 3)),
+    ],
+    ids=lambda layer: f"{type(layer).__name__}",
+)
+def test_pools(float64: None, layer: Any, data_format: str) -> None:
+    config = layer.get_config() | {"data_format": data_format, "dtype": "float64"}
+    _assert_same(type(layer).from_config(config), _x(data_format))
+
+
+@pytest.mark.parametrize("policy", ["float32", "bfloat16", "mixed_bfloat16"])
+@BOTH
+def test_other_dtypes(policy: str, data_format: str) -> None:
+    # Sums that cancel; one or two steps of bfloat16, to which Keras rounds more often.
+    limit = 5e-5 if policy == "float32" else 2**-6
+    x = _x(data_format)
+    shared: dict[str, Any] = {"data_format": data_format, "dtype": policy}
+    _assert_same(layers.Conv2D(12, 3, padding="same", **shared), x, limit)
+    _assert_same(layers.Conv2D(12, 1, **shared), x, limit)
+    _assert_same(layers.MaxPooling2D(3, 2, **shared), x, limit)
+    axis = -1 if data_format == "channels_last" else 1
+    _assert_same(layers.BatchNormalization(axis=axis, dtype=policy), x, limit, training=True)
+
+
+def test_input_of_another_dtype_and_empty_batches() -> None:
+    layer = fast.quicken(layers.Conv2D(4, 3))
+    assert layer(np.ones(SHAPE, np.float64)).dtype == torch.float32
+    assert layer(np.ones((0, 9, 9, 8), np.float32)).shape == (0, 7, 7, 4)
+
+
+def test_lora_and_quantised_layers(float64: None) -> None:
+    x = torch.tensor(_x("channels_last"))
+    layer = fast.quicken(layers.Conv2D(12, 3))
+    before = layer(x)
+    layer.enable_lora(2)
+    layer.lora_kernel_b.assign(np.ones(layer.lora_kernel_b.shape))
+    kernel = keras.ops.convert_to_tensor(layer.kernel)
+    wanted = keras.ops.conv(x, kernel, data_format="channels_last") + layer.bias
+    _assert_close(layer(x).detach(), wanted.detach(), EXACT)
+    assert not torch.allclose(layer(x), before)
+
+
+def test_quantised_dense() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(4, 16)).astype(np.float32)
+    stock = layers.Dense(8)
+    stock.build(x.shape)
+    quick = layers.Dense(8)
+    quick.build(x.shape)
+    quick.set_weights(stock.get_weights())
+    fast.quicken(quick)
+    for layer in (stock, quick):
+        layer.quantize("int8")
+    _assert_close(quick(x).detach(), stock(x).detach(), 0)
+
+
+def test_subclasses_and_other_layers_are_left_alone() -> None:
+    class Own(layers.Conv2D):
+        pass
+
+    for layer in (Own(4, 3), layers.DepthwiseConv2D(3), layers.Conv1D(4, 3), layers.ReLU()):
+        assert "call" not in vars(fast.quicken(layer))
+
+
+# --- models
+
+
+def _network(name: str, data_format: str, **options: Any) -> Any:
+    keras.utils.set_random_seed(0)
+    size = (64, 64, 3) if data_format == "channels_last" else (3, 64, 64)
+    options = {"classes": 5} | options if options.get("include_top", True) else options
+    model = create_model(name, input_shape=size, data_format=data_format, **options)
+    for layer in model.layers:
+        if isinstance(layer, layers.Dropout):
+            layer.rate = 0.0
+        if isinstance(layer, layers.Conv2D | layers.Dense):
+            # Live at every depth, which the initial weights of GoogLeNet are not.
+            kernel = layer.kernel
+            scale = (2 / np.prod(kernel.shape[:-1])) ** 0.5
+            kernel.assign(np.random.default_rng(3).normal(size=kernel.shape) * scale)
+    return fast.quicken(model)
+
+
+def _images(model: Any) -> torch.Tensor:
+    dtype = getattr(torch, model.compute_dtype)
+    return torch.tensor(
+        np.random.default_rng(2).normal(size=(3, *model.input_shape[1:])), dtype=dtype
+    )
+
+
+def _heads(outputs: Any) -> dict[str, Any]:
+    return outputs if isinstance(outputs, dict) else {"logits": outputs}
+
+
+TOPLESS = {"include_top": False, "pooling": "avg"}
+MODELS = pytest.mark.parametrize(
+    ("name", "options"),
+    # AlexNet without the 58 million weights of its classifier, but for where they are tested.
+    [("alexnet", TOPLESS), ("googlenet", {"aux_heads": True})],
+)
+
+
+@MODELS
+@BOTH
+def test_models(float64: None, name: str, options: dict[str, Any], data_format: str) -> None:
+    """Outputs in both phases, gradients and moving statistics."""
+    model = _network(name, data_format, **options)
+    stock = _stock(model)
+    assert "call" not in vars(stock)
+    x = _images(model)
+    for training in (False, True):
+        found = []
+        for net in (model, stock):
+            net.zero_grad()
+            outputs = _heads(net(x, training=training))
+            sum((y**2).mean() for y in outputs.values()).backward()
+            found.append(outputs)
+        for key, wanted in found[1].items():
+            _assert_close(found[0][key].detach(), wanted.detach(), 1e-9)
+        for own in model.layers:
+            for a, b in zip(own.weights, stock.get_layer(own.name).weights, strict=True):
+                _assert_close(a.value.detach(), b.value.detach(), 1e-9)
+                if a.trainable:
+                    _assert_close(a.value.grad, b.value.grad, 1e-8)
+
+
+@MODELS
+def test_models_in_float32(name: str, options: dict[str, Any]) -> None:
+    model = _network(name, "channels_last", **options)
+    x = _images(model)
+    with torch.no_grad():
+        got, wanted = _heads(model(x)), _heads(_stock(model)(x))
+    for key in wanted:
+        _assert_close(got[key], wanted[key], LIMIT)
+
+
+def test_whole_alexnet() -> None:
+    model = _network("alexnet", "channels_last")
+    x = _images(model)
+    with torch.no_grad():
+        got = model(x)
+        del model.call
+        for layer in model.layers:
+            vars(layer).pop("call", None)
+        _assert_close(got, model(x), LIMIT)
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "bfloat16"])
+def test_models_of_16_bits(policy: str) -> None:
+    model = _network("alexnet", "channels_last", dtype=policy, **TOPLESS)
+    x = _images(model).float()
+    with torch.no_grad():
+        _assert_close(model(x).float(), _stock(model)(x).float(), 3e-2)
+
+
+def test_mixed_precision_skips_what_lies_between_layers_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of all layers but the first, whose input is of another dtype, which Keras casts."""
+    model = _network("googlenet", "channels_last", dtype="mixed_bfloat16")
+    x = _images(model).float()
+    stock = _stock(model)
+    exact = _network("googlenet", "channels_last")
+    exact.set_weights(model.get_weights())
+    called: list[str] = []
+    keras_call = layers.Layer.__call__
+
+    def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        called.append(layer.name)
+        return keras_call(layer, *args, **kwargs)
+
+    monkeypatch.setattr(layers.Layer, "__call__", call)
+    for training in (False, True):
+        called.clear()
+        got = model(x, training=training)
+        assert called == [model.name, "conv1_conv_pad", "conv1_conv"]
+        wanted = stock(x, training=training)
+        exact(x, training=training)
+        assert got.dtype == wanted.dtype == torch.bfloat16
+    # Both round; ours not more than Keras does.
+    statistics = [
+        np.concatenate([keras.ops.convert_to_numpy(w) for w in m.weights if "moving" in w.path])
+        for m in (model, stock, exact)
+    ]
+    assert statistics[0].dtype == np.float32
+    errors = [np.linalg.norm(values - statistics[2]) for values in statistics[:2]]
+    assert 0 < errors[0] < 1.2 * errors[1] < 0.1 * np.linalg.norm(statistics[2])
+
+
+def test_neighbours_of_other_dtypes_are_not_fused() -> None:
+    image = keras.Input((6, 6, 2))
+    x = layers.Conv2D(3, 3, dtype="float32")(image)
+    model = keras.Model(image, layers.ReLU(dtype="bfloat16")(x))
+    values = np.random.default_rng(0).normal(size=(2, 6, 6, 2)).astype(np.float32)
+    wanted = model(values)
+    got = fast.quicken(model)(values)
+    assert got.dtype == wanted.dtype == torch.bfloat16
+    _assert_close(got.detach().float(), wanted.detach().float(), 2**-8)
+
+
+@MODELS
+def test_no_layout_is_copied_between_layers(name: str, options: dict[str, Any]) -> None:
+    """Kernels are transposed as matrices; feature maps stay as they are from image to logits."""
+    model = _network(name, "channels_last", **options)
+    x = _images(model)
+    for training in (False, True):
+        with torch.no_grad():
+            model(x, training=training)
+            with profile(record_shapes=True) as profiled:
+                model(x, training=training)
+        copies = [
+            (event.name, event.input_shapes)
+            for event in profiled.events()
+            if event.name in ("aten::copy_", "aten::clone", "aten::contiguous", "aten::_to_copy")
+            and event.input_shapes
+            and len(event.input_shapes[0]) == 4
+        ]
+        assert not copies
+    with torch.no_grad(), profile(record_shapes=True) as profiled:
+        _stock(model)(x)
+    names = [e.name for e in profiled.events() if e.input_shapes and len(e.input_shapes[0]) == 4]
+    assert names.count("aten::copy_") > 8  # the test sees them where they are
+
+
+def test_padding_and_relus_are_fused() -> None:
+    model = _network("googlenet", "channels_last")
+    model(_images(model))
+    fused = [step for step in model.call.__self__.steps if step.fusion is not None]
+    kinds = [" ".join(type(n).__name__ for n in step.layers) for step in fused]
+    assert kinds.count("BatchNormalization ReLU") == 57
+    assert kinds.count("ZeroPadding2D MaxPooling2D") == 4
+    assert kinds.count("ZeroPadding2D Conv2D") == 1
+
+
+@pytest.mark.parametrize("size", range(3, 9))
+@pytest.mark.parametrize("pool", [2, 3])
+@BOTH
+def test_padded_pooling_at_every_size(pool: int, size: int, data_format: str) -> None:
+    image = keras.Input((None, None, 2) if data_format == "channels_last" else (2, None, None))
+    shared = {"data_format": data_format}
+    x = layers.ReLU()(image)
+    x = layers.ZeroPadding2D(((0, 1), (0, 1)), **shared)(x)
+    model = keras.Model(image, layers.MaxPooling2D(pool, 2, **shared)(x))
+    values = np.random.default_rng(size).normal(size=(2, size, size + 1, 2)).astype(np.float32)
+    values = values if data_format == "channels_last" else values.transpose(0, 3, 1, 2).copy()
+    wanted = model(values)
+    np.testing.assert_array_equal(fast.quicken(model)(values), wanted)
+
+
+def test_what_must_not_be_fused() -> None:
+    """Values that are read or returned elsewhere, and padding before pooling of negative values."""
+    image = keras.Input((6, 6, 2))
+    convolved = layers.Conv2D(3, 3, padding="same", name="conv")(image)
+    rectified = layers.ReLU()(convolved)
+    padded = layers.ZeroPadding2D(1)(convolved)
+    pooled = layers.MaxPooling2D(3, 2)(padded)
+    again = layers.Conv2D(3, 3)(padded)
+    model = keras.Model(image, {"a": convolved, "b": rectified, "c": pooled, "d": again})
+    x = np.random.default_rng(0).normal(size=(2, 6, 6, 2)).astype(np.float32) - 5
+    wanted = model(x)
+    got = fast.quicken(model)(x)
+    assert not any(step.fusion for step in model.call.__self__.steps)
+    for key in wanted:
+        _assert_close(got[key].detach(), wanted[key].detach(), LIMIT)
+    assert fuse([], []) == []
+
+
+def test_hooks_fire_on_a_quickened_model() -> None:
+    model = _network("alexnet", "channels_last", **TOPLESS)
+    seen: list[Any] = []
+    x = _images(model)
+    wanted = model(x)
+    for name in ("features_0", "features_1"):
+        model.get_layer(name).register_forward_hook(lambda *a: seen.append(a[2].min().item()))
+    _assert_close(model(x).detach(), wanted.detach(), LIMIT)
+    assert seen[0] < 0 <= seen[1]
+
+
+def test_symbolic_use_and_features_of_a_quickened_model() -> None:
+    model = _network("alexnet", "channels_last", **TOPLESS)
+    x = _images(model)
+    nested = keras.Sequential([keras.Input(model.input_shape[1:]), model])
+    _assert_close(nested(x).detach(), model(x).detach(), LIMIT)
+    features = keras.Model(model.input, model.get_layer("features_0").output)
+    assert features(x).min() < 0
+
+
+def test_a_global_mixed_policy_does_not_reach_float32_layers() -> None:
+    with computing_in("torch", "float32"):
+        keras.config.set_dtype_policy("mixed_bfloat16")
+        model = _network("alexnet", "channels_last", dtype="float32", **TOPLESS)
+        x = torch.tensor(np.random.default_rng(2).normal(size=(3, 64, 64, 3)), dtype=torch.float32)
+        with torch.no_grad():
+            _assert_close(model(x).float(), _stock(model)(x).float(), LIMIT)
+
+
+@pytest.mark.parametrize("way", ["pickle", "deepcopy", "save", "clone"])
+def test_files_and_copies_are_keras_own(way: str, tmp_path: Path) -> None:
+    model = _network("googlenet", "channels_last")
+    x = _images(model)
+    with torch.no_grad():
+        wanted = model(x)
+        if way == "pickle":
+            twin = pickle.loads(pickle.dumps(model))
+        elif way == "deepcopy":
+            twin = copy.deepcopy(model)
+        elif way == "clone":
+            twin = _stock(model)
+            assert twin.get_config() == model.get_config()
+        else:
+            path = tmp_path / "model.keras"
+            model.save(path)
+            with zipfile.ZipFile(path) as archive:
+                config = json.loads(archive.read("config.json"))
+            assert "keras_alexnet" not in json.dumps(config)
+            twin = keras.saving.load_model(path)
+            assert not any("call" in vars(layer) for layer in (twin, *twin.layers))
+            loaded = keras_alexnet.load_model(path)
+            assert all("call" in vars(e) for e in loaded.layers if type(e) in METHODS)
+            _assert_close(loaded(x), wanted, LIMIT)
+        _assert_close(twin(x), wanted, LIMIT)
+        for layer in twin.layers:  # of which none computes with the weights of the first
+            assert getattr(layer.call, "__self__", layer) is layer
+        for weight in model.weights:
+            weight.assign(weight * 0)
+        _assert_close(twin(x), wanted, LIMIT)
+
+
+def test_torch_export() -> None:
+    model = _network("googlenet", "channels_last")
+    x = _images(model)
+    with torch.no_grad():
+        wanted = model(x)
+        program = torch.export.export(model, (x,), strict=False)
+        _assert_close(program.module()(x), wanted, LIMIT)

@@ -1,0 +1,206 @@
+"""The parity matrix: model x backend x data format, real photos and noise, even and odd sizes.
+
+Each network is checked once, every backend in a process of its own; the tests read the result.
+torchvision's networks are checked on photos and noise at an odd size, the others against the twins
+of `twins.py` on noise at a small odd size. `make test` takes a selection that covers nearly every
+kind of layer; `make test-all` takes all models, here and on photos at their own sizes.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.project import TWINS
+from helpers.sizes import ODD_SIZES
+
+from keras_alexnet.core.children import Workers
+from keras_alexnet.specs import SPECS
+from keras_alexnet.specs.schema import DATA_FORMATS, BatchNorm, Conv, Dense
+from keras_alexnet.specs.shapes import trace
+from porting.checkpoints.files import write_checkpoint
+from porting.checks.check import check, default_sizes
+from porting.checks.compare import worst
+from porting.checks.inputs import sample_photos
+from porting.checks.results import Cell, ParityResult, to_json
+from porting.commands.console import LIVELY
+from porting.tolerances import TOLERANCES
+from porting.torch_side.seeded import seeded_state_dict
+from porting.weights.spec_tables import layer_pairs
+
+BACKENDS = ("tensorflow", "torch", "jax")
+SIZES = ((131, 163),)
+TORCHVISION = ("alexnet", "googlenet")
+# Adaptive, floor and ceil pooling, batch norm of maps, grey, sigmoids, auxiliary heads; a sixth of
+# the time of all. LRN, groups and BGR have tests of their own.
+QUICK = (*TORCHVISION, "lenet5")
+Results = Callable[[str], ParityResult]
+
+
+def _case(name: str, *values: str) -> Any:
+    marks = [] if name in QUICK else [pytest.mark.slow]
+    return pytest.param(name, *values, marks=marks, id="-".join((name, *values)))
+
+
+models = pytest.mark.parametrize("name", [_case(name) for name in SPECS])
+matrix = pytest.mark.parametrize(
+    ("name", "backend", "data_format"),
+    [
+        _case(name, backend, data_format)
+        for name in SPECS
+        for backend in BACKENDS
+        for data_format in DATA_FORMATS
+    ],
+)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Results]:
+    """Name -> result of its check with seeded weights, computed once."""
+    known: dict[str, ParityResult] = {}
+    with Workers() as workers:
+
+        def get(name: str) -> ParityResult:
+            if name not in known:
+                folder = tmp_path_factory.mktemp(name)
+                if name in TORCHVISION:
+                    known[name] = check(name, None, folder, sizes=SIZES, workers=workers)
+                else:
+                    sizes = [ODD_SIZES[name]]
+                    known[name] = check(
+                        name, None, folder, images=[], sizes=sizes, reference=TWINS, workers=workers
+                    )
+                for file in folder.iterdir():
+                    file.unlink()  # hundreds of megabytes each
+            return known[name]
+
+        yield get
+
+
+def cell_of(result: ParityResult, backend: str, data_format: str) -> Cell:
+    (cell,) = [c for c in result.cells if (c.backend, c.data_format) == (backend, data_format)]
+    assert not cell.error, cell.error
+    return cell
+
+
+@matrix
+def test_logits_layers_and_classes_agree(
+    results: Results, name: str, backend: str, data_format: str
+) -> None:
+    cell = cell_of(results(name), backend, data_format)
+    if name in TORCHVISION:
+        assert [s.inputs for s in cell.sets] == [f"{kind} 131x163" for kind in ("photos", "noise")]
+    else:
+        height, width = ODD_SIZES[name]
+        assert [s.inputs for s in cell.sets] == [f"noise {height}x{width}"]
+    expected = {"input"} | {p.layer for p in layer_pairs(SPECS[name], aux_heads=True)}
+    for result in cell.sets:
+        assert result.pixel_steps == 0
+        assert result.agreement.top1 == 1
+        assert {layer.name for layer in result.layers} == expected
+        outputs = {"logits", *(aux.name for aux in SPECS[name].aux)}
+        assert {output.name for output in result.logits} == outputs
+        for compared in (*result.logits, *result.layers):
+            assert compared.passed, (result.inputs, compared)
+    assert cell.divergence is None
+    assert cell.passed
+
+
+@matrix
+def test_gradients_agree_in_float64(
+    results: Results, name: str, backend: str, data_format: str
+) -> None:
+    cell = cell_of(results(name), backend, data_format)
+    if (backend, data_format) == ("tensorflow", "channels_first"):
+        # TensorFlow convolves float64 in NHWC only on a CPU: declared, with the error as proof.
+        assert cell.gradients_declared, cell.gradients_error
+        return
+    assert not cell.gradients_error
+    rows = [row for row, *_ in trace(SPECS[name])]
+    parameters = sum(
+        1 + row.bias if isinstance(row, Conv) else 2 * isinstance(row, Dense | BatchNorm)
+        for row in rows
+    )
+    assert len(cell.gradients) == parameters
+    farthest = worst(cell.gradients)
+    assert farthest is not None
+    assert farthest.passed, farthest
+
+
+@models
+def test_seeded_weights_are_live(results: Results, name: str) -> None:
+    assert results(name).spread >= LIVELY
+
+
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_each_photo_has_the_same_names_everywhere(results: Results, name: str) -> None:
+    result = results(name)
+    assert [Path(photo.path).name for photo in result.photos] == ["china.jpg", "flower.jpg"]
+    for photo in result.photos:
+        assert len(photo.top) == 1 + len(result.cells)
+        names = {tuple(label for label, _ in top) for top in photo.top.values()}
+        assert len(names) == 1
+        assert not any(label.startswith("class ") for label in names.pop())
+
+
+@models
+def test_json_holds_every_cell_and_no_nan(results: Results, name: str) -> None:
+    content = json.loads(json.dumps(to_json(results(name)), allow_nan=False))
+    assert content["passed"] is True
+    assert len(content["cells"]) == 6
+    assert {"torch", "torchvision"} <= set(content["reference_versions"])
+    for cell in content["cells"]:
+        assert cell["backend"] in cell["versions"]
+
+
+@models
+def test_the_reference_is_named(results: Results, name: str) -> None:
+    wanted = "torchvision" if name in TORCHVISION else "twins.py"
+    assert results(name).check.reference_name == wanted
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SPECS)
+def test_photos_at_the_models_own_sizes(name: str, tmp_path: Path) -> None:
+    """What `python -m porting check MODEL` runs, against torchvision and the twins."""
+    result = check(name, None, tmp_path, reference=None if name in TORCHVISION else TWINS)
+    assert [s.inputs for s in result.cells[0].sets if s.inputs.startswith("photos")] == [
+        f"photos {height}x{width}" for height, width in default_sizes(SPECS[name])
+    ]
+    assert result.spread >= LIVELY
+    for cell in result.cells:
+        assert cell.passed, (cell.error, cell.divergence, cell.gradients_error)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_300_photos_at_every_size(name: str, shared_data: Path, tmp_path: Path) -> None:
+    """The check of the README's table, on the statistics of the pretrained weights."""
+    moments = None
+    if name == "googlenet":
+        file = shared_data / "torchvision_stats" / "weight_stats.json"
+        moments = json.loads(file.read_text())[name]
+    weights = tmp_path / "weights.safetensors"
+    write_checkpoint(weights, seeded_state_dict(name, seed=0, statistics=moments))
+    photos = [shared_data / "imagenet_val300" / "images", *sample_photos()]
+    result = check(name, weights, tmp_path, images=photos, timeout=3000)
+    assert result.spread >= LIVELY
+    assert len(result.photos) == 302
+    for cell in result.cells:
+        assert cell.passed, (cell.error, cell.divergence, cell.worst_logits)
+        compared = worst([logits for s in cell.sets for logits in s.logits])
+        assert compared is not None
+        assert compared.difference is not None
+        assert compared.difference.relative <= TOLERANCES["logits"].limit
+
+
+def test_a_cell_without_a_result_fails(results: Results) -> None:
+    passing = results("alexnet").cells[0]
+    assert not dataclasses.replace(passing, error="it died").passed
+    assert not dataclasses.replace(passing, gradients_error="NHWC").passed
+    declared = dataclasses.replace(
+        passing, data_format="channels_first", gradients_error="only supports the NHWC format"
+    )
+    assert declared.passed == (passing.backend == "tensorflow")

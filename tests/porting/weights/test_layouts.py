@@ -1,0 +1,163 @@
+import keras
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from porting.weights import layouts
+
+dimensions = st.integers(1, 5)
+seeds = st.integers(0, 2**32 - 1)
+
+_RANKS = {"vector": 1, "conv": 4, "dense": 2, "flat_dense": 2}
+
+
+def _draw(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def _assert_inverse(name: str, array: np.ndarray, chw: layouts.CHW) -> None:
+    """Both ways back to the same bits, and no value lost or invented on the way."""
+    transform = layouts.TRANSFORMS[name]
+    there = transform.to_keras(array, chw)
+    np.testing.assert_array_equal(transform.to_torch(there, chw), array)
+    np.testing.assert_array_equal(np.sort(there, axis=None), np.sort(array, axis=None))
+    back = transform.to_torch(there, chw)
+    np.testing.assert_array_equal(transform.to_keras(back, chw), there)
+
+
+def test_every_transform_has_a_test() -> None:
+    assert set(_RANKS) == set(layouts.TRANSFORMS)
+
+
+@given(o=dimensions, i=dimensions, h=dimensions, w=dimensions, seed=seeds)
+def test_conv_inverse(o: int, i: int, h: int, w: int, seed: int) -> None:
+    kernel = _draw(seed, o, i, h, w)
+    _assert_inverse("conv", kernel, (i, h, w))
+    assert layouts.conv_to_keras(kernel).shape == (h, w, i, o)
+    assert layouts.conv_to_torch(_draw(seed, h, w, i, o)).shape == (o, i, h, w)
+
+
+@given(o=dimensions, i=dimensions, seed=seeds)
+def test_dense_inverse(o: int, i: int, seed: int) -> None:
+    _assert_inverse("dense", _draw(seed, o, i), (i, 1, 1))
+    assert layouts.dense_to_keras(_draw(seed, o, i)).shape == (i, o)
+
+
+@given(o=dimensions, c=dimensions, h=dimensions, w=dimensions, seed=seeds)
+def test_flat_dense_inverse(o: int, c: int, h: int, w: int, seed: int) -> None:
+    _assert_inverse("flat_dense", _draw(seed, o, c * h * w), (c, h, w))
+    keras_kernel = _draw(seed, h * w * c, o)
+    torch_kernel = layouts.flat_dense_to_torch(keras_kernel, (c, h, w))
+    assert torch_kernel.shape == (o, c * h * w)
+    np.testing.assert_array_equal(
+        layouts.flat_dense_to_keras(torch_kernel, (c, h, w)), keras_kernel
+    )
+
+
+@given(n=dimensions, seed=seeds)
+def test_vector_is_left_alone(n: int, seed: int) -> None:
+    _assert_inverse("vector", _draw(seed, n), (n, 1, 1))
+    array = _draw(seed, n)
+    np.testing.assert_array_equal(layouts.TRANSFORMS["vector"].to_keras(array, None), array)
+
+
+@given(n=dimensions, c=dimensions, h=dimensions, w=dimensions, seed=seeds)
+def test_batches_of_maps(n: int, c: int, h: int, w: int, seed: int) -> None:
+    batch = _draw(seed, n, c, h, w)
+    last = layouts.nchw_to_nhwc(batch)
+    assert last.shape == (n, h, w, c)
+    np.testing.assert_array_equal(layouts.nhwc_to_nchw(last), batch)
+    assert last[n - 1, h - 1, 0, c - 1] == batch[n - 1, c - 1, h - 1, 0]
+
+
+@given(
+    o=dimensions,
+    i=dimensions,
+    h=st.integers(1, 3),
+    w=st.integers(1, 3),
+    size=st.tuples(st.integers(3, 6), st.integers(3, 6)),
+    data_format=st.sampled_from(["channels_last", "channels_first"]),
+    seed=seeds,
+)
+def test_conv_computes_the_same(
+    o: int, i: int, h: int, w: int, size: tuple[int, int], data_format: str, seed: int
+) -> None:
+    kernel, images = _draw(seed, o, i, h, w), _draw(seed + 1, 2, i, *size)
+    wanted = torch.nn.functional.conv2d(torch.from_numpy(images), torch.from_numpy(kernel)).numpy()
+
+    layer = keras.layers.Conv2D(o, (h, w), use_bias=False, data_format=data_format)
+    first = data_format == "channels_first"
+    batch = images if first else layouts.nchw_to_nhwc(images)
+    layer.build(batch.shape)
+    layer.set_weights([layouts.conv_to_keras(kernel)])
+    got = keras.ops.convert_to_numpy(layer(np.ascontiguousarray(batch)))
+    got = got if first else layouts.nhwc_to_nchw(got)
+    np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5)
+
+    # Once more without any framework: a valid convolution is a sum over windows.
+    windows = np.lib.stride_tricks.sliding_window_view(layouts.nchw_to_nhwc(images), (h, w), (1, 2))
+    plain = np.einsum("nyxihw,hwio->noyx", windows, layouts.conv_to_keras(kernel))
+    np.testing.assert_allclose(plain, wanted, rtol=1e-5, atol=1e-5)
+
+
+@given(n=dimensions, o=dimensions, i=dimensions, seed=seeds)
+def test_dense_computes_the_same(n: int, o: int, i: int, seed: int) -> None:
+    kernel, features = _draw(seed, o, i), _draw(seed + 1, n, i)
+    wanted = torch.nn.functional.linear(torch.from_numpy(features), torch.from_numpy(kernel))
+    layer = keras.layers.Dense(o, use_bias=False)
+    layer.build(features.shape)
+    layer.set_weights([layouts.dense_to_keras(kernel)])
+    np.testing.assert_allclose(
+        keras.ops.convert_to_numpy(layer(features)), wanted.numpy(), rtol=1e-5, atol=1e-5
+    )
+
+
+@given(n=dimensions, o=dimensions, c=dimensions, h=dimensions, w=dimensions, seed=seeds)
+def test_flat_dense_computes_the_same(n: int, o: int, c: int, h: int, w: int, seed: int) -> None:
+    kernel, maps = _draw(seed, o, c * h * w), _draw(seed + 1, n, c, h, w)
+    wanted = maps.reshape(n, -1) @ kernel.T
+    flat = layouts.nchw_to_nhwc(maps).reshape(n, -1)
+    got = flat @ layouts.flat_dense_to_keras(kernel, (c, h, w))
+    np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_flat_dense_is_not_the_plain_transpose() -> None:
+    """Shapes alone would let a wrong order pass, so the values have to differ."""
+    c, h, w = 8, 3, 3
+    kernel, maps = _draw(0, 72, c * h * w), _draw(1, 4, c, h, w)
+    wanted = maps.reshape(4, -1) @ kernel.T
+    flat = layouts.nchw_to_nhwc(maps).reshape(4, -1)
+    wrong = layouts.dense_to_keras(kernel)
+    right = layouts.flat_dense_to_keras(kernel, (c, h, w))
+    assert wrong.shape == right.shape == (72, 72)
+    assert np.abs(flat @ wrong - wanted).max() > 0.5 * np.abs(wanted).max()
+    np.testing.assert_allclose(flat @ right, wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_flat_dense_of_another_map_differs() -> None:
+    kernel = _draw(0, 5, 2 * 3 * 4)
+    right = layouts.flat_dense_to_keras(kernel, (2, 3, 4))
+    wrong = layouts.flat_dense_to_keras(kernel, (4, 2, 3))
+    assert right.shape == wrong.shape
+    assert not np.array_equal(right, wrong)
+
+
+def test_square_dense_kernel_is_transposed() -> None:
+    kernel = _draw(0, 16, 16)
+    converted = layouts.dense_to_keras(kernel)
+    assert not np.array_equal(converted, kernel)
+    assert converted[3, 7] == kernel[7, 3]
+
+
+def test_flat_dense_needs_the_map() -> None:
+    transform = layouts.TRANSFORMS["flat_dense"]
+    for change in transform:
+        with pytest.raises(ValueError, match=r"'flat_dense' needs the \(C, H, W\)"):
+            change(np.zeros((2, 2)), None)
+
+
+def test_flat_dense_refuses_another_map() -> None:
+    with pytest.raises(ValueError, match="reshape"):
+        layouts.flat_dense_to_keras(np.zeros((4, 10)), (3, 2, 2))

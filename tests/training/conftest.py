@@ -1,0 +1,3 @@
+"""A small model's files."""
+
+from helpers.small import small, small_files  # noqa: F401

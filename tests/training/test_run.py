@@ -1,0 +1,386 @@
+"""Runs from the command to the report: what they leave behind, and that they can be continued."""
+
+import csv
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from helpers.project import ROOT
+from PIL import Image
+
+from keras_alexnet.core import machine as environment
+from keras_alexnet.data.sources.registry import open_data
+from keras_alexnet.errors import ConfigurationError, ModelFileError, TrainingError
+from keras_alexnet.models.record import read_record
+from keras_alexnet.models.weights import load_model
+from keras_alexnet.training.experiment import Experiment
+from keras_alexnet.training.presets import PRESETS
+from keras_alexnet.training.run import resume, start
+
+# Of metrics.csv, which no two runs share.
+TIMES = {"images_per_second", "seconds"}
+SMALL = PRESETS["digits-lenet5"].experiment.override(
+    backend="torch", epochs=3, train_limit=320, eval_limit=100, checkpoint_steps=4
+)
+Run = Callable[..., Path]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Run a small experiment with changes; return its folder."""
+
+    def go(name: str = "run", **changes: Any) -> Path:
+        start(SMALL.override(**changes), output=tmp_path / name)
+        return tmp_path / name
+
+    return go
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    """Return metrics.csv without the times."""
+    with (folder / "metrics.csv").open(newline="") as file:
+        return [{k: v for k, v in row.items() if k not in TIMES} for row in csv.DictReader(file)]
+
+
+def weights(folder: Path) -> list[np.ndarray]:
+    return load_model(folder / "best.keras").get_weights()
+
+
+def test_a_plateau_lowers_the_learning_rate(run: Run) -> None:
+    """At a rate that changes nothing no loss is lower than the first."""
+    rate = 1e-20
+    plateau = {"schedule": "plateau", "patience": 0, "gamma": 0.5, "warmup_epochs": 0.0}
+    found = rows(run(learning_rate=rate, epochs=4, val_fraction=0.2, **plateau))
+    losses = {row["val_loss"] for row in found}
+    rates = [float(row["learning_rate"]) / rate for row in found]
+    assert len(losses) == 1
+    np.testing.assert_allclose(rates, [1, 1, 0.5, 0.25], rtol=1e-6)
+
+
+def test_a_run_leaves_everything_behind(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = run()
+    names = {path.name for path in folder.iterdir()}
+    assert names >= {
+        "best.keras",
+        "checkpoint.safetensors",
+        "config.json",
+        "confusion_matrix.png",
+        "environment.json",
+        "evaluation.json",
+        "learning_curves.png",
+        "log.txt",
+        "metrics.csv",
+        "per_class.csv",
+        "predictions.png",
+        "report.html",
+        "summary.json",
+    }
+    assert any(name.startswith("events.out.tfevents") for name in names)
+    assert not any(name.startswith(".") for name in names)
+    config = json.loads((folder / "config.json").read_text())
+    assert Experiment.from_json(config["experiment"]) == SMALL
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["parameters"] == 61_706
+    assert summary["images"] == {"train": 288, "val": 32, "test": 100}
+    assert summary["best_epoch"] in (1, 2, 3)
+    assert summary["skipped"] == {}
+    table = rows(folder)
+    assert [row["epoch"] for row in table] == ["1", "2", "3"]
+    assert float(table[2]["train_loss"]) < float(table[0]["train_loss"])
+    best = table[summary["best_epoch"] - 1]
+    assert summary["val"]["top1"] == float(best["val_accuracy"])
+    record = read_record(folder / "best.keras")
+    assert record["labels"] == [str(n) for n in range(10)]
+    assert record["model"]["include_preprocessing"] is True
+    environment = json.loads((folder / "environment.json").read_text())
+    assert environment["backend"] == "torch"
+    assert environment["versions"]["keras"] == keras.__version__
+    assert "epoch 3/3: loss" in capsys.readouterr().out
+    assert "epoch 3/3: loss" in (folder / "log.txt").read_text()
+
+
+def test_same_seed_same_numbers(run: Run) -> None:
+    first, second, other = run("a"), run("b"), run("c", seed=1)
+    assert rows(first) == rows(second)
+    for mine, theirs in zip(weights(first), weights(second), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    assert rows(first) != rows(other)
+
+
+# Where the interruption comes, in steps of which an epoch has nine, and what is in use.
+FEATURES = {
+    "behind the first epoch": (9, {"schedule": "plateau", "patience": 0, "learning_rate": 0.05}),
+    "one-cycle, momentum, averages": (
+        5,
+        {
+            "optimizer": "sgd",
+            "learning_rate": 0.1,
+            "schedule": "one-cycle",
+            "warmup_epochs": 1.0,
+            "ema": 0.9,
+        },
+    ),
+    "flips, crops, accumulation": (
+        11,
+        {"resize": 32, "crop": "random", "flip": 0.5, "accumulate": 2, "clip_norm": 1.0},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FEATURES)
+def test_interrupted_and_resumed_equals_uninterrupted(
+    run: Run, case: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    step, changes = FEATURES[case]
+    whole = run("whole", **changes)
+    interrupt_at(step, monkeypatch)
+    assert start(SMALL.override(**changes), output=tmp_path / "parts") is None
+    parts = tmp_path / "parts"
+    assert "go on with: keras-alexnet train --resume" in (parts / "log.txt").read_text()
+    assert not (parts / "summary.json").exists()
+    monkeypatch.undo()
+    assert resume(parts) is not None
+    assert rows(parts) == rows(whole)
+    for mine, theirs in zip(weights(parts), weights(whole), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def interrupt_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let Ctrl-C come within the given step of the run that follows."""
+    from keras_alexnet.training.loop import hooks
+
+    count = 0
+    inner = hooks.StepHook.on_train_batch_end
+
+    def counted(self: Any, batch: int, logs: Any = None) -> None:
+        nonlocal count
+        count += 1
+        if count == step:
+            signal.raise_signal(signal.SIGINT)
+        inner(self, batch, logs)
+
+    monkeypatch.setattr(hooks.StepHook, "on_train_batch_end", counted)
+
+
+def command(*arguments: object) -> list[str]:
+    code = "from keras_alexnet.commands.app import main; main()"
+    return [sys.executable, "-c", code, "train", *map(str, arguments)]
+
+
+# A run on two devices is killed and resumed in `test_distribution_faults` each time.
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["torch", "tensorflow", "jax"])
+def test_killed_and_resumed_equals_uninterrupted(backend: str, tmp_path: Path) -> None:
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+    }
+    options = ("--preset", "digits-lenet5", "--epochs", 3, "--checkpoint-steps", 3)
+    options += ("--backend", backend, "--resize", 32, "--crop", "random", "--ema", 0.9)
+
+    def begin(*arguments: object) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            command(*arguments),
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def finish(process: subprocess.Popen[str]) -> None:
+        out, _ = process.communicate()
+        assert process.returncode == 0, out
+
+    whole, folder = tmp_path / "whole", tmp_path / "parts"
+    uninterrupted = begin(*options, "--output", whole)
+    process = begin(*options, "--output", folder)
+    wait_for_epoch(folder / "metrics.csv", process)
+    process.kill()
+    process.communicate()
+    assert not (folder / "summary.json").exists()
+    resumed = begin("--resume", folder)
+    finish(uninterrupted)
+    finish(resumed)
+    assert rows(folder) == rows(whole)
+    for mine, theirs in zip(weights(folder), weights(whole), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def wait_for_epoch(path: Path, process: subprocess.Popen[str]) -> None:
+    end = time.monotonic() + 120
+    while not path.exists():
+        assert process.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def test_loss_that_is_not_finite_stops_the_run(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"the loss is nan: training has diverged.*--clip-norm"):
+        run(optimizer="sgd", learning_rate=1e38)
+    assert "diverged" in (tmp_path / "run" / "log.txt").read_text()
+    assert not (tmp_path / "run" / "checkpoint.safetensors").exists()
+
+
+def test_full_disk_loses_nothing(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, parts = run("whole"), tmp_path / "parts"
+    interrupt_at(5, monkeypatch)
+    start(SMALL, output=parts)
+    monkeypatch.undo()
+    before = (parts / "checkpoint.safetensors").read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(
+            ConfigurationError, match=r"cannot write .*checkpoint|cannot write .*best"
+        ):
+            resume(parts)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (parts / "checkpoint.safetensors").read_bytes() == before
+    assert "the last checkpoint is kept" in (parts / "log.txt").read_text()
+    assert not [path for path in parts.iterdir() if path.name.startswith(".")]
+    resume(parts)
+    assert rows(parts) == rows(whole)
+
+
+def test_files_with_a_damaged_one(run: Run, tmp_path: Path) -> None:
+    digits = open_data("digits").parts()["train"]
+    for number in range(80):
+        folder = tmp_path / "photos" / f"digit {digits.labels[number]}"
+        folder.mkdir(parents=True, exist_ok=True)
+        image = Image.fromarray(digits.images[number, ..., 0]).resize((40, 36))
+        image.save(folder / f"{number}.jpg")
+    bad = folder / "0 truncated.jpg"
+    bad.write_bytes((folder / f"{number}.jpg").read_bytes()[:300])
+    changes = {
+        "data": str(tmp_path / "photos"),
+        "crop": "random-resized",
+        "resize": None,
+        "train_limit": None,
+        "val_fraction": 0.25,
+        "batch_size": 16,
+        "epochs": 2,
+    }
+    folder = run(**changes)
+    summary = json.loads((folder / "summary.json").read_text())
+    assert list(summary["skipped"]) == [str(bad)]
+    assert f"skipped {bad}: " in (folder / "log.txt").read_text()
+    assert len(rows(folder)) == 2
+    assert read_record(folder / "best.keras")["labels"] == [f"digit {n}" for n in range(10)]
+
+
+def test_nothing_is_overwritten_or_left_behind(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "mine.txt").write_text("keep")
+    with pytest.raises(ConfigurationError, match=r"exists already and is not empty.*--resume"):
+        run()
+    assert [path.name for path in folder.iterdir()] == ["mine.txt"]
+    with pytest.raises(ConfigurationError, match="is a file, not a folder"):
+        start(SMALL, output=folder / "mine.txt")
+    with pytest.raises(ConfigurationError, match="batch_size 512 is larger than"):
+        run("other", batch_size=512)
+    assert not (tmp_path / "other").exists()
+
+
+def test_resume_needs_a_run(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="no such folder"):
+        resume(tmp_path / "none")
+    with pytest.raises(TrainingError, match="not the folder of a run"):
+        resume(tmp_path)
+    folder = run(epochs=1)
+    checkpoint = folder / "checkpoint.safetensors"
+    whole = checkpoint.read_bytes()
+    checkpoint.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(TrainingError, match="damaged checkpoint"):
+        resume(folder)
+    checkpoint.unlink()
+    with pytest.raises(TrainingError, match="there is no checkpoint"):
+        resume(folder)
+    (folder / "config.json").write_text("{")
+    with pytest.raises(TrainingError, match=r"config.json: damaged"):
+        resume(folder)
+
+
+def test_resume_refuses_other_data(run: Run) -> None:
+    folder = run(epochs=1)
+    config = json.loads((folder / "config.json").read_text())
+    config["experiment"]["train_limit"] = 300
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(TrainingError, match="the data are not those that the run began with"):
+        resume(folder)
+
+
+def test_a_finished_run_can_write_its_results_again(run: Run) -> None:
+    folder = run(epochs=1)
+    before = json.loads((folder / "summary.json").read_text())
+    (folder / "summary.json").unlink()
+    (folder / "report.html").unlink()
+    resume(folder)
+    assert json.loads((folder / "summary.json").read_text()) == before
+    assert (folder / "report.html").exists()
+
+
+def test_frozen_body_then_all(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    base = run("base", epochs=1)
+    folder = run(
+        "tuned",
+        weights=base / "best.keras",
+        epochs=2,
+        freeze_epochs=1,
+        keep_every=1,
+        unfrozen_learning_rate=0.001,
+    )
+    out = capsys.readouterr().out
+    assert "epoch 1: only the classifiers train, learning rate 0.003" in out
+    assert "epoch 2: all layers train, learning rate 0.001" in out
+    start_, frozen, tuned = (
+        load_model(path)
+        for path in (base / "best.keras", folder / "epoch-001.keras", folder / "epoch-002.keras")
+    )
+    changed = {
+        layer.name: [
+            any(
+                np.any(np.array(a) != np.array(b))
+                for a, b in zip(
+                    model.get_layer(layer.name).get_weights(), layer.get_weights(), strict=True
+                )
+            )
+            for model in (frozen, tuned)
+        ]
+        for layer in start_.layers
+        if layer.get_weights()
+    }
+    classifier = list(changed)[-1]
+    assert {name for name, (first, _) in changed.items() if first} == {classifier}
+    assert all(second for _, second in changed.values())
+
+
+def test_weights_of_another_architecture_are_refused(run: Run, small_files: Path) -> None:
+    with pytest.raises(ModelFileError, match=r"does not fit lenet5: it lacks"):
+        run(weights=small_files / "small.keras")
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_mixed_precision_is_warned_against_where_slow_and_saved_as_float32(
+    slow: bool, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policies = ("mixed_bfloat16",) if slow else ()
+    monkeypatch.setattr(environment, "_SLOW_ON_CPU", {"torch": policies})
+    folder = run(precision="mixed_bfloat16", epochs=1)
+    warned = "warning: torch trains slower in mixed_bfloat16" in (folder / "log.txt").read_text()
+    assert warned == (slow and not environment.gpus())
+    model = load_model(folder / "best.keras")
+    assert {layer.compute_dtype for layer in model.layers} == {"float32"}
+    assert all(np.isfinite(row).all() for row in weights(folder))

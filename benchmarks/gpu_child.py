@@ -111,6 +111,7 @@ def _training(plan: Plan, batch: int, cifar: str | None, backend: str) -> tuple[
 
     from keras_alexnet.benchmarking.keras_side import LEARNING_RATE, MOMENTUM, wait_for_device
     from keras_alexnet.data.augmentation.record import Augmentation
+    from keras_alexnet.data.batches.plan import BatchSettings
     from keras_alexnet.data.batches.training import TrainingBatches
     from keras_alexnet.training.experiment import Experiment
     from keras_alexnet.training.network import (
@@ -131,16 +132,18 @@ def _training(plan: Plan, batch: int, cifar: str | None, backend: str) -> tuple[
         precision=plan.dtype,  # type: ignore[arg-type]
     )
     examples = _examples(cifar, batch, quick=plan.seconds < 1)
-    batches = TrainingBatches(
-        examples,
+    settings = BatchSettings(
         augmentation,
         plan.image_size,
-        batch_size=batch,
-        seed=0,
+        batch,
         drop_remainder=True,
         place="device",
-        framework=backend,  # type: ignore[arg-type]
         channels=plan.spec.channels,
+    )
+    batches = TrainingBatches(
+        examples,
+        settings,
+        framework=backend,  # type: ignore[arg-type]
     )
     network = build_network(experiment, plan.spec.classes, input_preprocessing(experiment))
     trainer = training_model(network, experiment, batches.inputs, size=plan.image_size)

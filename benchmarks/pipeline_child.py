@@ -54,6 +54,7 @@ def ours(folder: Path, batch: int) -> dict[str, Callable[[], Timing]]:
     from keras_alexnet.data.augmentation.layer import Augment
     from keras_alexnet.data.augmentation.record import Augmentation
     from keras_alexnet.data.batches.evaluation import EvaluationBatches
+    from keras_alexnet.data.batches.plan import BatchSettings
     from keras_alexnet.data.batches.training import TrainingBatches
     from keras_alexnet.data.examples import Arrays, Files
     from keras_alexnet.data.preprocessing import IMAGENET
@@ -78,13 +79,10 @@ def ours(folder: Path, batch: int) -> dict[str, Callable[[], Timing]]:
         else:
             examples = Files(tuple(repeated(folder / case.data, case.images)), labels)
         augmentation = augmentations[case.transform]
+        settings = BatchSettings(augmentation, (SIZE, SIZE), batch, place=place)
         batches = TrainingBatches(
             examples,
-            augmentation,
-            (SIZE, SIZE),
-            batch_size=batch,
-            seed=0,
-            place=place,
+            settings,
             framework=backend,  # type: ignore[arg-type]
         )
         augment = Augment(augmentation, (SIZE, SIZE), data_format="channels_last")

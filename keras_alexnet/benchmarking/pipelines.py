@@ -54,21 +54,17 @@ def keras_pipeline(plan: Plan, images: np.ndarray, batch: int) -> Pipeline:
     """
     from keras_alexnet.data.augmentation.layer import Augment
     from keras_alexnet.data.augmentation.record import Augmentation
+    from keras_alexnet.data.batches.plan import BatchSettings
     from keras_alexnet.data.batches.training import TrainingBatches
     from keras_alexnet.data.examples import Arrays
 
     keras, record = load_keras(), plan.spec.preprocessing
     augmentation = Augmentation(resize=max(plan.image_size), flip=0.5)
-    batches = TrainingBatches(
-        Arrays(images, np.zeros(len(images), np.int64)),
-        augmentation,
-        plan.image_size,
-        batch_size=batch,
-        seed=0,
-        place="device",
-        framework=keras.backend.backend(),
-        channels=plan.spec.channels,
+    settings = BatchSettings(
+        augmentation, plan.image_size, batch, place="device", channels=plan.spec.channels
     )
+    examples = Arrays(images, np.zeros(len(images), np.int64))
+    batches = TrainingBatches(examples, settings, framework=keras.backend.backend())
     augment = Augment(augmentation, plan.image_size, data_format="channels_last")
     mean, std = (np.asarray(values, np.float32) for values in (record.mean, record.std))
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from keras_alexnet.data.batches.plan import BatchSettings
 from keras_alexnet.data.batches.shards import WHOLE, Shard
 from keras_alexnet.data.batches.training import TrainingBatches
 from keras_alexnet.data.examples import DataSet, Examples, fingerprint, stratified_split
@@ -88,8 +89,7 @@ def training_batches(
         framework: Keras backend that computes.
         shard: The part of each batch that this process sees.
     """
-    return TrainingBatches(
-        prepared.train,
+    settings = BatchSettings(
         experiment.augmentation,
         prepared.preprocessing.crop_size,
         batch_size=experiment.batch_size,
@@ -97,11 +97,11 @@ def training_batches(
         shuffle=experiment.shuffle,
         drop_remainder=experiment.drop_remainder,
         place=experiment.augment_on,
-        framework=framework,
         channels=channels,
         pca=prepared.pca,
         shard=shard,
     )
+    return TrainingBatches(prepared.train, settings, framework=framework)
 
 
 def _limited(examples: Examples, limit: int, seed: int) -> Examples:

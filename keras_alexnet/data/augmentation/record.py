@@ -6,7 +6,7 @@ resize -> crop -> flip -> colour jitter -> grayscale -> PCA colour. Normalisatio
 from dataclasses import dataclass
 from typing import Literal
 
-from keras_alexnet.commands.options import option
+from keras_alexnet.core.fields import option
 from keras_alexnet.errors import ConfigurationError
 
 Crop = Literal["center", "random", "random-resized"]

@@ -9,10 +9,9 @@ import numpy as np
 from keras_alexnet.data.augmentation.array_ops import tensorflow_ops
 from keras_alexnet.data.augmentation.colour import recolour
 from keras_alexnet.data.augmentation.draws import colour_columns, crop_geometry, draw, resized_size
-from keras_alexnet.data.augmentation.record import Augmentation
 from keras_alexnet.data.augmentation.resample import resample
-from keras_alexnet.data.batches.plan import InputSpecs, Plan
-from keras_alexnet.data.batches.shards import WHOLE, Shard
+from keras_alexnet.data.batches.plan import BatchSettings, InputSpecs, Plan
+from keras_alexnet.data.batches.shards import WHOLE
 from keras_alexnet.data.batches.tensorflow_host import finished, python_step
 from keras_alexnet.data.examples import Arrays
 from keras_alexnet.errors import DataError
@@ -24,7 +23,7 @@ Batch = (
 
 
 class ArrayBatches:
-    """See `TrainingBatches` for the arguments.
+    """See `TrainingBatches`.
 
     Attributes:
         inputs: What the batches hold.
@@ -35,23 +34,9 @@ class ArrayBatches:
             sees colours.
     """
 
-    def __init__(
-        self,
-        examples: Arrays,
-        augmentation: Augmentation,
-        size: tuple[int, int],
-        *,
-        batch_size: int,
-        drop_remainder: bool,
-        on_device: bool,
-        channels: int,
-        pca: tuple[np.ndarray, np.ndarray] | None,
-        shard: Shard,
-    ) -> None:
-        self._examples, self._augmentation, self._size = examples, augmentation, size
-        self.shard = shard
-        self.batch_size, self.drop_remainder = batch_size, drop_remainder
-        self._on_device, self._channels, self._pca = on_device, channels, pca
+    def __init__(self, examples: Arrays, settings: BatchSettings) -> None:
+        self._examples, self.settings = examples, settings
+        augmentation, size, channels = settings.augmentation, settings.size, settings.channels
         height, width, stored_channels = examples.images.shape[1:]
         if stored_channels < channels:
             raise DataError(
@@ -79,7 +64,7 @@ class ArrayBatches:
             self.stored_specs["colours"] = ((len(colour_columns(augmentation)),), "float32")
         is_float = augmentation.recolours or (self._moves and not self._is_exact)
         self.inputs = self.stored_specs
-        if not on_device:
+        if not settings.on_device:
             self.inputs = {"image": ((*size, channels), "float32" if is_float else "uint8")}
 
     def epoch(self, plan: Plan) -> "ArrayEpoch":
@@ -88,31 +73,36 @@ class ArrayBatches:
 
     def stored(self, plan: Plan, position: int) -> Batch:
         """Return the batch at a position, or this process's share of it, before augmentation."""
-        shared, weights = self.shard.share(min(self.batch_size, len(plan) - position))
+        settings = self.settings
+        left = min(settings.batch_size, len(plan) - position)
+        shared, weights = settings.shard.share(left)
         part = position + shared
         indices, draws = plan.order[part], plan.draws.take(part)
         images = self._examples.images[indices]
-        inputs = {"image": _gray(images) if images.shape[3] > self._channels else images}
+        inputs = {"image": _gray(images) if images.shape[3] > settings.channels else images}
         if self._moves:
-            inputs["geometry"] = crop_geometry(self._augmentation, draws, *self._have, self._size)
-        if self._augmentation.recolours:
+            inputs["geometry"] = crop_geometry(
+                settings.augmentation, draws, *self._have, settings.size
+            )
+        if settings.augmentation.recolours:
             inputs["colours"] = draws.colours
         labels = self._examples.labels[indices].astype(np.int32)
-        return (inputs, labels) if self.shard == WHOLE else (inputs, labels, weights)
+        return (inputs, labels) if settings.shard == WHOLE else (inputs, labels, weights)
 
     def augment(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Return tensors of a stored batch as the batches hold them."""
-        if self._on_device:
+        augmentation = self.settings.augmentation
+        if self.settings.on_device:
             return inputs
         ops = tensorflow_ops()
         x = inputs["image"]
-        if not self._moves and not self._augmentation.recolours:
+        if not self._moves and not augmentation.recolours:
             return {"image": x}
         if self._moves:
-            x = resample(x, inputs["geometry"], self._size, whole=self._whole, ops=ops)
-        if self._augmentation.recolours:
+            x = resample(x, inputs["geometry"], self.settings.size, whole=self._whole, ops=ops)
+        if augmentation.recolours:
             x = ops.cast(x, "float32")
-            x = recolour(x, inputs["colours"], self._augmentation, ops=ops, pca=self._pca)
+            x = recolour(x, inputs["colours"], augmentation, ops=ops, pca=self.settings.pca)
         dtype = self.inputs["image"][1]
         x = ops.cast(ops.round(x) if dtype == "uint8" else x, dtype)
         return {"image": x}
@@ -123,10 +113,7 @@ class ArrayEpoch:
 
     def __init__(self, source: ArrayBatches, plan: Plan) -> None:
         self._source, self._plan = source, plan
-        end = len(plan)
-        if source.drop_remainder:
-            end -= (end - plan.start) % source.batch_size
-        self._begins = range(plan.start, end, source.batch_size)
+        self._begins = source.settings.begins(plan)
 
     def stored(self) -> Iterator[Batch]:
         """Iterate over the batches, for the device to augment."""
@@ -138,7 +125,7 @@ class ArrayEpoch:
 
         results = [((None, *shape), dtype) for shape, dtype in specs.values()]
         results.append(((None,), "int32"))
-        if self._source.shard != WHOLE:
+        if self._source.settings.shard != WHOLE:
             results.append(((None,), "float32"))
 
         def batch(position: Any) -> tuple[Any, ...]:

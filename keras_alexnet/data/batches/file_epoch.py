@@ -1,20 +1,16 @@
 """One epoch of image files as a dataset: who is loaded how, who is missing, where batches end."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from keras_alexnet.data.augmentation.cropping import crop_jpeg
 from keras_alexnet.data.augmentation.draws import crop_geometry
+from keras_alexnet.data.batches.file_loader import FileLoader
 from keras_alexnet.data.batches.plan import Plan
 from keras_alexnet.data.batches.tensorflow_host import finished, python_step
-
-if TYPE_CHECKING:
-    from keras_alexnet.data.batches.files import FileBatches
 
 # Files whose headers are read, and whose boxes are computed, at once.
 _BLOCK = 64
@@ -32,7 +28,7 @@ class FileEpoch:
         plan: Order and random numbers.
     """
 
-    def __init__(self, source: FileBatches, plan: Plan) -> None:
+    def __init__(self, source: FileLoader, plan: Plan) -> None:
         self._source, self._plan = source, plan
         # Positions in the order in which they are loaded.
         self._slots = np.arange(plan.start, len(plan))
@@ -46,7 +42,7 @@ class FileEpoch:
         """Return the batches as a `tf.data.Dataset`."""
         source = self._source
         images = self._images(tf).filter(lambda position, image, readable: readable)
-        images = images.batch(source.batch_size, source.drop_remainder)
+        images = images.batch(source.settings.batch_size, source.settings.drop_remainder)
         images = images.map(lambda positions, images, readable: (positions, images))
 
         # An empty batch marks the end. Each is held back until the next one is known, since what
@@ -73,7 +69,7 @@ class FileEpoch:
 
         Those that TensorFlow cannot decode are missing, or not, as `_decoded` says.
         """
-        source = self._source
+        source, size = self._source, self._source.settings.size
         threads = os.cpu_count()
 
         def by_pillow(position: Any) -> list[Any]:
@@ -86,7 +82,7 @@ class FileEpoch:
             # A JPEG that does not end where it should may be cut off below the box: Pillow tells.
             return tf.cond(
                 tf.strings.substr(contents, -2, 2) == _END_OF_IMAGE,
-                lambda: [crop_jpeg(tf, contents, box, flip, source.size), tf.constant(True)],
+                lambda: [crop_jpeg(tf, contents, box, flip, size), tf.constant(True)],
                 lambda: by_pillow(position),
             )
 
@@ -132,7 +128,11 @@ class FileEpoch:
         plain = sizes[:, 0] > 0
         heights, widths = np.where(plain[:, None], sizes, 1).T
         geometry = crop_geometry(
-            source.augmentation, plan.draws.take(positions), heights, widths, source.size
+            source.settings.augmentation,
+            plan.draws.take(positions),
+            heights,
+            widths,
+            source.settings.size,
         )
         paths = [os.fsencode(source.examples.paths[index]) for index in indices]
         return [positions, np.array(paths, object), geometry, plain]
@@ -143,7 +143,7 @@ class FileEpoch:
         begin, end = self._ends[-1] if self._ends else plan.start, int(positions[-1]) + 1
         missing = np.setdiff1d(np.arange(begin, end), positions)
         if not len(following):
-            if not source.drop_remainder:  # else usable ones are dropped too
+            if not source.settings.drop_remainder:  # else usable ones are dropped too
                 missing = np.concatenate([missing, np.arange(end, len(plan))])
             end = len(plan)
         for index in plan.order[missing]:

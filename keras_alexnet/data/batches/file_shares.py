@@ -1,19 +1,15 @@
 """One epoch of image files as a dataset, for a process that sees a part of each batch."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from keras_alexnet.data.batches.file_epoch import FileEpoch
+from keras_alexnet.data.batches.file_loader import FileLoader
 from keras_alexnet.data.batches.plan import Plan
 from keras_alexnet.data.batches.tensorflow_host import finished, python_step
-
-if TYPE_CHECKING:
-    from keras_alexnet.data.batches.files import FileBatches
 
 
 class FileShares(FileEpoch):
@@ -24,13 +20,14 @@ class FileShares(FileEpoch):
         plan: Order and random numbers.
     """
 
-    def __init__(self, source: FileBatches, plan: Plan) -> None:
+    def __init__(self, source: FileLoader, plan: Plan) -> None:
         super().__init__(source, plan)
-        end = len(plan)
-        if source.drop_remainder:
-            end -= (end - plan.start) % source.batch_size
-        self._begins = range(plan.start, end, source.batch_size)
-        shares = [source.shard.share(min(source.batch_size, end - begin)) for begin in self._begins]
+        settings = source.settings
+        self._begins = settings.begins(plan)
+        shares = [
+            settings.shard.share(min(settings.batch_size, len(plan) - begin))
+            for begin in self._begins
+        ]
         starts = zip(self._begins, shares, strict=True)
         nothing = np.zeros(0, np.int64)
         self._slots = np.concatenate([nothing, *(begin + where for begin, (where, _) in starts)])

@@ -1,11 +1,14 @@
-"""What an epoch does with each example: a pure function of the seed and the epoch's number."""
+"""What training batches are like, and what an epoch does with each example."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from keras_alexnet.data.augmentation.draws import Draws, draw
 from keras_alexnet.data.augmentation.record import Augmentation
+from keras_alexnet.data.batches.shards import WHOLE, Shard
+from keras_alexnet.errors import ConfigurationError
 
 # Name -> shape without the batch, and dtype.
 InputSpecs = dict[str, tuple[tuple[int, ...], str]]
@@ -29,10 +32,79 @@ class Plan:
         return len(self.order)
 
 
-def make_plan(
-    augmentation: Augmentation, count: int, *, seed: int, epoch: int, shuffle: bool, start: int = 0
-) -> Plan:
-    """Return the plan of an epoch of `count` examples."""
-    rng = np.random.default_rng([seed, epoch])
-    order = rng.permutation(count) if shuffle else np.arange(count)
-    return Plan(order, draw(augmentation, count, rng), start)
+@dataclass(frozen=True, eq=False)
+class BatchSettings:
+    """What training batches are like, whatever the images are.
+
+    Attributes:
+        augmentation: What may happen to the images.
+        size: (height, width) of the network's input in pixels.
+        batch_size: Images of a batch, of all devices together.
+        seed: At least 0.
+        shuffle: Whether each epoch has an order of its own.
+        drop_remainder: Whether a last batch that is not full is left out.
+        place: Who augments: `"host"`, which needs TensorFlow, or `"device"`, where the model
+            begins with `augmentation.layer.Augment`. Files are decoded, cropped and mirrored on the
+            host either way; the device then recolours them.
+        channels: Of the network's input: 3, or 1 for grey.
+        pca: Principal components of the colours, see `statistics.colour_components`.
+        shard: The part of each batch that this process sees, where several devices train together.
+    """
+
+    augmentation: Augmentation
+    size: tuple[int, int]
+    batch_size: int
+    seed: int = 0
+    shuffle: bool = True
+    drop_remainder: bool = False
+    place: Literal["host", "device"] = "host"
+    channels: int = 3
+    pca: tuple[np.ndarray, np.ndarray] | None = None
+    shard: Shard = WHOLE
+
+    @property
+    def on_device(self) -> bool:
+        """Whether the device augments."""
+        return self.place == "device"
+
+    def check(self, count: int) -> None:
+        """Check the settings for so many examples.
+
+        Raises:
+            ConfigurationError: One is invalid, or the batch size does not fit the examples.
+        """
+        if self.batch_size < 1:
+            raise ConfigurationError(f"batch_size must be at least 1, got {self.batch_size}")
+        if self.batch_size > count:
+            raise ConfigurationError(
+                f"batch_size {self.batch_size} is larger than the {count} training examples; "
+                f"make it {count} or less"
+            )
+        if self.seed < 0:
+            raise ConfigurationError(f"seed must be at least 0, got {self.seed}")
+        if self.place not in ("host", "device"):
+            raise ConfigurationError(f"place must be 'host' or 'device', got {self.place!r}")
+        if self.batch_size % self.shard.devices:
+            raise ConfigurationError(
+                f"batch_size {self.batch_size} is that of all devices together and cannot be "
+                f"divided among {self.shard.devices}; make it a multiple of that number"
+            )
+        self.augmentation.check(channels=self.channels, pca=self.pca)
+
+    def steps(self, count: int) -> int:
+        """Return the number of batches of so many examples."""
+        full, rest = divmod(count, self.batch_size)
+        return full + (rest > 0 and not self.drop_remainder)
+
+    def begins(self, plan: Plan) -> range:
+        """Return the positions at which the batches of a plan begin."""
+        end = len(plan)
+        if self.drop_remainder:
+            end -= (end - plan.start) % self.batch_size
+        return range(plan.start, end, self.batch_size)
+
+    def plan(self, count: int, *, epoch: int, start: int = 0) -> Plan:
+        """Return the plan of an epoch of `count` examples: a function of the seed and `epoch`."""
+        rng = np.random.default_rng([self.seed, epoch])
+        order = rng.permutation(count) if self.shuffle else np.arange(count)
+        return Plan(order, draw(self.augmentation, count, rng), start)

@@ -4,14 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
-from keras_alexnet.data.augmentation.record import Augmentation
 from keras_alexnet.data.batches.arrays import ArrayBatches, ArrayEpoch
 from keras_alexnet.data.batches.file_epoch import FileEpoch
 from keras_alexnet.data.batches.files import FileBatches
-from keras_alexnet.data.batches.plan import InputSpecs, make_plan
-from keras_alexnet.data.batches.shards import WHOLE, Shard
+from keras_alexnet.data.batches.plan import BatchSettings, InputSpecs
 from keras_alexnet.data.batches.tensorflow_host import load_tensorflow, numpy_batches
 from keras_alexnet.data.examples import Arrays, Examples
 from keras_alexnet.errors import ConfigurationError
@@ -25,19 +21,8 @@ class TrainingBatches:
 
     Args:
         examples: The training images.
-        augmentation: What may happen to them.
-        size: (height, width) of the network's input.
-        batch_size: Images of a batch.
-        seed: At least 0.
-        shuffle: Whether each epoch has an order of its own.
-        drop_remainder: Whether a last batch that is not full is left out.
-        place: Who augments: `"host"`, which needs TensorFlow, or `"device"`, where the model
-            begins with `device.Augment`. Files are decoded, cropped and mirrored on the host
-            either way; the device then recolours them.
+        settings: What the batches are like.
         framework: Keras' backend, which decides what an epoch is.
-        channels: Of the network's input: 3, or 1 for grey.
-        pca: Principal components of the colours, see `statistics.colour_components`.
-        shard: The part of each batch that this process sees, where several devices train together.
 
     Attributes:
         steps: Batches of an epoch of which no image is left out.
@@ -46,7 +31,7 @@ class TrainingBatches:
             something makes them float32, always 0..255.
 
     Raises:
-        ConfigurationError: The batch size does not fit the data, or another argument is invalid.
+        ConfigurationError: The batch size does not fit the data, or another setting is invalid.
         DataError: The images are smaller than a random crop, or lack the network's colours.
         MissingDependencyError: TensorFlow is needed and not installed.
     """
@@ -54,58 +39,24 @@ class TrainingBatches:
     def __init__(
         self,
         examples: Examples,
-        augmentation: Augmentation,
-        size: tuple[int, int],
+        settings: BatchSettings,
         *,
-        batch_size: int,
-        seed: int,
-        shuffle: bool = True,
-        drop_remainder: bool = False,
-        place: Literal["host", "device"] = "host",
         framework: Literal["tensorflow", "torch", "jax"],
-        channels: int = 3,
-        pca: tuple[np.ndarray, np.ndarray] | None = None,
-        shard: Shard = WHOLE,
     ) -> None:
-        if batch_size < 1:
-            raise ConfigurationError(f"batch_size must be at least 1, got {batch_size}")
-        if batch_size > len(examples):
-            raise ConfigurationError(
-                f"batch_size {batch_size} is larger than the {len(examples)} training examples; "
-                f"make it {len(examples)} or less"
-            )
-        if seed < 0:
-            raise ConfigurationError(f"seed must be at least 0, got {seed}")
-        if place not in ("host", "device"):
-            raise ConfigurationError(f"place must be 'host' or 'device', got {place!r}")
-        if batch_size % shard.devices:
-            raise ConfigurationError(
-                f"batch_size {batch_size} is that of all devices together and cannot be divided "
-                f"among {shard.devices}; make it a multiple of that number"
-            )
-        augmentation.check(channels=channels, pca=pca)
-        self._count, self._augmentation = len(examples), augmentation
-        self._seed, self._shuffle, self._framework = seed, shuffle, framework
+        settings.check(len(examples))
+        self._count, self._settings, self._framework = len(examples), settings, framework
         self._epoch: ArrayEpoch | FileEpoch | None = None
-        options: dict[str, Any] = {
-            "batch_size": batch_size,
-            "drop_remainder": drop_remainder,
-            "on_device": place == "device",
-            "channels": channels,
-            "pca": pca,
-            "shard": shard,
-        }
         self._source: ArrayBatches | FileBatches
         if isinstance(examples, Arrays):
-            self._source = ArrayBatches(examples, augmentation, size, **options)
+            self._source = ArrayBatches(examples, settings)
         else:
-            self._source = FileBatches(examples, augmentation, size, **options)
+            self._source = FileBatches(examples, settings)
         self._tf: Any = None
-        if isinstance(self._source, FileBatches) or place == "host" or framework == "tensorflow":
+        on_host = isinstance(self._source, FileBatches) or not settings.on_device
+        if on_host or framework == "tensorflow":
             self._tf = load_tensorflow(framework)
         self.inputs: InputSpecs = self._source.inputs
-        full, rest = divmod(self._count, batch_size)
-        self.steps = full + (rest > 0 and not drop_remainder)
+        self.steps = settings.steps(self._count)
 
     @property
     def skipped(self) -> Mapping[Path, str]:
@@ -136,14 +87,7 @@ class TrainingBatches:
             raise ConfigurationError(
                 f"an epoch of {self._count} examples cannot begin at position {start}"
             )
-        plan = make_plan(
-            self._augmentation,
-            self._count,
-            seed=self._seed,
-            epoch=number,
-            shuffle=self._shuffle,
-            start=start,
-        )
+        plan = self._settings.plan(self._count, epoch=number, start=start)
         self._epoch = self._source.epoch(plan)
         if self._tf is None:
             assert isinstance(self._epoch, ArrayEpoch)

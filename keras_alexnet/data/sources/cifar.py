@@ -5,7 +5,6 @@ Whatever is read is compared with its published digest before it is parsed.
 
 import contextlib
 import hashlib
-import os
 import sys
 import tarfile
 import zlib
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_alexnet.core.backend import load_keras
+from keras_alexnet.core.backend import keras_home, load_keras
 from keras_alexnet.data.examples import Arrays, DataSet
 from keras_alexnet.data.sources.cifar_formats import CIFAR10, CIFAR100, Cifar, Layout
 from keras_alexnet.errors import DataError
@@ -145,9 +144,7 @@ def _archive_contents(layout: Layout, archive: Path) -> Iterable[tuple[str, byte
 
 def _cached(cifar: Cifar, *, download: bool) -> Path:
     """Return the place in the cache of Keras, which is filled if need be."""
-    home = os.environ.get("KERAS_HOME")
-    cache = Path(home).expanduser() if home else Path.home() / ".keras"
-    layout = cifar.layouts[0]
+    cache, layout = keras_home(), cifar.layouts[0]
     # The second is where `keras.datasets` unpacks it.
     for folder in (cache / "datasets", cache / "datasets" / f"{layout.folder}-target"):
         if _folder(cifar, folder):

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keras_alexnet.data.augmentation.record import Augmentation
+from keras_alexnet.data.batches.plan import BatchSettings
 from keras_alexnet.data.batches.shards import WHOLE, Shard
 from keras_alexnet.data.batches.training import TrainingBatches
 from keras_alexnet.data.examples import Arrays, Examples, Files
@@ -80,9 +81,14 @@ def photos(count: int = 23) -> Files:
 def read(
     examples: Examples, shard: Shard, augmentation: Augmentation, *, start: int = 0, **options: Any
 ) -> list[Any]:
-    options = {"batch_size": 8, "seed": 1, "framework": "torch"} | options
-    batches = TrainingBatches(examples, augmentation, SIZE, shard=shard, **options)
-    return list(batches.epoch(0, start))
+    return list(make_batches(examples, shard, augmentation, **options).epoch(0, start))
+
+
+def make_batches(
+    examples: Examples, shard: Shard, augmentation: Augmentation, **options: Any
+) -> TrainingBatches:
+    settings = BatchSettings(augmentation, SIZE, batch_size=8, seed=1, shard=shard, **options)
+    return TrainingBatches(examples, settings, framework="torch")
 
 
 CROP = Augmentation(crop="random-resized", flip=0.5)
@@ -129,10 +135,7 @@ def test_an_epoch_goes_on_from_within(case: str) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_positions_count_the_examples_of_all(case: str) -> None:
     make, augmentation, place = CASES[case]
-    batches = TrainingBatches(
-        make(), augmentation, SIZE, batch_size=8, seed=1, framework="torch", place=place,
-        shard=Shard(0, 2, 2),
-    )  # fmt: skip
+    batches = make_batches(make(), Shard(0, 2, 2), augmentation, place=place)
     list(batches.epoch(0))
     assert [batches.position(n) for n in range(4)] == [0, 8, 16, 23]
     assert list(batches.epoch(0, 23)) == []
@@ -151,10 +154,7 @@ def test_unreadable_files_have_no_weight_and_move_nobody(case: str, tmp_path: Pa
     paths[1], paths[2] = broken, cut
     damaged = Files(tuple(paths), examples.labels)
     shard = Shard(0, 1, 2)
-    batches = TrainingBatches(
-        damaged, augmentation, SIZE, batch_size=8, seed=1, framework="torch", place=place,
-        shard=shard,
-    )  # fmt: skip
+    batches = make_batches(damaged, shard, augmentation, place=place)
     found = list(batches.epoch(0))
     whole = read(examples, shard, augmentation, place=place)
     skipped = {paths.index(path) for path in batches.skipped}

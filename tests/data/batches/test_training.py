@@ -16,7 +16,7 @@ from keras_alexnet.data.augmentation.cropping import crop_jpeg
 from keras_alexnet.data.augmentation.draws import crop_geometry, resized_size
 from keras_alexnet.data.augmentation.layer import Augment
 from keras_alexnet.data.augmentation.record import Augmentation
-from keras_alexnet.data.batches.plan import make_plan
+from keras_alexnet.data.batches.plan import BatchSettings
 from keras_alexnet.data.batches.training import TrainingBatches
 from keras_alexnet.data.decoding import decode_image
 from keras_alexnet.data.examples import Arrays, Examples, Files
@@ -39,8 +39,9 @@ def arrays(count: int = 23, height: int = 32, width: int = 36, channels: int = 3
 
 def make(examples: Examples, augmentation: Augmentation, **options: Any) -> TrainingBatches:
     options = {"batch_size": 4, "seed": 1, "framework": "torch", "size": (24, 28)} | options
-    size = options.pop("size")
-    return TrainingBatches(examples, augmentation, size, pca=PCA, **options)
+    framework = options.pop("framework")
+    settings = BatchSettings(augmentation, pca=PCA, **options)
+    return TrainingBatches(examples, settings, framework=framework)
 
 
 def read(batches: TrainingBatches, epoch: int = 0, start: int = 0) -> list[Batch]:
@@ -244,7 +245,7 @@ def by_torchvision(
     examples: Files, augmentation: Augmentation, size: tuple[int, int], seed: int
 ) -> np.ndarray:
     """What torchvision's transforms give for the boxes of epoch 0."""
-    plan = make_plan(augmentation, len(examples), seed=seed, epoch=0, shuffle=True)
+    plan = BatchSettings(augmentation, size, 1, seed=seed).plan(len(examples), epoch=0)
     images = []
     for position, index in enumerate(plan.order):
         image = Image.fromarray(decode_image(examples.paths[index]))
@@ -527,10 +528,9 @@ def test_wrong_places_and_missing_components() -> None:
             batches.epoch(0, start)
     with pytest.raises(ConfigurationError, match="grey images have no colours"):
         make(arrays(channels=1), Augmentation(hue=0.1), channels=1)
+    settings = BatchSettings(Augmentation(pca=0.1), (32, 36), batch_size=4)
     with pytest.raises(ConfigurationError, match="needs the principal components"):
-        TrainingBatches(
-            arrays(), Augmentation(pca=0.1), (32, 36), batch_size=4, seed=0, framework="torch"
-        )
+        TrainingBatches(arrays(), settings, framework="torch")
 
 
 WITHOUT_TENSORFLOW = """
@@ -539,15 +539,15 @@ sys.modules["tensorflow"] = None  # as Python marks what cannot be imported
 from pathlib import Path
 import numpy as np
 from keras_alexnet.data.augmentation.record import Augmentation
+from keras_alexnet.data.batches.plan import BatchSettings
 from keras_alexnet.data.batches.training import TrainingBatches
 from keras_alexnet.data.examples import Arrays, Files
 from keras_alexnet.errors import MissingDependencyError
 
 def make(examples, place):
     augmentation = Augmentation(crop="random-resized", flip=.5)
-    return TrainingBatches(
-        examples, augmentation, (8, 8), batch_size=2, seed=0, place=place, framework="torch"
-    )
+    settings = BatchSettings(augmentation, (8, 8), batch_size=2, place=place)
+    return TrainingBatches(examples, settings, framework="torch")
 
 arrays = Arrays(np.zeros((5, 8, 8, 3), np.uint8), np.arange(5))
 print(sorted(int(label) for _, labels in make(arrays, "device").epoch(0) for label in labels))

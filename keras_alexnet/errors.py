@@ -30,7 +30,15 @@ class ImageFileError(KerasAlexNetError, ValueError):
 
 
 class ChildError(KerasAlexNetError, RuntimeError):
-    """A child process failed or ran out of time; the message holds the end of its output."""
+    """A child process failed or hung; the message holds the end of its output.
+
+    Attributes:
+        reason: The error that it ended with in one line, or None where it died or was stopped.
+    """
+
+    def __init__(self, message: str, reason: str | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class DataError(KerasAlexNetError, ValueError):
@@ -39,3 +47,19 @@ class DataError(KerasAlexNetError, ValueError):
 
 class TrainingError(KerasAlexNetError, RuntimeError):
     """A run cannot go on: its loss is not finite, or its folder cannot be written to or resumed."""
+
+
+class ExportError(KerasAlexNetError, RuntimeError):
+    """A model cannot be exported to a format, or the exported file cannot be run."""
+
+
+class VerificationError(KerasAlexNetError, RuntimeError):
+    """An exported file computes something else than the model it was exported from."""
+
+
+class CompilationError(KerasAlexNetError, RuntimeError):
+    """A model cannot be compiled: `torch.compile` finds no working compiler."""
+
+
+class BenchmarkError(KerasAlexNetError, RuntimeError):
+    """A competitor cannot do what is measured."""

@@ -1,9 +1,6 @@
 """Child process of a benchmark: one competitor, which is measured when the parent says so."""
 
-import json
-import traceback
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from keras_alexnet.benchmarking import keras_side, torchvision_side
@@ -12,33 +9,21 @@ from keras_alexnet.benchmarking.pipelines import open_epochs
 from keras_alexnet.benchmarking.plan import Competitor, Plan
 from keras_alexnet.benchmarking.timing import Stopwatch
 from keras_alexnet.core.children import enter_child
-from keras_alexnet.errors import KerasAlexNetError
 
 
 class Session:
     """What the process keeps from job to job.
 
-    The jobs are `open` (with `plan` and `competitor`), `warm` and `measure` (with `batch`); each
-    names the file for its reply.
+    The jobs are `open` (with `plan` and `competitor`), `warm` and `measure` (with `batch`).
     """
 
     def __init__(self) -> None:
         self._open: Callable[[int], Stopwatch]
         self._watches: dict[int, Stopwatch] = {}
 
-    def __call__(self, job: dict[str, Any]) -> None:
-        """Do a job and write a result, or an error in one line."""
-        reply: dict[str, Any]
-        try:
-            reply = {"result": getattr(self, f"_do_{job['work']}")(job)}
-        except KerasAlexNetError as error:
-            reply = {"mistake": str(error)}
-        except Exception as error:
-            # Frameworks raise what they like where memory or a kernel is missing.
-            traceback.print_exc()
-            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-            reply = {"error": ": ".join([type(error).__name__, *lines[:1]])}
-        Path(job["reply"]).write_text(json.dumps(reply))
+    def __call__(self, job: dict[str, Any]) -> Any:
+        """Do a job and return its result."""
+        return getattr(self, f"_do_{job['work']}")(job)
 
     def _do_open(self, job: dict[str, Any]) -> dict[str, Any]:
         plan, competitor = Plan.from_json(job["plan"]), Competitor(**job["competitor"])

@@ -11,8 +11,9 @@ from keras_alexnet.benchmarking.environment import settle_torch
 from keras_alexnet.benchmarking.plan import ENGINES, Competitor, Plan
 from keras_alexnet.benchmarking.timing import StepWatch
 from keras_alexnet.core.backend import load_keras, require
-from keras_alexnet.core.machine import check_device, check_precision
+from keras_alexnet.core.machine import check_device
 from keras_alexnet.errors import ConfigurationError
+from keras_alexnet.training.precision import check_precision
 
 # So small that hundreds of steps on one batch leave the weights where they are: neither NaN nor
 # vanishing gradients may decide the speed.

@@ -1,24 +1,17 @@
 """Lets competitors take turns, each in a process of its own, one of them busy at a time."""
 
 import contextlib
-import json
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from keras_alexnet.benchmarking.environment import pinned
 from keras_alexnet.benchmarking.plan import Competitor, Plan
 from keras_alexnet.core.children import Workers
-from keras_alexnet.errors import ConfigurationError, KerasAlexNetError
+from keras_alexnet.errors import BenchmarkError, ChildError
 
 _CHILD = "keras_alexnet.benchmarking.child"
-_TIMEOUT = 3600.0  # seconds of a job; compiling takes the longest
-
-
-class BenchmarkError(KerasAlexNetError, RuntimeError):
-    """A competitor cannot do what is measured."""
+_TIMEOUT = 3600.0  # seconds of a job, which prints nothing; compiling takes the longest
 
 
 @dataclass(frozen=True)
@@ -75,9 +68,8 @@ def run(
     results: list[Measured] = []
     done = 0
     with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="benchmark-")))
         stack.enter_context(pinned(plan.threads))
-        booths = [_Booth(c, stack.enter_context(Workers()), folder) for c in competitors]
+        booths = [_Booth(c, stack.enter_context(Workers())) for c in competitors]
         for booth in booths:
             booth.open(plan)
             advance(done := done + 1)
@@ -108,10 +100,9 @@ def steps(plan: Plan, competitors: Sequence[Competitor]) -> int:
 class _Booth:
     """A competitor in its process."""
 
-    def __init__(self, competitor: Competitor, workers: Workers, folder: Path) -> None:
+    def __init__(self, competitor: Competitor, workers: Workers) -> None:
         self.competitor, self.hardware = competitor, dict[str, Any]()
         self._workers, self._backend = workers, competitor.backend
-        self._reply = folder / "reply.json"
 
     def open(self, plan: Plan) -> None:
         """Start the process and build what it measures."""
@@ -121,17 +112,12 @@ class _Booth:
 
     def do(self, work: str, **job: Any) -> Any:
         """Have a job done and return its result."""
-        self._reply.unlink(missing_ok=True)
-        self._workers.run(
-            _CHILD,
-            {"work": work, "reply": str(self._reply), **job},
-            backend=self._backend,
-            timeout=_TIMEOUT,
-        )
-        reply = json.loads(self._reply.read_text())
-        if "mistake" in reply:
-            raise ConfigurationError(reply["mistake"])
-        if "error" in reply:
+        try:
+            return self._workers.call(
+                _CHILD, {"work": work, **job}, backend=self._backend, timeout=_TIMEOUT
+            )
+        except ChildError as error:
+            if error.reason is None:
+                raise
             batch = f", batch {job['batch']}" if "batch" in job else ""
-            raise BenchmarkError(f"{self.competitor.label}{batch}: {reply['error']}")
-        return reply["result"]
+            raise BenchmarkError(f"{self.competitor.label}{batch}: {error.reason}") from error

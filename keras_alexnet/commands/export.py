@@ -11,11 +11,11 @@ import typer
 
 from keras_alexnet.core.files import atomic_output, check_output
 from keras_alexnet.core.tables import Column, Format, Sheet, write_sheet
-from keras_alexnet.errors import ConfigurationError, ModelFileError
+from keras_alexnet.errors import ConfigurationError, ModelFileError, VerificationError
 from keras_alexnet.exporting.formats import FORMATS, find_format, output_path
 from keras_alexnet.exporting.quantization import LEAST_AGREEMENT, check_calibration, image_files
 from keras_alexnet.exporting.staging import check_target
-from keras_alexnet.exporting.verification import LEAST_RESPONSE, LIMIT, VerificationError
+from keras_alexnet.exporting.verification import LEAST_RESPONSE, LIMIT
 from keras_alexnet.models.record import read_record
 
 if TYPE_CHECKING:

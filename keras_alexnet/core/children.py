@@ -1,13 +1,15 @@
-"""Child processes: one framework each, JSON in, arrays out, with a time limit."""
+"""Child processes: one framework each, JSON in, JSON and arrays out, stopped when they hang."""
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
@@ -20,24 +22,37 @@ ROOT = Path(__file__).resolve().parents[2]
 _TAIL = 40  # lines of output in an error
 _POLL = 0.02  # seconds
 _DONE = ".done"
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # of Keras' messages
+_LONGEST = 300  # characters of a foreign error
 
 
-def run_child(
-    module: str, job: dict[str, Any], *, backend: str | None = None, timeout: float
-) -> None:
+def call_child(
+    module: str,
+    job: dict[str, Any],
+    *,
+    backend: str | None = None,
+    accelerator: bool = True,
+    timeout: float,
+) -> Any:
     """Run `python -m module` on one job, to its end.
 
     Args:
         module: Module that calls `enter_child`.
-        job: JSON-serialisable task; the child writes its results where the task says.
+        job: JSON-serialisable task; large results are written where the task says.
         backend: Keras backend of the child, or None for one that uses no Keras.
-        timeout: Seconds after which the child is killed.
+        accelerator: Whether the child may see a GPU.
+        timeout: Seconds of silence after which the child is stopped. Whatever it prints counts as
+            a sign of progress.
+
+    Returns:
+        What the module's function returned.
 
     Raises:
-        ChildError: It exited with an error or was killed; the message holds the end of its output.
+        ChildError: It failed, died or was stopped; the message holds the end of its output.
+        KerasAlexNetError: It found a mistake: the same error as there.
     """
     with Workers() as workers:
-        workers.run(module, job, backend=backend, timeout=timeout)
+        return workers.call(module, job, backend=backend, accelerator=accelerator, timeout=timeout)
 
 
 class Workers:
@@ -47,7 +62,7 @@ class Workers:
     """
 
     def __init__(self) -> None:
-        self._workers: dict[tuple[str, str | None], _Worker] = {}
+        self._workers: dict[tuple[str, str | None, bool], _Worker] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -61,15 +76,21 @@ class Workers:
         for worker in self._workers.values():
             worker.stop()
 
-    def run(
-        self, module: str, job: dict[str, Any], *, backend: str | None = None, timeout: float
-    ) -> None:
-        """Do a job as `run_child` does; after a failure the next one gets a new child."""
-        key = module, backend
+    def call(
+        self,
+        module: str,
+        job: dict[str, Any],
+        *,
+        backend: str | None = None,
+        accelerator: bool = True,
+        timeout: float,
+    ) -> Any:
+        """Do a job as `call_child` does; after a failure the next one gets a new child."""
+        key = module, backend, accelerator
         if key not in self._workers:
-            self._workers[key] = _Worker(module, backend)
+            self._workers[key] = _Worker(*key)
         try:
-            self._workers[key].do(job, timeout)
+            return self._workers[key].do(job, timeout)
         except BaseException:
             self._workers.pop(key).stop()
             raise
@@ -78,18 +99,22 @@ class Workers:
 class _Worker:
     """A child process that takes the names of job files on its standard input."""
 
-    def __init__(self, module: str, backend: str | None) -> None:
+    def __init__(self, module: str, backend: str | None, accelerator: bool) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="keras-alexnet-")
         paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = os.environ | {
             "PYTHONPATH": os.pathsep.join(paths),
             "PYTHONUNBUFFERED": "1",
             "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3"),
+            # What it leaves when it is killed goes with it.
+            "TMPDIR": self._folder.name,
         }
+        if not accelerator:
+            environment["CUDA_VISIBLE_DEVICES"] = "-1"
         if backend is not None:
             environment["KERAS_BACKEND"] = backend
         self._what = module if backend is None else f"{module} on {backend}"
         self._jobs = 0
-        self._folder = tempfile.TemporaryDirectory(prefix="porting-")
         self._log = Path(self._folder.name, "output.txt")
         with self._log.open("wb") as output:
             self._process = subprocess.Popen(
@@ -102,8 +127,8 @@ class _Worker:
                 start_new_session=True,  # so that its own children end with it
             )
 
-    def do(self, job: dict[str, Any], timeout: float) -> None:
-        """Hand a job over and wait until it is done."""
+    def do(self, job: dict[str, Any], timeout: float) -> Any:
+        """Hand a job over, wait until it is done, and return its result."""
         self._jobs += 1
         path = Path(self._folder.name, f"job{self._jobs}.json")
         path.write_text(json.dumps(job))
@@ -114,18 +139,25 @@ class _Worker:
             self._process.stdin.flush()
         except BrokenPipeError:
             pass  # it has ended, which the loop below finds
-        end = time.monotonic() + timeout
+        printed, heard = -1, time.monotonic()
         while not done.exists():
             code = self._process.poll()
             if code is not None and not done.exists():
                 cause = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
                 raise ChildError(f"{self._what} failed with {cause}.\n{self._tail()}")
-            if time.monotonic() > end:
+            if (size := self._log.stat().st_size) != printed:
+                printed, heard = size, time.monotonic()
+            elif time.monotonic() - heard > timeout:
                 raise ChildError(
-                    f"{self._what} did not end within {timeout:g} s and was stopped.\n"
-                    f"{self._tail()}"
+                    f"{self._what} was silent for {timeout:g} s and was stopped.\n{self._tail()}"
                 )
             time.sleep(_POLL)
+        reply = json.loads(done.read_text())
+        if "mistake" in reply:
+            raise _error_class(reply["kind"])(reply["mistake"])
+        if "error" in reply:
+            raise ChildError(f"{self._what} failed.\n{self._tail()}", reason=reply["error"])
+        return reply["result"]
 
     def stop(self) -> None:
         """End the child and whatever it has started."""
@@ -147,7 +179,8 @@ def enter_child(main: Callable[[dict[str, Any]], object]) -> None:
     """Run a child's `main` on one job after the other, until its standard input ends.
 
     That ends a job under way as well: nobody is left to wait for it, however the parent has died.
-    An error that we raise on purpose ends the child with its message instead of a traceback.
+    What `main` returns is handed to the parent as JSON; an error that we raise on purpose is raised
+    there too, any other one is told in one line.
     """
     jobs: SimpleQueue[Path] = SimpleQueue()
 
@@ -161,8 +194,38 @@ def enter_child(main: Callable[[dict[str, Any]], object]) -> None:
     Thread(target=receive, daemon=True).start()
     while True:
         path = jobs.get()
+        reply: dict[str, Any]
         try:
-            main(json.loads(path.read_text()))
+            reply = {"result": main(json.loads(path.read_text()))}
         except KerasAlexNetError as error:
-            sys.exit(str(error))
-        path.with_suffix(_DONE).touch()
+            reply = {"mistake": str(error), "kind": type(error).__name__}
+        except Exception as error:
+            # Frameworks and converters raise whatever they happen to raise on what they cannot do.
+            traceback.print_exc()
+            reply = {"error": one_line(error)}
+        unfinished = path.with_suffix(".part")
+        unfinished.write_text(json.dumps(reply))
+        unfinished.rename(path.with_suffix(_DONE))
+
+
+def report_progress(what: str) -> None:
+    """Say in a child what it is about to do, so that its parent knows that it is at work."""
+    print(what, flush=True)
+
+
+def one_line(error: Exception) -> str:
+    """Return the kind of a foreign error and the first line of its message."""
+    lines = [line.strip() for line in _COLOURS.sub("", str(error)).splitlines() if line.strip()]
+    text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+def _error_class(name: str) -> type[KerasAlexNetError]:
+    """Return our exception of this name, as far as this process knows it."""
+
+    def kinds(kind: type[KerasAlexNetError]) -> Iterator[type[KerasAlexNetError]]:
+        yield kind
+        for below in kind.__subclasses__():
+            yield from kinds(below)
+
+    return next((k for k in kinds(KerasAlexNetError) if k.__name__ == name), KerasAlexNetError)

@@ -1,6 +1,5 @@
 """Child process: loads a `.keras` file on the backend that can, computes with it, exports it."""
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ from keras_alexnet.core.backend import require
 from keras_alexnet.core.children import enter_child
 from keras_alexnet.errors import ModelFileError
 from keras_alexnet.exporting.formats import FORMATS, ExportFormat
-from keras_alexnet.exporting.jobs import answer
 from keras_alexnet.exporting.samples import ModelInput
 from keras_alexnet.models.record import read_record
 
@@ -175,4 +173,4 @@ _NAMERS = {"onnx": _name_onnx, "openvino": _name_openvino}
 
 
 if __name__ == "__main__":
-    enter_child(partial(answer, export))
+    enter_child(export)

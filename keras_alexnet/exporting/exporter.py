@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from keras_alexnet.errors import ExportError
+from keras_alexnet.exporting.children import run_job
 from keras_alexnet.exporting.formats import ExportFormat
-from keras_alexnet.exporting.jobs import ExportError, run_job
 from keras_alexnet.exporting.quantization import (
     Quantized,
     check_sensitive,
@@ -18,8 +19,6 @@ from keras_alexnet.exporting.quantization import (
 )
 from keras_alexnet.exporting.staging import publish, staging
 from keras_alexnet.exporting.verification import LIMIT, Verified, verify
-
-_CHILD = "keras_alexnet.exporting.export_child"
 
 
 @dataclass(frozen=True)
@@ -141,7 +140,7 @@ def _export(
         "calibration": list(map(str, calibration)),
     }
     try:
-        return run_job(_CHILD, job, scratch, backend=format_.backend)
+        return run_job("export_child", job, backend=format_.backend)
     except ExportError as error:
         kind = "int8 " if calibration else ""
         raise ExportError(
@@ -164,7 +163,7 @@ def _quantize(request: Request, before: Path, after: Path, export: Any, scratch:
             "batch_size": request.batch_size,
             "calibration": list(map(str, request.calibration)),
         }
-        run_job("keras_alexnet.exporting.nncf_child", job, scratch)
+        run_job("nncf_child", job)
     return compare_files(
         format_,
         before,

@@ -1,12 +1,10 @@
 """Child process: int8 post-training quantisation of an OpenVINO file."""
 
 import re
-from functools import partial
 from typing import Any
 
 from keras_alexnet.core.backend import require
 from keras_alexnet.core.children import enter_child
-from keras_alexnet.exporting.jobs import answer
 from keras_alexnet.exporting.samples import ModelInput
 
 
@@ -39,4 +37,4 @@ def quantize(job: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    enter_child(partial(answer, quantize))
+    enter_child(quantize)

@@ -9,8 +9,8 @@ import numpy as np
 
 from keras_alexnet.data.sources.folders import find_images, listed
 from keras_alexnet.errors import ConfigurationError, DataError, ImageFileError
+from keras_alexnet.exporting.children import run_job
 from keras_alexnet.exporting.formats import ExportFormat
-from keras_alexnet.exporting.jobs import run_job
 from keras_alexnet.exporting.samples import COUNT
 
 # Share of images with the same class below which the command warns.
@@ -142,7 +142,7 @@ def compare_files(
         "timed": batch,
         "rounds": _ROUNDS,
     }
-    found = run_job("keras_alexnet.exporting.runtimes", job, scratch, backend=format_.backend)
+    found = run_job("runtimes", job, backend=format_.backend)
     agree = np.equal(found["classes"]["before"], found["classes"]["after"])
     return Quantized(
         calibration=calibration,

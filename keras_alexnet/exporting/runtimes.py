@@ -5,7 +5,6 @@ Each opener returns a function from a float32 batch to the outputs by name.
 
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from keras_alexnet.core.backend import require
 from keras_alexnet.core.children import enter_child
 from keras_alexnet.errors import ModelFileError
 from keras_alexnet.exporting.formats import FORMATS
-from keras_alexnet.exporting.jobs import answer
 from keras_alexnet.exporting.samples import ModelInput
 
 Outputs = dict[str, np.ndarray]
@@ -169,4 +167,4 @@ def _main(outputs: Outputs, name: str) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    enter_child(partial(answer, run_files))
+    enter_child(run_files)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_alexnet.errors import KerasAlexNetError
+from keras_alexnet.errors import ExportError, VerificationError
+from keras_alexnet.exporting.children import run_job
 from keras_alexnet.exporting.formats import ExportFormat
-from keras_alexnet.exporting.jobs import ExportError, run_job
 from keras_alexnet.exporting.samples import COUNT
 
 # Largest |difference| / largest |reference| of an output. The same as between backends and
@@ -18,10 +18,6 @@ LIMIT = 1e-5
 # little: an error of a hundredth in what the images change would stay below the limit. Untrained
 # networks are like that; GoogLeNet's logits are then its last bias, whatever the image.
 LEAST_RESPONSE = 100 * LIMIT
-
-
-class VerificationError(KerasAlexNetError, RuntimeError):
-    """An exported file computes something else than its model."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +81,7 @@ def verify(
         "results": str(results),
     }
     try:
-        found = run_job("keras_alexnet.exporting.runtimes", job, scratch, backend=format_.backend)
+        found = run_job("runtimes", job, backend=format_.backend)
     except ExportError as error:
         raise VerificationError(
             f"{format_.runtime()} cannot run what was exported ({error}). The file was removed"

@@ -5,16 +5,13 @@ functions import torchvision where they are called.
 """
 
 import dataclasses
-import json
-import tempfile
-from pathlib import Path
 from typing import Any
 
 from keras_alexnet.core.backend import installed, pip_line, require
-from keras_alexnet.core.children import enter_child, run_child
+from keras_alexnet.core.children import call_child, enter_child
 from keras_alexnet.errors import MissingDependencyError
 from keras_alexnet.specs.preprocessing import Preprocessing
-from porting.errors import PortingError, UsageError
+from porting.errors import UsageError
 
 NETWORKS = ("alexnet", "googlenet")
 
@@ -62,13 +59,8 @@ def describe(model: str, weights: str, *, timeout: float = 300) -> WeightsInfo:
             f"torchvision is needed to look up the weights {weights!r}. "
             f"Install it with: {pip_line('torchvision')}"
         )
-    with tempfile.TemporaryDirectory(prefix="porting-") as folder:
-        answer = Path(folder, "answer.json")
-        job = {"model": model, "weights": weights, "output": str(answer)}
-        run_child("porting.torch_side.torchvision_zoo", job, timeout=timeout)
-        fields = json.loads(answer.read_text())
-    if "error" in fields:
-        raise UsageError(fields["error"])
+    job = {"model": model, "weights": weights}
+    fields = call_child("porting.torch_side.torchvision_zoo", job, timeout=timeout)
     return WeightsInfo(**{**fields, "labels": tuple(fields["labels"])})
 
 
@@ -127,16 +119,18 @@ class _Evaluation:
         return functional.normalize(planes, self.preprocessing.mean, self.preprocessing.std)
 
 
-def _describe_here(model: str, weights: str) -> dict[str, Any]:
+def main(job: dict[str, Any]) -> dict[str, Any]:
+    """Answer a question of `describe`; the child's side of it."""
+    model, weights = job["model"], job["weights"]
     models = require("torchvision").models
     enum = models.get_model_weights(model)
     name = weights.rpartition(".")[2]
     known = {**{entry.name: entry for entry in enum}, "DEFAULT": enum.DEFAULT}
     if name not in known:
-        return {
-            "error": f"torchvision has no weights {weights!r} for {model}, and there is no such "
-            f"file. Known names: {', '.join(known)}"
-        }
+        raise UsageError(
+            f"torchvision has no weights {weights!r} for {model}, and there is no such file. "
+            f"Known names: {', '.join(known)}"
+        )
     entry = known[name]
     transform = entry.transforms()
     info = WeightsInfo(
@@ -152,15 +146,6 @@ def _describe_here(model: str, weights: str) -> dict[str, Any]:
         },
     )
     return dataclasses.asdict(info)
-
-
-def main(job: dict[str, Any]) -> None:
-    """Answer a question of `describe`; the child's side of it."""
-    try:
-        answer = _describe_here(job["model"], job["weights"])
-    except (ImportError, PortingError) as error:
-        answer = {"error": str(error)}
-    Path(job["output"]).write_text(json.dumps(answer))
 
 
 if __name__ == "__main__":

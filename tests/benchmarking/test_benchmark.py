@@ -29,10 +29,10 @@ from keras_alexnet.benchmarking.pipelines import (
 )
 from keras_alexnet.benchmarking.plan import Competitor, Plan, baselines
 from keras_alexnet.benchmarking.report import notes, rows, sheet, to_json
-from keras_alexnet.benchmarking.runner import Benchmark, BenchmarkError, Measured, run, steps
+from keras_alexnet.benchmarking.runner import Benchmark, Measured, run, steps
 from keras_alexnet.benchmarking.timing import EpochWatch, StepWatch
 from keras_alexnet.core.backend import BACKENDS, installed
-from keras_alexnet.errors import ChildError, ConfigurationError, KerasAlexNetError
+from keras_alexnet.errors import BenchmarkError, ChildError, ConfigurationError, KerasAlexNetError
 from keras_alexnet.specs import SPECS
 
 Cli = Callable[..., tuple[int, str, str]]

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from helpers.project import ROOT
 
-from keras_alexnet.core.children import run_child
+from keras_alexnet.core.children import Workers, call_child
 from keras_alexnet.errors import ChildError
+from porting.errors import UsageError
 
 CHILDREN = {
     "crashing": "import sys\nprint('loading')\nprint('cannot go on', file=sys.stderr)\nsys.exit(3)",
@@ -25,6 +26,24 @@ CHILDREN = {
         "from keras_alexnet.core.children import enter_child\n"
         "from porting.errors import UsageError\n"
         "def main(job):\n    raise UsageError(f\"bad {job['what']}\")\nenter_child(main)"
+    ),
+    "surprised": (
+        "from keras_alexnet.core.children import enter_child\n"
+        "def main(job):\n    print('on the way')\n    return job['what']\nenter_child(main)"
+    ),
+    "echoing": (
+        "import os\nfrom keras_alexnet.core.children import enter_child\n"
+        "enter_child(lambda job: [job, os.getpid()])"
+    ),
+    "working": (
+        "import time\nfrom keras_alexnet.core.children import enter_child, report_progress\n"
+        "def main(job):\n    end = time.monotonic() + job['seconds']\n"
+        "    while time.monotonic() < end:\n        report_progress('at work')\n"
+        "        time.sleep(.5)\n    return 'done'\nenter_child(main)"
+    ),
+    "littering": (
+        "import tempfile, time\nfrom keras_alexnet.core.children import enter_child\n"
+        "def main(job):\n    print(tempfile.mkdtemp())\n    time.sleep(600)\nenter_child(main)"
     ),
     "busy": (
         "import time\nfrom keras_alexnet.core.children import enter_child\n"
@@ -55,32 +74,55 @@ def children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("crashing", ["exit code 3", "loading", "cannot go on"]),
         ("raising", ["exit code 1", "RuntimeError: a bug"]),
         ("killed", ["signal SIGKILL", "so far"]),
-        ("complaining", ["exit code 1", "bad colour"]),
     ],
 )
 def test_a_failure_is_told_with_its_output(children: Path, name: str, texts: list[str]) -> None:
     with pytest.raises(ChildError) as caught:
-        run_child(f"{name}_child", {"what": "colour"}, timeout=60)
+        call_child(f"{name}_child", {"what": "colour"}, timeout=60)
     for text in (f"{name}_child failed", *texts):
         assert text in str(caught.value)
 
 
-def test_an_expected_error_leaves_no_traceback(children: Path) -> None:
+def test_an_error_of_ours_is_the_same_in_the_parent(children: Path) -> None:
+    with pytest.raises(UsageError, match=r"^bad colour$"):
+        call_child("complaining_child", {"what": "colour"}, timeout=60)
+
+
+def test_a_foreign_error_is_told_in_one_line_and_with_the_output(children: Path) -> None:
+    with pytest.raises(ChildError, match=r"surprised_child failed\.\n.*\n  on the way") as caught:
+        call_child("surprised_child", {}, timeout=60)
+    assert caught.value.reason == "KeyError: 'what'"
+    assert "Traceback" in str(caught.value)
+
+
+def test_what_a_child_returns_comes_back(children: Path) -> None:
+    with Workers() as workers:
+        pids = [workers.call("echoing_child", {"n": n}, timeout=60) for n in (1, 2)]
+    assert [job for job, _ in pids] == [{"n": 1}, {"n": 2}]
+    assert pids[0][1] == pids[1][1]  # one process
+
+
+def test_a_child_that_reports_progress_is_not_stopped(children: Path) -> None:
+    """It takes longer than the limit, and is silent for less."""
+    assert call_child("working_child", {"seconds": 6}, timeout=3) == "done"
+
+
+def test_what_a_stopped_child_leaves_goes_with_it(children: Path) -> None:
     with pytest.raises(ChildError) as caught:
-        run_child("complaining_child", {"what": "colour"}, timeout=60)
-    assert "Traceback" not in str(caught.value)
+        call_child("littering_child", {}, timeout=2)
+    assert not Path(str(caught.value).split()[-1]).exists()
 
 
 def test_the_backend_is_named(children: Path) -> None:
     with pytest.raises(ChildError, match="crashing_child on jax failed"):
-        run_child("crashing_child", {}, backend="jax", timeout=60)
+        call_child("crashing_child", {}, backend="jax", timeout=60)
 
 
 @needs_ps
 def test_a_hanging_child_is_stopped_with_all_its_children(children: Path) -> None:
     start = time.monotonic()
-    with pytest.raises(ChildError, match=r"did not end within 2 s and was stopped") as caught:
-        run_child("parent_child", {}, timeout=2)
+    with pytest.raises(ChildError, match=r"was silent for 2 s and was stopped") as caught:
+        call_child("parent_child", {}, timeout=2)
     assert time.monotonic() - start < 30
     grandchild = int(str(caught.value).split()[-1])
     for _ in range(100):
@@ -92,14 +134,14 @@ def test_a_hanging_child_is_stopped_with_all_its_children(children: Path) -> Non
 
 def test_output_of_a_hanging_child_is_kept(children: Path) -> None:
     with pytest.raises(ChildError, match="waiting"):
-        run_child("hanging_child", {}, timeout=2)
+        call_child("hanging_child", {}, timeout=2)
 
 
 @needs_ps
 def test_an_interruption_ends_the_child(children: Path) -> None:
     code = (
-        "from keras_alexnet.core.children import run_child\n"
-        "run_child('parent_child', {}, timeout=60)"
+        "from keras_alexnet.core.children import call_child\n"
+        "call_child('parent_child', {}, timeout=60)"
     )
     environment = os.environ | {"PYTHONPATH": f"{children}{os.pathsep}{ROOT}"}
     parent = subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE)
@@ -118,8 +160,8 @@ def test_an_interruption_ends_the_child(children: Path) -> None:
 def test_a_busy_child_does_not_outlive_its_parent(children: Path, tmp_path: Path) -> None:
     """Even if the parent had no chance to end it."""
     file = tmp_path / "started"
-    code = "import sys; from keras_alexnet.core.children import run_child\n"
-    code += "run_child('busy_child', {'file': sys.argv[1]}, timeout=60)"
+    code = "import sys; from keras_alexnet.core.children import call_child\n"
+    code += "call_child('busy_child', {'file': sys.argv[1]}, timeout=60)"
     environment = os.environ | {"PYTHONPATH": f"{children}{os.pathsep}{ROOT}"}
     parent = subprocess.Popen([sys.executable, "-c", code, str(file)], env=environment)
     try:

@@ -7,7 +7,8 @@ import pytest
 from helpers.project import ROOT
 
 from keras_alexnet.benchmarking.plan import Competitor, Plan
-from keras_alexnet.benchmarking.runner import Benchmark, BenchmarkError, Measured
+from keras_alexnet.benchmarking.runner import Benchmark, Measured
+from keras_alexnet.errors import BenchmarkError
 
 COMPILED, EAGER = Competitor("torchvision", compiled=True), Competitor("torchvision")
 OURS, OTHER = Competitor("keras", "torch"), Competitor("keras", "jax")

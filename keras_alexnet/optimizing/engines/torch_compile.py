@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from keras_alexnet.core.backend import require
-from keras_alexnet.errors import KerasAlexNetError
+from keras_alexnet.errors import CompilationError
 from keras_alexnet.optimizing import operations as op
 from keras_alexnet.optimizing.engines.torch import MAKERS, Step
 from keras_alexnet.optimizing.plan import Plan
@@ -23,10 +23,6 @@ _HELP = (
     "g++`), or name one in the environment variable CXX. On a GPU it needs triton, which comes "
     'with torch. Without them use engine="torch"'
 )
-
-
-class CompilationError(KerasAlexNetError, RuntimeError):
-    """`torch.compile` cannot compile here; the message says what is missing."""
 
 
 class TorchCompileEngine:

@@ -4,13 +4,12 @@ Importing this module loads no framework. `load_keras()` settles the Keras backe
 Keras; `require()` imports an optional package or names the `pip install` line that provides it.
 """
 
-import contextlib
 import importlib
 import importlib.util
 import json
 import os
+import platform
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -140,29 +139,12 @@ def chosen_backend() -> str:
 
 
 def _import_keras() -> Any:
-    os.environ["KERAS_BACKEND"] = chosen_backend()
+    backend = os.environ["KERAS_BACKEND"] = chosen_backend()
+    # oneDNN brings TensorFlow's CPU convolutions in channels_first. TensorFlow itself switches it
+    # on by default for some processors of this kind only.
+    if backend == "tensorflow" and platform.machine().lower() in ("x86_64", "amd64"):
+        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     return importlib.import_module("keras")
-
-
-@contextlib.contextmanager
-def without_tensorflow() -> Iterator[None]:
-    """Within this block, keep Keras on another backend from importing TensorFlow.
-
-    It would do so, for seconds, only to ask whether an object that it saves or loads is one of
-    TensorFlow's. None can be while TensorFlow was never imported.
-    """
-    from keras.src.utils import module_utils
-
-    module: Any = getattr(module_utils, "tensorflow", None)
-    unknown = getattr(module, "_available", False) is None
-    if not unknown or load_keras().backend.backend() == "tensorflow" or "tensorflow" in sys.modules:
-        yield
-        return
-    module._available = False
-    try:
-        yield
-    finally:
-        module._available = None
 
 
 def choose_backend(name: str | None) -> None:
@@ -193,12 +175,17 @@ def choose_backend(name: str | None) -> None:
     os.environ["KERAS_BACKEND"] = name
 
 
+def keras_home() -> Path:
+    """Return the folder of Keras' configuration, data sets and caches."""
+    home = os.environ.get("KERAS_HOME")
+    return Path(home).expanduser() if home else Path.home() / ".keras"
+
+
 def _chosen_backend() -> tuple[str | None, str]:
     """Return the backend that the user configured and where, or (None, "")."""
     if chosen := os.environ.get("KERAS_BACKEND"):
         return chosen, "the environment variable KERAS_BACKEND"
-    home = os.environ.get("KERAS_HOME")
-    config = (Path(home) if home else Path.home() / ".keras") / "keras.json"
+    config = keras_home() / "keras.json"
     if not config.is_file():
         return None, ""
     try:

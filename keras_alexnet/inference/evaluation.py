@@ -12,7 +12,6 @@ from keras_alexnet.core.backend import require
 from keras_alexnet.data.examples import Examples
 from keras_alexnet.errors import DataError
 from keras_alexnet.inference.predictor import Predictor
-from keras_alexnet.training.devices.group import Group
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,9 @@ def evaluate(
     classes: Sequence[str],
     *,
     on_batch: Callable[[int], None] | None = None,
-    group: Group | None = None,
+    rank: int = 0,
+    processes: int = 1,
+    gather: Callable[[Any], list[Any]] = lambda value: [value],
 ) -> Evaluation:
     """Compare a model's predictions with the labels of images.
 
@@ -103,7 +104,10 @@ def evaluate(
             another order, they are matched by name. Where it has more classes, each name must be
             a label of it; the evaluation is then over all of the model's classes.
         on_batch: Called with the number of images done, after each batch.
-        group: Processes that each compute a part of the images and get the result of all.
+        rank: Number of this process among those that each compute a part of the images.
+        processes: How many they are.
+        gather: Takes a value for JSON and returns those of all processes, by rank; each of them
+            then has the result of all.
 
     Raises:
         DataError: The model has other classes than the images, or no image can be read.
@@ -111,9 +115,8 @@ def evaluate(
     """
     classes, order, index = _match(predictor, tuple(classes))
     targets = index[examples.labels]
-    group = group or Group()
-    own = np.arange(group.rank, len(examples), group.processes)
-    batches = predictor.batches(examples.subset(own) if group.processes > 1 else examples)
+    own = np.arange(rank, len(examples), processes)
+    batches = predictor.batches(examples.subset(own) if processes > 1 else examples)
     found: list[list[Any]] = []
     done = 0
     for views, positions in batches:
@@ -125,7 +128,7 @@ def evaluate(
         if on_batch is not None:
             on_batch(done)
     skipped = {str(path): reason for path, reason in batches.skipped.items()}
-    parts = group.gather([found, skipped])
+    parts = gather([found, skipped])
     found = sorted(row for rows, _ in parts for row in rows)
     skipped = {path: reason for _, skips in parts for path, reason in skips.items()}
     if not found:

@@ -1,5 +1,6 @@
 """A model together with all that stands between images and probabilities."""
 
+import contextlib
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from keras_alexnet.core.keras_internals import MissingPartError, maker_of
 from keras_alexnet.data.examples import Examples
 from keras_alexnet.data.preprocessing import normalize
 from keras_alexnet.errors import ModelFileError
@@ -195,7 +197,7 @@ def _scores(model: Any) -> tuple[Any, bool]:
             f"a dict of them with 'logits'; this model's is "
             f"{keras.tree.map_structure(lambda tensor: tuple(tensor.shape), structure)}"
         )
-    name = _activation(scores)
+    name = _activation(model, scores)
     if name in ("sigmoid", "tanh"):
         raise ModelFileError(
             f"{model.name} ends with {name!r}: its outputs are no probabilities of classes that "
@@ -204,14 +206,22 @@ def _scores(model: Any) -> tuple[Any, bool]:
     return scores, name == "softmax"
 
 
-def _activation(scores: Any) -> str:
+def _activation(model: Any, scores: Any) -> str:
     """Return the name of the activation that a model's output comes from."""
-    layer = scores._keras_history.operation
+    layer = _maker(model, scores)
     while isinstance(layer, keras.Model):  # a model in a model
-        layer = layer.outputs[0]._keras_history.operation
+        layer = _maker(layer, layer.outputs[0])
     if isinstance(layer, keras.layers.Softmax):
         return "softmax"
     return getattr(getattr(layer, "activation", None), "__name__", "linear")
+
+
+def _maker(model: Any, tensor: Any) -> Any:
+    """Return the operation of a model that makes a tensor."""
+    with contextlib.suppress(MissingPartError):
+        return maker_of(tensor)[0]
+    operations = getattr(model, "operations", model.layers)
+    return next(o for o in operations if any(x is tensor for x in keras.tree.flatten(o.output)))
 
 
 def _is_channels_first(model: Any, preprocessing: Preprocessing) -> bool:

@@ -42,7 +42,7 @@ def build(
     aux_heads: bool = False,
     transform_input: bool = False,
 ) -> Any:
-    """Build a model from a spec; `registry.create_model` documents the arguments."""
+    """Build a model from a spec; `create_model` documents the arguments."""
     data_format = resolve_data_format(data_format)
     _check_dtype(dtype)
     if pooling not in (None, *_POOLINGS):

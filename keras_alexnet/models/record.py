@@ -3,19 +3,19 @@
 It is one JSON member of the archive, which Keras ignores when it loads the model.
 """
 
-import contextlib
 import json
 import shutil
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from keras_alexnet.core.backend import load_keras, without_tensorflow
+from keras_alexnet.core.backend import load_keras
 from keras_alexnet.core.files import atomic_output
+from keras_alexnet.core.keras_internals import reading_variables_by, without_tensorflow
 from keras_alexnet.core.memory import as_array
 from keras_alexnet.errors import ModelFileError
 from keras_alexnet.specs.preprocessing import Preprocessing, damaged
@@ -48,7 +48,7 @@ def save_model(model: Any, path: str | Path, record: dict[str, Any]) -> None:
     ):
         # Into files instead of an archive, which Keras builds in memory, weights and all.
         members = Path(name, "model")
-        with without_tensorflow(), _weights_uncopied():
+        with without_tensorflow(), reading_variables_by(as_array):
             load_keras().saving.save_model(model, members, zipped=False)
         with zipfile.ZipFile(temporary, "w") as archive:
             for member in sorted(p for p in members.rglob("*") if p.is_file()):
@@ -59,19 +59,6 @@ def save_model(model: Any, path: str | Path, record: dict[str, Any]) -> None:
             # A fixed date: the same weights give the same record bytes.
             info = zipfile.ZipInfo(MEMBER, (1980, 1, 1, 0, 0, 0))
             archive.writestr(info, text, zipfile.ZIP_DEFLATED)
-
-
-@contextlib.contextmanager
-def _weights_uncopied() -> Iterator[None]:
-    """Within this block, let Keras write a variable's memory instead of one or two copies of it."""
-    from keras.src import backend
-
-    variable, stock = load_keras().Variable, backend.convert_to_numpy
-    backend.convert_to_numpy = lambda x: as_array(x) if isinstance(x, variable) else stock(x)
-    try:
-        yield
-    finally:
-        backend.convert_to_numpy = stock
 
 
 def read_record(path: str | Path) -> dict[str, Any] | None:

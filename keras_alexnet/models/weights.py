@@ -3,6 +3,7 @@
 import errno
 import tempfile
 import zipfile
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from keras_alexnet.layers import keras
 from keras_alexnet.models.archives import check_model_file, check_weights_file
 from keras_alexnet.models.fast.quicken import quicken
 
+_MOST_LISTED = 20
 _NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 
@@ -72,34 +74,67 @@ def load_weights(model: Any, path: str | Path) -> None:
             f"{path}: weights must be a .keras or .weights.h5 file. For a PyTorch checkpoint run: "
             f"python -m porting convert {model.name} --source {path} --output {path.stem}.keras"
         )
-    source = {layer.name: layer for layer in load_model(path).layers}
-    assignments, problems = [], []
-    for layer in model.layers:
-        if not layer.weights:
+    copy_by_name(
+        load_model(path),
+        model,
+        what=str(path),
+        hint="Pass the file's own `classes`, `aux_heads` and `include_top`.",
+    )
+
+
+def copy_by_name(
+    source: Any,
+    target: Any,
+    *,
+    may_differ: Collection[str] = (),
+    leave: Callable[[Any], bool] = lambda layer: False,
+    what: str = "the source",
+    hint: str = "",
+) -> list[str]:
+    """Give a model the weights of the layers of another that are called the same.
+
+    Args:
+        source: Has them; it may have more layers.
+        target: Gets them, or stays as it is where an error is raised.
+        may_differ: Names of layers that keep their weights where the source has none that fit.
+        leave: Says of a layer of the target that it keeps its weights anyway.
+        what: Words for the source in an error.
+        hint: What to do about it.
+
+    Returns:
+        Names of the layers among `may_differ` that have kept their weights.
+
+    Raises:
+        ModelFileError: The source lacks weights, or has them in other shapes.
+    """
+    layers = {layer.name: layer for layer in source.layers}
+    kept, assignments, problems = [], [], []
+    for layer in target.layers:
+        if not layer.weights or leave(layer):
             continue
-        if layer.name not in source:
-            problems.append(f"layer {layer.name} is not in the file")
-            continue
-        have = {weight.name: weight for weight in source[layer.name].weights}
-        for weight in layer.weights:
-            found = have.get(weight.name)
-            if found is None or found.shape != weight.shape:
-                shape = "no such weight" if found is None else f"shape {tuple(found.shape)}"
-                problems.append(
-                    f"{layer.name}/{weight.name}: the file has {shape}, "
-                    f"the model wants {tuple(weight.shape)}"
-                )
-            else:
-                assignments.append((weight, found))
+        theirs = {w.name: w for w in layers[layer.name].weights} if layer.name in layers else {}
+        pairs = [(own, theirs.get(own.name)) for own in layer.weights]
+        wrong = [(own, w) for own, w in pairs if w is None or w.shape != own.shape]
+        if not wrong:
+            assignments += pairs
+        elif layer.name in may_differ:
+            kept.append(layer.name)
+        elif layer.name not in layers:
+            problems.append(f"layer {layer.name} is not in it")
+        else:
+            problems += [
+                f"{layer.name}/{own.name} has "
+                + ("no such weight" if w is None else f"shape {tuple(w.shape)}")
+                + f", the model wants {tuple(own.shape)}"
+                for own, w in wrong
+            ]
     if problems:
-        raise ModelFileError(
-            f"{path} does not fit {model.name}:\n  "
-            + "\n  ".join(problems[:20])
-            + (f"\n  and {len(problems) - 20} more" if len(problems) > 20 else "")
-            + "\nPass the file's own `classes`, `aux_heads` and `include_top`."
-        )
-    for weight, found in assignments:
-        weight.assign(found)
+        more = [f"and {len(problems) - _MOST_LISTED} more"] if len(problems) > _MOST_LISTED else []
+        lines = [f"{what} does not fit {target.name}:", *problems[:_MOST_LISTED], *more]
+        raise ModelFileError("\n  ".join(lines) + (f"\n{hint}" if hint else ""))
+    for own, other in assignments:
+        own.assign(other)
+    return kept
 
 
 def _first_line(error: Exception) -> str:

@@ -3,12 +3,13 @@
 The layers that hold numbers of their own are converted in `weighted`.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from keras.src.ops.numpy import Flip
 
+from keras_alexnet.core.keras_internals import maker_of
 from keras_alexnet.errors import ConfigurationError
 from keras_alexnet.layers import LocalResponseNormalization, keras
 from keras_alexnet.optimizing.operations import (
@@ -57,12 +58,21 @@ def convert(layer: Any, plan: Builder, tensors: Tensors) -> int:
         ConfigurationError: No operation stands for it, or for a setting of it.
     """
     converter = next((_CONVERTERS[kind] for kind in _kinds(layer) if kind in _CONVERTERS), None)
+    if type(layer) is _flip_class():
+        converter = _flip
     if converter is None:
         raise ConfigurationError(
             f"layer {layer.name!r} ({type(layer).__name__}) cannot be optimized; the layers that "
             f"can are {', '.join(sorted(kind.__name__ for kind in _CONVERTERS))}"
         )
     return converter(layer, plan, tensors)
+
+
+@functools.cache
+def _flip_class() -> type:
+    """Return the class of the operation `keras.ops.flip`."""
+    operation, _ = maker_of(keras.ops.flip(keras.KerasTensor((1, 1))))
+    return type(operation)
 
 
 def _kinds(layer: Any) -> list[type]:
@@ -156,7 +166,6 @@ def _lrn(layer: Any, plan: Builder, tensors: Tensors) -> int:
 
 _CONVERTERS: dict[type, Converter] = {
     layers.InputLayer: _input,
-    Flip: _flip,
     layers.Normalization: normalization,
     layers.Rescaling: rescaling,
     layers.ZeroPadding2D: _zero_padding,

@@ -4,10 +4,12 @@ from typing import Any
 
 import numpy as np
 
+from keras_alexnet.core.keras_internals import MissingPartError, warn_of_stock_layers
 from keras_alexnet.errors import ConfigurationError
 from keras_alexnet.layers import keras
 from keras_alexnet.optimizing.engines.registry import ENGINES, Engine
-from keras_alexnet.optimizing.plan import Plan, make_plan
+from keras_alexnet.optimizing.engines.stock import StockEngine
+from keras_alexnet.optimizing.plan import Plan, make_plan, stock_plan
 
 
 class OptimizedModel:
@@ -139,8 +141,12 @@ def optimize(model: Any, engine: str = "auto", batch_size: int | None = None) ->
         isinstance(batch_size, int | np.integer) and batch_size >= 1
     ):
         raise ConfigurationError(f"batch_size must be a positive integer, got {batch_size!r}")
-    plan = make_plan(model)
-    run = ENGINES[engine](model, plan, batch_size)
+    try:
+        plan = make_plan(model)
+        run = ENGINES[engine](model, plan, batch_size)
+    except MissingPartError:
+        warn_of_stock_layers(model.name)
+        engine, plan, run = "keras", stock_plan(model), StockEngine(model)
     optimized = OptimizedModel(engine, run, plan)
     if batch_size is not None and None not in plan.input_shape[1:]:
         optimized(np.zeros((batch_size, *plan.input_shape[1:]), np.float32))

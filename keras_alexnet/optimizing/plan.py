@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+from keras_alexnet.core.keras_internals import maker_of
 from keras_alexnet.errors import ConfigurationError
 from keras_alexnet.layers import keras
 from keras_alexnet.optimizing.converters import convert
@@ -63,6 +64,18 @@ def make_plan(model: Any) -> Plan:
     )
 
 
+def stock_plan(model: Any) -> Plan:
+    """Return what is known of a model whose graph cannot be read: it has no operations.
+
+    Raises:
+        ConfigurationError: As `make_plan`, but for its layers.
+    """
+    image, output = main_tensors(model)
+    _check_precision(model, model.layers)
+    data_format = _data_format(model, model.layers)
+    return Plan(model.name, (), data_format, tuple(image.shape), len(output.shape))
+
+
 def main_tensors(model: Any) -> tuple[Any, Any]:
     """Return the Keras tensors of a model's image and of its main output.
 
@@ -104,8 +117,7 @@ def _nodes(output: Any, image: Any) -> list[tuple[Any, Any]]:
         tensor, ready = pending.pop()
         if tensor is image or id(tensor) in order:
             continue
-        layer, index, _ = tensor._keras_history
-        node = layer._inbound_nodes[index]
+        layer, node = maker_of(tensor)
         if ready:
             order[id(tensor)] = layer, node
         else:

@@ -6,10 +6,11 @@ from dataclasses import Field, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Self, get_type_hints
 
-from keras_alexnet.commands.options import option
+from keras_alexnet.core.fields import option
 from keras_alexnet.data.augmentation.record import Augmentation
 from keras_alexnet.errors import ConfigurationError
 from keras_alexnet.specs import find_spec
+from keras_alexnet.specs.shared import AUX_LOSS_WEIGHT
 from keras_alexnet.training.optim.schedules import Kind
 
 Backend = Literal["tensorflow", "torch", "jax"]
@@ -71,7 +72,7 @@ class Experiment:
         None, "Dropout before the classifier; the model's if left out."
     )
     aux_heads: bool = option(False, "Train GoogLeNet's auxiliary classifiers too.")
-    aux_weight: float = option(0.3, "Weight of each one's loss.")
+    aux_weight: float = option(AUX_LOSS_WEIGHT, "Weight of each one's loss.")
     freeze_epochs: int = option(0, "Epochs that train the classifiers only.")
     unfrozen_learning_rate: float | None = option(
         None, "Learning rate afterwards; the same if left out."

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from keras_alexnet.data.augmentation.layer import Augment
-from keras_alexnet.errors import ConfigurationError, ModelFileError
+from keras_alexnet.errors import ConfigurationError
 from keras_alexnet.layers import keras, ops
 from keras_alexnet.models.builder import build
 from keras_alexnet.models.initialization import weights_will_follow
 from keras_alexnet.models.record import read_record, save_model
-from keras_alexnet.models.weights import load_model
+from keras_alexnet.models.weights import copy_by_name, load_model
 from keras_alexnet.specs import find_spec
 from keras_alexnet.specs.preprocessing import Preprocessing
 from keras_alexnet.specs.schema import Dense, ModelSpec, keras_name
@@ -89,30 +89,15 @@ def start_from(model: Any, path: Path, spec: ModelSpec) -> list[str]:
     Raises:
         ModelFileError: The file is unreadable or lacks weights of the model's other layers.
     """
-    source = {layer.name: layer for layer in load_model(path).layers}
     heads = classifier_layers(spec)
-    kept, assignments, problems = [], [], []
-    for layer in model.layers:
-        if not layer.weights or layer.name.startswith("preprocessing_"):
-            continue
-        found = source.get(layer.name)
-        theirs = {} if found is None else {w.name: w for w in found.weights}
-        pairs = [(w, theirs.get(w.name)) for w in layer.weights]
-        if all(other is not None and other.shape == own.shape for own, other in pairs):
-            assignments += pairs
-        elif layer.name in heads:
-            kept.append(layer.name)
-        else:
-            problems.append(layer.name)
-    if problems:
-        shown = ", ".join(problems[:8]) + (" ..." if len(problems) > 8 else "")
-        raise ModelFileError(
-            f"{path} does not fit {model.name}: it lacks, or has in other shapes, {shown}. Only "
-            f"classifiers ({', '.join(sorted(heads))}) may differ."
-        )
-    for own, other in assignments:
-        own.assign(other)
-    return kept
+    return copy_by_name(
+        load_model(path),
+        model,
+        may_differ=heads,
+        leave=lambda layer: layer.name.startswith("preprocessing_"),
+        what=str(path),
+        hint=f"Only classifiers ({', '.join(sorted(heads))}) may differ.",
+    )
 
 
 def classifier_layers(spec: ModelSpec) -> frozenset[str]:

@@ -1,13 +1,12 @@
 """Begins a run, or goes on with one."""
 
-import os
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from keras_alexnet.core import machine as environment
-from keras_alexnet.core.backend import choose_backend
+from keras_alexnet.core.backend import choose_backend, keras_home
+from keras_alexnet.core.machine import check_device, describe
 from keras_alexnet.errors import KerasAlexNetError, TrainingError
 from keras_alexnet.training.devices.group import Group
 from keras_alexnet.training.devices.placement import Placement
@@ -20,6 +19,11 @@ from keras_alexnet.training.devices.processes import (
     takes_processes,
 )
 from keras_alexnet.training.experiment import Experiment
+from keras_alexnet.training.precision import (
+    check_precision,
+    precision_warning,
+    seed_everything,
+)
 from keras_alexnet.training.runs.folder import Log, RunFolder, write_json
 
 
@@ -69,7 +73,7 @@ def start(
         engine = _engine(experiment, folder, group, log, resume=False)
         if group.is_first:
             write_json(folder.config, {"preset": preset, "experiment": experiment.to_json()})
-            write_json(folder.environment, environment.describe() | _who_computes(group))
+            write_json(folder.environment, describe() | _who_computes(group))
     except BaseException:
         if group.is_first:
             folder.discard()
@@ -115,16 +119,16 @@ def _engine(
     experiment: Experiment, folder: RunFolder, group: Group, log: Log, *, resume: bool
 ) -> Any:
     """Check the device, prepare the data, build everything."""
-    environment.check_device(experiment.device)
-    environment.check_precision(experiment.precision)
-    if warning := environment.precision_warning(experiment.precision):
+    check_device(experiment.device)
+    check_precision(experiment.precision)
+    if warning := precision_warning(experiment.precision):
         log(f"warning: {warning}")
-    environment.seed_everything(experiment.seed)
+    seed_everything(experiment.seed)
     from keras_alexnet.training.loop.engine import Engine
     from keras_alexnet.training.preparation import prepare
 
     with group.first_process_first():
-        prepared = prepare(experiment, cache_folder())
+        prepared = prepare(experiment, keras_home() / "keras_alexnet")
     identities = group.gather(prepared.identity)
     if other := next((n for n, i in enumerate(identities) if i != identities[0]), None):
         raise TrainingError(
@@ -194,9 +198,3 @@ def _go(engine: Any, *, name: str, preset: str | None) -> dict[str, Any] | None:
         log(f"{len(summary['skipped'])} unreadable images were skipped; summary.json names them")
     log(f"report: {folder.path / 'report.html'}")
     return summary
-
-
-def cache_folder() -> Path:
-    """Return where statistics of data sets are kept between runs: below Keras' own folder."""
-    home = os.environ.get("KERAS_HOME")
-    return (Path(home) if home else Path.home() / ".keras") / "keras_alexnet"

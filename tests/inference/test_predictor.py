@@ -280,7 +280,7 @@ def test_a_file_says_how_to_use_it(model: Any, tmp_path: Path) -> None:
     predictor = Predictor.from_file(tmp_path / "model.keras", batch_size=5, views="mirror")
     assert (predictor.preprocessing, predictor.labels) == (preprocessing, ("a", "b", "c", "d"))
     assert (predictor.batch_size, predictor.views, predictor.classes) == (5, Views.MIRROR, 4)
-    here = Predictor(model, preprocessing, normalized=False, views="mirror")
+    here = Predictor(model, preprocessing, normalized=False, batch_size=5, views="mirror")
     got = [_predict(p, _examples(PIXELS)) for p in (predictor, here)]
     np.testing.assert_array_equal(*got)
 

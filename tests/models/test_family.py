@@ -29,11 +29,13 @@ from keras_alexnet.summary.profile import profile
 from porting import convert, load_state_dict, to_state_dict, write_checkpoint
 from porting.checkpoints.files import as_tensors
 from porting.errors import TransferError, UsageError
-from porting.torch_side import reference_nets, torchvision_zoo
+from porting.torch_side import torchvision_zoo
+from porting.torch_side.reference_nets import forward
 from porting.torch_side.seeded import seeded_state_dict
 from porting.torch_side.torch_model import build_torch
 from porting.weights.recognition import architecture_of
-from porting.weights.spec_tables import Put, fit, identify, layer_pairs, weight_map
+from porting.weights.spec_tables import counterpart, fit, identify, outputs_of, weight_map
+from porting.weights.table import Put
 
 
 @dataclass
@@ -69,11 +71,11 @@ class Member:
         """The twin's outputs."""
         planes = torch.from_numpy(np.ascontiguousarray(self.images.transpose(0, 3, 1, 2)))
         with torch.no_grad():
-            outputs = reference_nets.forward(net or self.twin, planes, self.spec.aux)
+            outputs = forward(net or self.twin, planes, outputs_of(self.spec, aux_heads=True))
         return {name: value.numpy() for name, value in outputs.items()}
 
 
-def outputs_of(model: Any, images: np.ndarray, data_format: str = "channels_last") -> Any:
+def model_outputs(model: Any, images: np.ndarray, data_format: str = "channels_last") -> Any:
     got = call(model, images, data_format)
     return got if isinstance(got, dict) else {"logits": got}
 
@@ -108,7 +110,7 @@ def test_outputs_equal_the_twins(member: Member, data_format: str) -> None:
             model = create_model(member.spec.name, **member.options(data_format))
         share_weights(model, member.model)
     wanted = member.wanted()
-    got = outputs_of(model, member.images, data_format)
+    got = model_outputs(model, member.images, data_format)
     assert set(got) == {"logits", *(aux.name for aux in member.spec.aux)}
     for output, value in got.items():
         assert value.shape == (3, member.spec.classes)
@@ -150,8 +152,8 @@ def test_preprocessing_inside_equals_preprocessing_before(member: Member) -> Non
     with weights_will_follow():
         model = create_model(member.spec.name, include_preprocessing=True, **member.options())
     share_weights(model, member.model)
-    got = outputs_of(model, member.pixels)
-    for output, value in outputs_of(member.model, member.images).items():
+    got = model_outputs(model, member.pixels)
+    for output, value in model_outputs(member.model, member.images).items():
         assert_close(value, got[output], "logits")
 
 
@@ -200,7 +202,7 @@ def test_models_are_recognised(member: Member) -> None:
 
 def test_every_row_has_its_module_in_the_twin(member: Member) -> None:
     modules = dict(member.twin.named_modules())
-    for pair in layer_pairs(member.spec, aux_heads=bool(member.spec.aux)):
+    for pair in counterpart(member.spec, 7, size=member.size).pairs:
         assert pair.module in modules, pair
         assert member.model.get_layer(pair.layer) is not None
 
@@ -273,8 +275,8 @@ def test_saved_model_computes_the_same(member: Member, tmp_path: Path) -> None:
     file = tmp_path / "model.keras"
     member.model.save(file)
     loaded = keras_alexnet.load_model(file)
-    wanted = outputs_of(member.model, member.images)
-    for output, value in outputs_of(loaded, member.images).items():
+    wanted = model_outputs(member.model, member.images)
+    for output, value in model_outputs(loaded, member.images).items():
         np.testing.assert_array_equal(value, wanted[output])
 
 
@@ -286,7 +288,7 @@ def test_smallest_size(member: Member) -> None:
     with weights_will_follow():
         model = create_model(spec.name, **options)
         images = np.zeros((1, least, least, spec.channels), np.float32)
-        assert outputs_of(model, images)["logits"].shape == (1, spec.classes)
+        assert model_outputs(model, images)["logits"].shape == (1, spec.classes)
     options["input_shape"] = (least, least - 1, spec.channels)
     text = rf"{spec.name}.* needs images of at least {least} x {least} pixels.*got {least} x "
     with pytest.raises(ConfigurationError, match=text):
@@ -295,7 +297,8 @@ def test_smallest_size(member: Member) -> None:
     def run_twin(size: int) -> None:
         aux_heads = bool(spec.aux)
         twin = twins.build(spec.name, classes=3, aux_heads=aux_heads, size=(size, size))
-        reference_nets.forward(twin, torch.zeros(1, spec.channels, size, size), spec.aux)
+        images = torch.zeros(1, spec.channels, size, size)
+        forward(twin, images, outputs_of(spec, aux_heads=True))
 
     with torch.no_grad():
         run_twin(least)
@@ -343,7 +346,7 @@ def test_unknown_size(member: Member) -> None:
     with weights_will_follow():
         if spec.name == "alexnet_lrn" or spec.aux:
             model = create_model(spec.name, **options)
-            got = outputs_of(share_weights(model, member.model), member.images)
+            got = model_outputs(share_weights(model, member.model), member.images)
             assert_close(member.wanted()["logits"], got["logits"], "logits")
         if spec.name != "alexnet_lrn":
             heads = {"aux_heads": True} if spec.aux else {}

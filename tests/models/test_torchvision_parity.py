@@ -30,6 +30,7 @@ from keras_alexnet.specs.shapes import min_size, trace
 from porting.checkpoints.files import as_tensors
 from porting.checks.compare import difference
 from porting.torch_side import torchvision_zoo
+from porting.weights.spec_tables import outputs_of
 
 # Structure
 
@@ -192,7 +193,7 @@ def test_auxiliary_logits_equal_torchvisions(
     torch_outputs: Callable[..., dict[str, np.ndarray]],
 ) -> None:
     images = random_images(*size, seed=2)
-    wanted = torch_outputs(nets("googlenet"), images, GOOGLENET.aux)
+    wanted = torch_outputs(nets("googlenet"), images, outputs_of(GOOGLENET, aux_heads=True))
     shape = placed_shape(*size, data_format)
     options = {"aux_heads": True, "input_shape": shape, "data_format": data_format}
     model = variant(live["googlenet"], "googlenet", **options)

@@ -9,15 +9,22 @@ of its input, and zero padding within the convolution or the pooling that reads 
 import contextlib
 from typing import Any
 
-from keras.src.backend.common.variables import AutocastScope, get_autocast_scope
-
 from keras_alexnet.core import backend
+from keras_alexnet.core.keras_internals import (
+    GraphParts,
+    graph_parts,
+    has_mask,
+    is_recomputed,
+    takes_phase,
+)
 from keras_alexnet.models.fast.torch_fusion import Fusion, fuse
 
 keras = backend.load_keras()
 torch = backend.require("torch")
 
 layers = keras.layers
+_input = keras.Input((1,))
+_FUNCTIONAL = type(keras.Model(_input, _input))
 
 # Stock layers whose `call` needs nothing that `__call__` adds, but `training` for two of them.
 _BARE = {
@@ -47,29 +54,27 @@ def quicken_model(model: Any) -> None:
     masked or of another dtype than theirs, are called as Keras calls them. Other models are left
     alone, and so are layers.
     """
-    from keras.src.models.functional import Functional
-
-    if type(model) is Functional:
-        model.call = _Graph(model).call
+    if type(model) is _FUNCTIONAL and (parts := graph_parts()) is not None:
+        model.call = _Graph(model, parts).call
 
 
 class _Graph:
     """The operations of a functional model, found at its first call."""
 
-    def __init__(self, model: Any) -> None:
-        self.model = model
+    def __init__(self, model: Any, parts: GraphParts) -> None:
+        self.model, self.parts = model, parts
         self.steps: list[_Step] | None = None
 
     def call(self, inputs: Any, training: Any = None, mask: Any = None, **kwargs: Any) -> Any:
         """Compute the model, as its class's `call` does."""
         model = self.model
         given = [None]
-        if mask is None and not kwargs and get_autocast_scope() is None:
-            given = model._standardize_inputs(inputs)
+        if mask is None and not kwargs and self.parts.autocast() is None:
+            given = self.parts.standardize(model, inputs)
         if not all(_has_values(tensor) for tensor in given):
             return type(model).call(model, inputs, training=training, mask=mask, **kwargs)
         if self.steps is None:
-            self.steps = _steps(model)
+            self.steps = _steps(model, self.parts)
         values = {id(x): value for x, value in zip(model.inputs, given, strict=True)}
         del given, inputs  # so that they can be forgotten too
         for step in self.steps:
@@ -82,8 +87,15 @@ class _Graph:
 class _Step:
     """One node of a graph, or several neighbours that one operation computes."""
 
-    def __init__(self, nodes: tuple[Any, ...], fusion: Fusion | None, forget: list[int]) -> None:
+    def __init__(
+        self,
+        nodes: tuple[Any, ...],
+        fusion: Fusion | None,
+        forget: list[int],
+        autocast_scope: Any,
+    ) -> None:
         self.nodes, self.fusion, self.forget = nodes, fusion, forget
+        self.autocast_scope = autocast_scope
         self.layers = [node.operation for node in nodes]
         self.bare = all(type(layer) in _BARE for layer in self.layers)
         self.reads = [id(x) for x in nodes[0].input_tensors]
@@ -99,7 +111,7 @@ class _Step:
         )
         # In mixed precision Keras has the weights cast wherever a layer reads them.
         mixed = bare and any(layer.variable_dtype != dtype for layer in self.layers)
-        with AutocastScope(dtype) if mixed else contextlib.nullcontext():
+        with self.autocast_scope(dtype) if mixed else contextlib.nullcontext():
             if bare and self.fusion is not None:
                 result = self.fusion(values[self.reads[0]], training)
                 values[id(self.nodes[-1].outputs[0])] = result
@@ -113,8 +125,7 @@ class _Step:
 def _run_node(node: Any, values: dict[int, Any], training: Any, *, bare: bool) -> None:
     layer = node.operation
     args, kwargs = node.arguments.fill_in(values)
-    takes_phase = "training" in getattr(layer, "_call_context_args", ())
-    if training is not None and (type(layer) in _BY_PHASE if bare else takes_phase):
+    if training is not None and (type(layer) in _BY_PHASE if bare else takes_phase(layer)):
         kwargs = {**kwargs, "training": training}
     results = (layer.call if bare else layer)(*args, **kwargs)
     for x, result in zip(node.outputs, keras.tree.flatten(results), strict=True):
@@ -129,31 +140,27 @@ def _is_bare(layer: Any, dtype: str) -> bool:
         and layer.compute_dtype == dtype
         and not any(state[hooks] for hooks in _HOOKS)
         and getattr(layer, "quantization_mode", None) is None
-        and state.get("_remat_mode") is None
+        and not is_recomputed(layer)
         and layer.activity_regularizer is None
     )
 
 
 def _is_plain(tensor: Any, dtype: str) -> bool:
     """Return whether a tensor has values, in a dtype, and no Keras mask."""
-    return (
-        _has_values(tensor)
-        and tensor.dtype is getattr(torch, dtype)
-        and getattr(tensor, "_keras_mask", None) is None
-    )
+    return _has_values(tensor) and tensor.dtype is getattr(torch, dtype) and not has_mask(tensor)
 
 
 def _has_values(tensor: Any) -> bool:
     return isinstance(tensor, torch.Tensor) and not tensor.is_meta
 
 
-def _steps(model: Any) -> list[_Step]:
+def _steps(model: Any, parts: GraphParts) -> list[_Step]:
     """Return what a model computes, in Keras' order."""
-    depths = sorted(model._nodes_by_depth, reverse=True)
+    by_depth = parts.nodes(model)
     nodes = [
         node
-        for depth in depths
-        for node in model._nodes_by_depth[depth]
+        for depth in sorted(by_depth, reverse=True)
+        for node in by_depth[depth]
         if node.operation and not node.is_input
     ]
     groups = fuse(nodes, model.outputs)
@@ -161,4 +168,5 @@ def _steps(model: Any) -> list[_Step]:
     forget: list[list[int]] = [[] for _ in groups]
     for key in last.keys() - {id(x) for x in model.outputs}:
         forget[last[key]].append(key)
-    return [_Step(*group, keys) for group, keys in zip(groups, forget, strict=True)]
+    scope = parts.autocast_scope
+    return [_Step(*group, keys, scope) for group, keys in zip(groups, forget, strict=True)]

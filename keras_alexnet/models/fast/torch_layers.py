@@ -12,6 +12,7 @@ paddings, axes and options that the operation lacks.
 from typing import Any
 
 from keras_alexnet.core import backend
+from keras_alexnet.core.keras_internals import has_mask
 
 keras = backend.load_keras()
 torch = backend.require("torch")
@@ -31,7 +32,7 @@ def covers(layer: Any, inputs: Any, rank: int = 4) -> bool:
         and not inputs.is_meta
         and inputs.dtype is getattr(torch, layer.compute_dtype)
         and inputs.is_floating_point()
-        and getattr(inputs, "_keras_mask", None) is None
+        and not has_mask(inputs)
     )
 
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_alexnet.core.backend import require, without_tensorflow
+from keras_alexnet.core.backend import require
+from keras_alexnet.core.keras_internals import without_tensorflow
 from keras_alexnet.exporting.exporter import Request, export_model
 from keras_alexnet.exporting.formats import find_format
 from keras_alexnet.layers import keras

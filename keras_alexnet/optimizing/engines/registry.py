@@ -45,11 +45,7 @@ def _torch_compile(model: Any, plan: Plan, batch_size: int | None) -> Engine:
 
 def _torch_device() -> str:
     """Return where Keras' torch backend computes; the CPU beside another backend."""
-    if keras.backend.backend() != "torch":
-        return "cpu"
-    from keras.src.backend.torch.core import get_device
-
-    return get_device()
+    return str(keras.ops.zeros(()).device) if keras.backend.backend() == "torch" else "cpu"
 
 
 def _tensorflow(model: Any, plan: Plan, batch_size: int | None) -> Engine:

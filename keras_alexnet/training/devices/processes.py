@@ -5,8 +5,8 @@ from typing import Any
 
 from rich.console import Console
 
-from keras_alexnet.core import machine as environment
 from keras_alexnet.core.backend import chosen_backend
+from keras_alexnet.core.machine import hide_gpus
 from keras_alexnet.errors import ConfigurationError, TrainingError
 from keras_alexnet.training.devices.group import Group
 from keras_alexnet.training.devices.launch import run_processes
@@ -61,7 +61,7 @@ def join(experiment: Experiment, placement: Placement) -> Group:
         ConfigurationError: There are not so many, or they cannot do this experiment together.
     """
     if experiment.device == "cpu":
-        environment.hide_gpus()
+        hide_gpus()
     backend = chosen_backend()
     group = placement.group(backend)
     if group.devices > 1 and backend == "tensorflow":

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from keras_alexnet.core.backend import require
+from keras_alexnet.core.keras_internals import StepHooks
 from keras_alexnet.errors import ConfigurationError
 from keras_alexnet.layers import keras
 from keras_alexnet.training.devices.group import Group, moving_statistics
@@ -18,7 +19,7 @@ _HEARTBEAT = 20_000
 _TASK = re.compile(r"/job:worker/(?:replica:\d+/)?task:(\d+)")
 
 
-class StrategyModel(keras.Model):
+class StrategyModel(StepHooks, keras.Model):
     """A functional model whose training steps run under its strategy.
 
     Keras' own step averages what it reports over the workers, which fails for numbers (Keras 3.15);
@@ -28,9 +29,6 @@ class StrategyModel(keras.Model):
     """
 
     train_function: Any
-
-    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
-        pass
 
     def make_train_function(self, force: bool = False) -> None:
         """Make what `fit` calls for each step."""

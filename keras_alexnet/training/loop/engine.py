@@ -242,8 +242,14 @@ class Engine:
     def _validate(self) -> Evaluation | None:
         if self.prepared.data.val is None:
             return None
+        group = self.group
         result = evaluate(
-            self._predictor, self.prepared.data.val, self.prepared.data.classes, group=self.group
+            self._predictor,
+            self.prepared.data.val,
+            self.prepared.data.classes,
+            rank=group.rank,
+            processes=group.processes,
+            gather=group.gather,
         )
         self._note_skipped(result.skipped)
         return result

@@ -7,6 +7,7 @@ decay is decoupled. PyTorch's, which the reports used, does neither.
 from typing import Any
 
 from keras_alexnet.core.backend import load_keras, require
+from keras_alexnet.core.keras_internals import OptimizerHooks
 
 keras = load_keras()
 ops = keras.ops
@@ -20,7 +21,7 @@ def _constant(number: float, like: Any) -> Any:
     return ops.convert_to_tensor(number, dtype=like.dtype)
 
 
-class _Coupled:
+class _Coupled(OptimizerHooks):
     """L2 decay in the gradient, behind clipping as in PyTorch, and averages that wait to be asked.
 
     Keras ends every `fit` by overwriting the weights with their moving average. A run calls it once
@@ -47,19 +48,14 @@ class _Coupled:
                 grads = context.all_reduce(distribute.ReduceOp.SUM, list(grads))
         super().apply(grads, trainable_variables)  # type: ignore[misc]
 
-    def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
-        return grads_and_vars
-
     def finalize_variable_values(self, var_list: Any) -> None:
         """Leave the weights alone."""
 
     def swap_averages(self, variables: Any) -> None:
         """Exchange the weights and their moving averages."""
-        for variable, average in zip(
-            variables,
-            self._model_variables_moving_average,  # type: ignore[attr-defined]
-            strict=True,
-        ):
+        own = self.variables  # type: ignore[attr-defined]
+        averages = [variable for variable in own if variable.name.endswith("_average")]
+        for variable, average in zip(variables, averages, strict=True):
             value = ops.copy(variable.value)
             variable.assign(average.value)
             average.assign(value)
@@ -69,14 +65,14 @@ class _Coupled:
         return {**super().get_config(), "l2": self.l2}  # type: ignore[misc]
 
 
-class _Momentum(keras.optimizers.SGD):  # type: ignore[name-defined]
+class _Momentum(OptimizerHooks, keras.optimizers.SGD):  # type: ignore[name-defined]
     """`torch.optim.SGD` without decay: v = m v + g, w = w - lr v."""
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         rate = ops.cast(learning_rate, variable.dtype)
         step = ops.cast(gradient, variable.dtype)
         if self.momentum:
-            velocity = self.momentums[self._get_variable_index(variable)]
+            velocity = self.momentums[self.index_of(variable)]
             momentum = _constant(self.momentum, variable)
             resource = _resource(variable)
             if resource is not None:
@@ -111,24 +107,23 @@ class SGD(_Coupled, _Momentum):
         super().__init__(learning_rate, **arguments)
         self.l2 = l2
 
-    def _backend_update_step(self, grads: Any, trainable_variables: Any, learning_rate: Any) -> Any:
+    def update_together(self, gradients: Any, variables: Any, learning_rate: Any) -> bool:
+        """Update all variables at once by torch's kernel, on torch."""
         if keras.backend.backend() != "torch":
-            return super()._backend_update_step(grads, trainable_variables, learning_rate)
+            return False
         velocities = None
         if self.momentum:
-            velocities = [
-                self.momentums[self._get_variable_index(variable)].value
-                for variable in trainable_variables
-            ]
-        return _torch_update(
-            [variable.value for variable in trainable_variables],
-            grads,
+            velocities = [self.momentums[self.index_of(v)].value for v in variables]
+        _torch_update(
+            [variable.value for variable in variables],
+            gradients,
             velocities,
             learning_rate,
             l2=self.l2,
             momentum=self.momentum,
             nesterov=self.nesterov,
         )
+        return True
 
 
 class Adam(_Coupled, keras.optimizers.Adam):  # type: ignore[name-defined]

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from keras_alexnet.core.backend import require
+from keras_alexnet.core.figures import check_picture
 from keras_alexnet.core.files import atomic_output
-from keras_alexnet.summary.picture import check_picture
 
 Rows = Sequence[Mapping[str, Any]]
 Target = str | Path | io.BytesIO

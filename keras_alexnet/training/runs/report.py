@@ -9,14 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from keras_alexnet.core.backend import require
-from keras_alexnet.core.files import atomic_output
+from keras_alexnet.core.pages import write_page
 from keras_alexnet.inference.views import Views
 from keras_alexnet.training.runs import plots
 from keras_alexnet.training.runs.comparison import compare, duration
 from keras_alexnet.training.runs.reader import Run, read_run
 
-_TEMPLATE = "report.html.j2"
 _PREDICTIONS = "predictions.png"
 _REPORT = "report.html"
 
@@ -38,16 +36,10 @@ def write_run_report(folder: str | Path) -> Path:
         ConfigurationError: The page cannot be written.
     """
     run = read_run(folder)
-    jinja2 = require("jinja2")
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["duration"] = duration
-    page = environment.get_template(_TEMPLATE).render(
+    return write_page(
+        Path(__file__).with_name("report.html.j2"),
+        run.folder / _REPORT,
+        filters={"duration": duration},
         run=run,
         row=compare([run]).records[0],
         results=_results(run),
@@ -61,10 +53,6 @@ def write_run_report(folder: str | Path) -> Path:
         environment=_environment(run.environment),
         commands=_commands(run),
     )
-    path = run.folder / _REPORT
-    with atomic_output(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    return path.resolve()
 
 
 def _results(run: Run) -> list[tuple[Any, ...]]:

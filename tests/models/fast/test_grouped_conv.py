@@ -26,7 +26,7 @@ from keras_alexnet.models.rows import Settings, apply_rows
 from keras_alexnet.specs.schema import DATA_FORMATS, Conv, Dense, Flatten
 from keras_alexnet.specs.shared import TORCH_INIT
 from porting.weights import layouts
-from porting.weights.layouts import TRANSFORMS
+from porting.weights.layouts import Transform
 
 Arrays = dict[str, np.ndarray]
 
@@ -310,9 +310,9 @@ def test_kernel_shape_is_torchs_but_for_the_layout(groups: int, data_format: str
     kernel = theirs.weight.detach().numpy()
     assert kernel.shape == (FILTERS, CHANNELS // groups, 3, 3)
     assert tuple(layer.kernel.shape) == (3, 3, CHANNELS // groups, FILTERS)
-    transform = TRANSFORMS["conv"]
-    layer.set_weights([transform.to_keras(kernel, None), theirs.bias.detach().numpy()])
-    back = transform.to_torch(layer.kernel.numpy(), None)
+    transform = Transform("conv")
+    layer.set_weights([transform.to_keras(kernel), theirs.bias.detach().numpy()])
+    back = transform.to_torch(layer.kernel.numpy())
     np.testing.assert_array_equal(back, kernel)
     planes = np.random.default_rng(0).normal(size=(2, CHANNELS, *SIZE)).astype(np.float32)
     wanted = theirs(torch.from_numpy(planes)).detach().numpy()

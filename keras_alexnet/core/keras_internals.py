@@ -1,0 +1,265 @@
+"""The one module that names `keras.src` or an underscore of Keras.
+
+Parts of Keras that are not public come and go. `PARTS` says where each one is; whoever asks for one
+that is gone goes on without it, as the functions here say: results stay the same, speed may not. A
+test asserts that every part is there, another takes each away in turn.
+"""
+
+import contextlib
+import functools
+import importlib
+import inspect
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from operator import attrgetter
+from typing import Any, NamedTuple
+
+from keras_alexnet.core.backend import load_keras
+
+
+class MissingPartError(LookupError):
+    """This Keras lacks a part that is not public; whoever asks has another way."""
+
+
+def _object(*places: str) -> Callable[[], Any]:
+    """Return what finds an object in the first of several places, `module:name`."""
+
+    def find() -> Any:
+        for place in places:
+            module, _, name = place.partition(":")
+            with contextlib.suppress(ImportError, AttributeError):
+                return getattr(importlib.import_module(module), name)
+        raise MissingPartError(places[0])
+
+    return find
+
+
+def _attribute(name: str, owner: Callable[[], Any]) -> Callable[[], Any]:
+    """Return what finds the getter of an attribute, which such an owner must have."""
+
+    def find() -> Any:
+        getattr(owner(), name)
+        return attrgetter(name)
+
+    return find
+
+
+@functools.cache
+def _sample() -> Any:
+    """Return a functional model, to look for attributes on."""
+    keras = load_keras()
+    x = keras.Input((1,))
+    return keras.Model(x, keras.layers.ReLU()(x))
+
+
+def _optimizer() -> Any:
+    return load_keras().optimizers.SGD
+
+
+def _backend_package() -> Any:
+    """Return the module whose `convert_to_numpy` Keras looks up whenever it saves a variable."""
+    backend = importlib.import_module("keras.src.backend")
+    return getattr(backend, "ops", backend)  # since Keras 3.16 in `ops`
+
+
+PARTS: dict[str, Callable[[], Any]] = {
+    "lazy TensorFlow": _object("keras.src.utils.module_utils:tensorflow"),
+    "conversion to NumPy": lambda: _backend_package().convert_to_numpy,
+    "promotion of float64": _object("keras.src.backend.common.dtypes:BIT64_TO_BIT32_DTYPE"),
+    "autocast scope": _object("keras.src.backend.common.variables:AutocastScope"),
+    "current autocast scope": _object("keras.src.backend.common.variables:get_autocast_scope"),
+    "history of a tensor": _attribute("_keras_history", lambda: _sample().outputs[0]),
+    "nodes of an operation": _attribute("_inbound_nodes", lambda: _sample().layers[-1]),
+    "nodes of a model": _attribute("_nodes_by_depth", _sample),
+    "inputs of a model": _attribute("_standardize_inputs", _sample),
+    "context of a call": _attribute("_call_context_args", _sample),
+    "recomputation of a layer": _attribute("_remat_mode", _sample),
+    "update of all variables": _attribute("_backend_update_step", _optimizer),
+    "sum over devices": _attribute("_all_reduce_sum_gradients", _optimizer),
+    "index of a variable": _attribute("_get_variable_index", _optimizer),
+}
+
+
+@functools.cache
+def _part(name: str) -> Any:
+    """Return a part, or None where this Keras has it no more."""
+    with contextlib.suppress(MissingPartError, ImportError, AttributeError, KeyError):
+        return PARTS[name]()
+    return None
+
+
+@functools.cache
+def _warn(name: str, consequence: str) -> None:
+    """Say once what the lack of a part costs."""
+    warnings.warn(
+        f"Keras {load_keras().__version__} has no {name} where this package looks for it: "
+        f"{consequence}. Results are the same; a newer keras-alexnet may know its new place",
+        RuntimeWarning,
+        stacklevel=3,
+    )
+
+
+@contextlib.contextmanager
+def without_tensorflow() -> Iterator[None]:
+    """Within this block, keep Keras on another backend from importing TensorFlow.
+
+    It would do so, for seconds, only to ask whether an object that it saves or loads is one of
+    TensorFlow's. None can be while TensorFlow was never imported. Without the part it does so.
+    """
+    module = _part("lazy TensorFlow")
+    unknown = getattr(module, "_available", False) is None
+    if not unknown or load_keras().backend.backend() == "tensorflow" or "tensorflow" in sys.modules:
+        yield
+        return
+    module._available = False
+    try:
+        yield
+    finally:
+        module._available = None
+
+
+@contextlib.contextmanager
+def reading_variables_by(read: Callable[[Any], Any]) -> Iterator[None]:
+    """Within this block, let Keras save what `read` returns of a variable, instead of a copy.
+
+    Without the part, Keras makes its copies.
+    """
+    stock = _part("conversion to NumPy")
+    if stock is None:
+        yield
+        return
+    package, variable = _backend_package(), load_keras().Variable
+    package.convert_to_numpy = lambda x: read(x) if isinstance(x, variable) else stock(x)
+    try:
+        yield
+    finally:
+        package.convert_to_numpy = stock
+
+
+@contextlib.contextmanager
+def float64_kept() -> Iterator[None]:
+    """Within this block, let Keras compute products and batch norm of float64 in float64.
+
+    On torch and JAX it does so in float32, by a table of promotions that has no public switch.
+
+    Raises:
+        MissingPartError: The table is gone, and nothing stands for it.
+    """
+    promotions = _part("promotion of float64")
+    if promotions is None or "float64" not in promotions:
+        raise MissingPartError(
+            f"Keras {load_keras().__version__} has no table of float64's promotions where this "
+            "package looks for it, so it cannot be kept from computing in float32"
+        )
+    lowered = promotions["float64"]
+    promotions["float64"] = "float64"
+    try:
+        yield
+    finally:
+        promotions["float64"] = lowered
+
+
+def maker_of(tensor: Any) -> tuple[Any, Any]:
+    """Return the operation that makes a Keras tensor, and its node: inputs, outputs, arguments.
+
+    Raises:
+        MissingPartError: Keras does not say so any more.
+    """
+    history, nodes = _part("history of a tensor"), _part("nodes of an operation")
+    if history is None or nodes is None:
+        raise MissingPartError("history of a tensor, or nodes of an operation")
+    operation, index, _ = history(tensor)
+    return operation, nodes(operation)[index]
+
+
+class GraphParts(NamedTuple):
+    """What it takes to compute a functional model node by node, as Keras does.
+
+    Attributes:
+        autocast_scope: Context manager: layers read their weights cast to a dtype.
+        autocast: Returns the scope that is in force, or None.
+        nodes: Functional model -> depth -> nodes.
+        standardize: Functional model and inputs -> list of tensors.
+    """
+
+    autocast_scope: Any
+    autocast: Callable[[], Any]
+    nodes: Callable[[Any], dict[int, list[Any]]]
+    standardize: Callable[[Any, Any], list[Any]]
+
+
+def graph_parts() -> GraphParts | None:
+    """Return the parts, or None, with one warning, where one of them is gone."""
+    scope, autocast = _part("autocast scope"), _part("current autocast scope")
+    nodes, standardize = _part("nodes of a model"), _part("inputs of a model")
+    parts = scope, autocast, nodes, standardize
+    if any(part is None for part in parts):
+        _warn("graph of a functional model", "models compute by Keras' own calls, more slowly")
+        return None
+    return GraphParts(scope, autocast, nodes, lambda model, x: standardize(model)(x))
+
+
+def warn_of_stock_layers(name: str) -> None:
+    """Say once that a model is computed by Keras as it is, where it was to be optimized."""
+    _warn("history of a tensor", f"{name} is computed as it is, not optimized")
+
+
+def takes_phase(layer: Any) -> bool:
+    """Return whether a layer's call can be told that it is training."""
+    if _part("context of a call") is not None:
+        return "training" in getattr(layer, "_call_context_args", ())
+    return "training" in inspect.signature(layer.call).parameters
+
+
+def is_recomputed(layer: Any) -> bool:
+    """Return whether a layer computes its output again for the gradient."""
+    return getattr(layer, "_remat_mode", None) is not None
+
+
+def has_mask(tensor: Any) -> bool:
+    """Return whether a tensor has a Keras mask."""
+    return getattr(tensor, "_keras_mask", None) is not None
+
+
+class OptimizerHooks:
+    """Mixin of optimisers: Keras' hooks by names of our own.
+
+    Where Keras asks them no more, its own update does the work, by `update_step`.
+    """
+
+    def update_together(self, gradients: Any, variables: Any, learning_rate: Any) -> bool:
+        """Update all variables at once, or return False and leave them to `update_step`."""
+        return False
+
+    def _backend_update_step(self, grads: Any, trainable_variables: Any, learning_rate: Any) -> Any:
+        if not self.update_together(grads, trainable_variables, learning_rate):
+            super()._backend_update_step(  # type: ignore[misc]
+                grads, trainable_variables, learning_rate
+            )
+
+    def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
+        return grads_and_vars  # `apply` has added them up already
+
+    def index_of(self, variable: Any) -> int:
+        """Return the number of a variable among those that the optimiser was built for."""
+        if _part("index of a variable") is not None:
+            return self._get_variable_index(variable)  # type: ignore[attr-defined]
+        own = enumerate(self.__dict__["built_for"])
+        return next(i for i, v in own if v is variable or v.value is variable)
+
+    def build(self, variables: Any) -> None:
+        """Make the optimiser's own variables for those of a model."""
+        self.__dict__["built_for"] = tuple(variables)  # past Keras, which would track it
+        super().build(variables)  # type: ignore[misc]
+
+
+class StepHooks:
+    """Mixin of models: Keras does not build metrics from a first batch, which it would lose.
+
+    For models whose metrics exist already. Where Keras asks this no more, `fit` may begin with the
+    second batch.
+    """
+
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        pass

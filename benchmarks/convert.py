@@ -43,7 +43,7 @@ def convert_once(model: str, source: str, output: str) -> dict[str, float]:
     """Import, convert, and return what it took; a child's work."""
     start = time.perf_counter()
     # What `convert` would import in its course.
-    import keras_alexnet.models.registry  # noqa: F401
+    import keras_alexnet.models.constructors  # noqa: F401
     import porting.conversion.convert
     from keras_alexnet.core.backend import require
 

@@ -24,9 +24,9 @@ from timing import ChildFailureError, result_of_child
 
 from keras_alexnet.benchmarking.environment import cores
 from keras_alexnet.benchmarking.plan import COUNTERPARTS, DEVICES, Competitor, Plan, keras_side
-from keras_alexnet.benchmarking.runner import Benchmark, BenchmarkError, run
-from keras_alexnet.commands.sizes import parse_size
-from keras_alexnet.errors import ChildError, KerasAlexNetError
+from keras_alexnet.benchmarking.runner import Benchmark, run
+from keras_alexnet.core.fields import parse_size
+from keras_alexnet.errors import BenchmarkError, ChildError, KerasAlexNetError
 from keras_alexnet.specs import SPECS
 
 CHILD = str(Path(__file__).with_name("gpu_child.py"))

@@ -15,10 +15,9 @@ from readme import replace_between
 
 from keras_alexnet.specs import SPECS
 from porting.checkpoints.files import write_checkpoint
-from porting.checks.check import check, default_sizes
+from porting.checks.check import CheckRequest, check, default_sizes
 from porting.checks.inputs import sample_photos
-from porting.checks.results import ParityResult
-from porting.commands.console import parity_columns
+from porting.checks.results import ParityResult, parity_columns
 from porting.errors import PortingError
 from porting.tolerances import TOLERANCES
 from porting.torch_side.seeded import seeded_state_dict
@@ -37,7 +36,7 @@ def measure(name: str, images: list[Path], statistics: Path | None, folder: Path
     weights = folder / f"{name}.safetensors"
     write_checkpoint(weights, seeded_state_dict(name, seed=0, statistics=moments))
     print(f"{name} ...", flush=True)
-    return check(name, weights, folder, images=images, timeout=3600)
+    return check(CheckRequest(name, weights, images=images), folder)
 
 
 def table(results: list[ParityResult]) -> str:

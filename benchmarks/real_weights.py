@@ -61,11 +61,11 @@ def torch_logits(weights: Path, images: np.ndarray) -> np.ndarray:
 
     from porting.checkpoints.files import as_tensors
     from porting.conversion.sources import open_source
-    from porting.torch_side.reference_nets import build
+    from porting.torch_side.reference_nets import Reference
 
     arrays = open_source(MODEL, weights, aux_heads=False).checkpoint.arrays
     heads = tuple(f"{aux.name}." for aux in SPECS[MODEL].aux)
-    network = build(MODEL, classes=1000, reference=TWIN)
+    network = Reference(MODEL, 1000, function=TWIN).build()
     network.load_state_dict(
         as_tensors({key: value for key, value in arrays.items() if not key.startswith(heads)})
     )

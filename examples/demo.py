@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from keras_alexnet.core.children import Workers
-from porting.checks.check import check
+from porting.checks.check import CheckRequest, check
 from porting.checks.report import write_report
 from porting.checks.results import ParityResult
 from porting.commands.console import print_parity, print_photos
@@ -26,12 +26,10 @@ def compare(name: str, source: str | None, workers: Workers) -> ParityResult:
     """Convert and check one network, showing what is being done."""
     with console.status("") as status:
         return check(
-            name,
-            source,
+            CheckRequest(name, source, sizes=SIZES),
             FOLDER,
-            sizes=SIZES,
-            workers=workers,
-            say=lambda step: status.update(f"{name}: {step} …"),
+            lambda step: status.update(f"{name}: {step} …"),
+            workers,
         )
 
 

@@ -1,5 +1,7 @@
 """The exceptions of this package: a branch of `keras_alexnet`'s tree."""
 
+from collections.abc import Mapping, Sequence
+
 from keras_alexnet.errors import KerasAlexNetError
 
 
@@ -12,7 +14,15 @@ class CheckpointError(PortingError, ValueError):
 
 
 class TransferError(PortingError, ValueError):
-    """Weights and model do not correspond one to one; the message lists every problem."""
+    """Weights and model do not correspond one to one; the message lists every problem.
+
+    Attributes:
+        problems: Kind of problem -> keys with what was found and what was wanted, where known.
+    """
+
+    def __init__(self, message: str, problems: Mapping[str, Sequence[str]] | None = None) -> None:
+        super().__init__(message)
+        self.problems = problems or {}
 
 
 class DownloadError(PortingError, OSError):

@@ -14,16 +14,16 @@ from typing import Any
 import numpy as np
 
 from keras_alexnet.core.backend import load_keras, require
-from keras_alexnet.core.children import enter_child
+from keras_alexnet.core.children import enter_child, report_progress
 from keras_alexnet.data.preprocessing import normalize
-from keras_alexnet.models.weights import load_model
+from keras_alexnet.models.weights import copy_by_name, load_model
 from keras_alexnet.specs.shared import TRANSFORM_INPUT_OFFSET, TRANSFORM_INPUT_SCALE
 from porting.checks.gradients import named_outputs, weight_gradients
 from porting.checks.inputs import InputSet, gradient_labels
 from porting.checks.precision import float64_allowed, full_precision
+from porting.weights.counterpart import Counterpart
 from porting.weights.layouts import nchw_to_nhwc, nhwc_to_nchw
 from porting.weights.recognition import Architecture, architecture_of
-from porting.weights.spec_tables import first_weighted_layer, layer_pairs
 
 _BATCH = 32
 # Keras colours its messages for terminals.
@@ -34,7 +34,8 @@ def main(job: dict[str, Any]) -> None:
     """Run one backend's part of a check."""
     keras = load_keras()
     full_precision(keras.backend.backend())
-    variants = _Variants(load_model(job["candidate"]))
+    model = load_model(job["candidate"])
+    variants = _Variants(model, Counterpart.from_json(job["counterpart"]))
     inputs = {fields["name"]: InputSet.from_json(fields) for fields in job["inputs"]}
     versions = {name: require(name).__version__ for name in ("keras", job["backend"])}
 
@@ -56,10 +57,11 @@ def main(job: dict[str, Any]) -> None:
 class _Variants:
     """The loaded model at other input sizes and in the other data format, weights shared."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, counterpart: Counterpart) -> None:
         names = {layer.name for layer in model.layers}
         convolution = next(layer for layer in model.layers if hasattr(layer, "data_format"))
         self.architecture: Architecture = architecture_of(model)
+        self._counterpart = counterpart
         self.data_format: str = convolution.data_format
         self.preprocessing = any(name.startswith("preprocessing_") for name in names)
         self.transform_input = "transform_input" in names
@@ -90,10 +92,12 @@ class _Variants:
     def recorder(self, size: tuple[int, int], data_format: str) -> Any:
         """Return what computes the compared layers, by their torch names, and the input."""
         if self._recorder[0] != (size, data_format):
-            model, spec = self.get(size, data_format), self.architecture.spec
-            pairs = layer_pairs(spec, aux_heads=self.architecture.aux_heads)
-            nodes = {f"layer/{pair.module}": model.get_layer(pair.layer).output for pair in pairs}
-            nodes["input"] = model.get_layer(first_weighted_layer(spec)).input
+            model, counterpart = self.get(size, data_format), self._counterpart
+            nodes = {
+                f"layer/{pair.module}": model.get_layer(pair.layer).output
+                for pair in counterpart.pairs
+            }
+            nodes["input"] = model.get_layer(counterpart.first_layer).input
             self._recorder = ((size, data_format), load_keras().Model(model.input, nodes))
         return self._recorder[1]
 
@@ -117,9 +121,7 @@ class _Variants:
                 data_format=data_format,
                 **options,
             )
-        for layer in variant.layers:
-            if layer.weights:
-                layer.set_weights(self._model.get_layer(layer.name).get_weights())
+        copy_by_name(self._model, variant)
         return variant
 
 
@@ -129,6 +131,7 @@ def _forward(
     """Return the pixels, logits and layers of all input sets."""
     results: dict[str, np.ndarray] = {}
     for inputs in sets:
+        report_progress(f"{data_format}: {inputs.name}")
         model = variants.get(inputs.size, data_format)
         pixels = inputs.pixels()
         images = pixels if variants.preprocessing else normalize(pixels, inputs.preprocessing)
@@ -138,6 +141,7 @@ def _forward(
         for output, value in named_outputs(logits).items():
             results[f"logits/{inputs.name}/{output}"] = _float32(value)
 
+        report_progress(f"{data_format}: {inputs.name}, layers")
         recorder = variants.recorder(inputs.size, data_format)
         for name, value in recorder.predict_on_batch(images[: job["layer_images"]]).items():
             kind, *module = name.split("/", maxsplit=1)
@@ -152,6 +156,7 @@ def _gradients(
     variants: _Variants, inputs: InputSet, data_format: str, job: Mapping[str, Any]
 ) -> dict[str, np.ndarray]:
     """Return the gradient of every weight, computed in float64 from the normalised images."""
+    report_progress(f"{data_format}: gradients")
     pixels = inputs.pixels()[: job["layer_images"]]
     images = normalize(pixels, inputs.preprocessing).astype(np.float64)
     if variants.transform_input:

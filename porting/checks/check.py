@@ -1,10 +1,12 @@
 """A check from the user's words: finds the weights, converts them, runs the comparison."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from keras_alexnet.core.backend import BACKENDS, installed_backends, pip_line, require
-from keras_alexnet.core.children import Workers, run_child
+from keras_alexnet.core.children import Workers
+from keras_alexnet.core.fields import comma_separated, option, parse_size
 from keras_alexnet.errors import ModelFileError
 from keras_alexnet.models.record import read_record
 from keras_alexnet.specs import find_spec
@@ -14,12 +16,13 @@ from porting.checkpoints.files import write_checkpoint
 from porting.checks.inputs import input_sets
 from porting.checks.parity import Say, run_check
 from porting.checks.results import Check, ParityResult
-from porting.conversion.sources import open_source
+from porting.conversion.sources import ALLOW_PICKLE, TRANSFORM_INPUT, Source, open_source
 from porting.errors import UsageError
 from porting.torch_side import torchvision_zoo
-from porting.torch_side.reference_nets import check_reference
+from porting.torch_side.reference_nets import Reference, check_function
 from porting.torch_side.seeded import seeded_state_dict
-from porting.weights.spec_tables import Size, fit, weight_map
+from porting.weights.spec_tables import counterpart, fit, weight_map
+from porting.weights.table import Size
 
 # How far sizes lie from the architecture's own. At 224: torchvision's own size, AlexNet's of the
 # paper, an uncropped photo's, and an odd one that is no square: strided padding, ceil-mode and
@@ -46,32 +49,14 @@ def same_weights(spec: ModelSpec, size: Size, other: Size) -> bool:
     return tables[0] == tables[1]
 
 
-def check(
-    name: str,
-    source: str | Path | None,
-    folder: Path,
-    *,
-    candidate: str | Path | None = None,
-    images: Sequence[str | Path] | None = None,
-    sizes: Sequence[Size] | None = None,
-    noise: int = 2,
-    seed: int = 0,
-    backends: Sequence[str] | None = None,
-    data_formats: Sequence[str] = DATA_FORMATS,
-    transform_input: bool | None = None,
-    reference: str | None = None,
-    allow_pickle: bool = False,
-    timeout: float = 900,
-    say: Say = lambda _: None,
-    workers: Workers | None = None,
-) -> ParityResult:
-    """Compare a torch network with its Keras port, layer by layer on every backend.
+@dataclass(frozen=True)
+class CheckRequest:
+    """A check in the user's words.
 
-    Args:
-        name: Architecture.
+    Attributes:
+        model: Architecture.
         source: A weights file, the name of torchvision weights, or None for seeded weights.
-        folder: An existing folder for large temporary files.
-        candidate: The `.keras` file to check; by default the source is converted here.
+        candidate: The `.keras` file to check; by default the source is converted.
         images: Photo files and folders; None for scikit-learn's samples, empty for noise alone.
         sizes: Heights and widths in pixels; by default `default_sizes` of the architecture. The
             weights are those of the first.
@@ -81,10 +66,56 @@ def check(
         data_formats: Data formats to run on each.
         transform_input: As in `sources.open_source`.
         reference: `FILE.py:FUNCTION` that returns the torch network to compare with, see
-            `reference_nets.check_reference`; by default torchvision's, or one built of torch's
+            `reference_nets.check_function`; by default torchvision's, or one built of torch's
             layers after the architecture's table.
         allow_pickle: As in `sources.open_source`.
-        timeout: Seconds for each child process.
+        timeout: Seconds of silence after which a child process is stopped.
+    """
+
+    model: str
+    source: str | Path | None = option(
+        None, "A weights file or torchvision weights' name; by default seeded weights.", parse=str
+    )
+    candidate: Path | None = option(None, "The .keras file; by default the source is converted.")
+    images: list[Path] | None = option(
+        None, "Photo file or folder, repeatable; by default scikit-learn's sample photos."
+    )
+    sizes: Sequence[Size] | None = option(
+        None,
+        "N or HEIGHTxWIDTH, comma-separated, in pixels; by default the model's own and up to three "
+        "others that its weights serve.",
+        parse=comma_separated(parse_size),
+    )
+    noise: int = option(2, "Noise images of each size.", min=0)
+    seed: int = option(0, "Of the noise and of seeded weights.", min=0)
+    backends: Sequence[str] | None = option(
+        None, "Comma-separated; by default all installed.", parse=comma_separated(str)
+    )
+    data_formats: Sequence[str] = option(
+        DATA_FORMATS, "Comma-separated.", parse=comma_separated(str)
+    )
+    transform_input: bool | None = option(None, TRANSFORM_INPUT)
+    reference: str | None = option(
+        None,
+        "Your own torch network: FUNCTION(model, classes=, aux_heads=, size=) is run and returns "
+        "it. By default torchvision's, or one of torch's layers after our table.",
+        metavar="FILE.py:FUNCTION",
+    )
+    allow_pickle: bool = option(False, ALLOW_PICKLE, flag="--allow-pickle")
+    timeout: float = option(900.0, "Seconds of silence that end a child process.", min=1)
+
+
+def check(
+    request: CheckRequest,
+    folder: Path,
+    say: Say = lambda _: None,
+    workers: Workers | None = None,
+) -> ParityResult:
+    """Compare a torch network with its Keras port, layer by layer on every backend.
+
+    Args:
+        request: What to compare.
+        folder: An existing folder for large temporary files.
         say: Called with a line of progress before each step.
         workers: As in `parity.run_check`.
 
@@ -92,41 +123,40 @@ def check(
         The result; `passed` says whether every cell agrees.
 
     Raises:
-        PortingError: The arguments are wrong, the source is unreadable, or the reference failed.
+        PortingError: The request is wrong, the source is unreadable, or the reference failed.
         KerasAlexNetError: A requested backend or the reference framework is not installed.
     """
+    name = request.model
     spec = find_spec(name)
-    sizes = default_sizes(spec) if sizes is None else sizes
+    sizes = default_sizes(spec) if request.sizes is None else request.sizes
     for size in sizes:
         if problem := too_small(spec, size):
             raise UsageError(problem)
-    if reference is not None:
-        reference = check_reference(reference)
-    chosen = checked_backends(backends)
-    if unknown := [f for f in data_formats if f not in DATA_FORMATS]:
+    function = None if request.reference is None else check_function(request.reference)
+    chosen = checked_backends(request.backends)
+    if unknown := [f for f in request.data_formats if f not in DATA_FORMATS]:
         raise UsageError(f"unknown data format {unknown[0]!r}; known: {', '.join(DATA_FORMATS)}")
     require("torchvision")  # the reference; said before anything is computed
-    sets = input_sets(images, sizes, spec.preprocessing, noise=noise, seed=seed)
-    seeded = source is None
+    inputs = input_sets(
+        request.images, sizes, spec.preprocessing, noise=request.noise, seed=request.seed
+    )
+    source = request.source
     if source is None:
         say("seeded weights")
         source = folder / f"{name}-seeded.safetensors"
-        arrays = seeded_state_dict(name, seed=seed, aux_heads=bool(spec.aux), size=sizes[0])
+        arrays = seeded_state_dict(name, seed=request.seed, aux_heads=bool(spec.aux), size=sizes[0])
         write_checkpoint(source, arrays)
     opened = open_source(
-        name, source, transform_input=transform_input, size=sizes[0], allow_pickle=allow_pickle
+        name,
+        source,
+        transform_input=request.transform_input,
+        size=sizes[0],
+        allow_pickle=request.allow_pickle,
     )
+    _check_sizes(opened, sizes)
     aux_heads = opened.fit.aux_heads
-    for size in sizes[1:]:
-        if problem := too_small(spec, size, aux_heads=aux_heads):
-            raise UsageError(problem)
-        if opened.fit != fit(spec, opened.checkpoint.shapes, size=size):
-            raise UsageError(
-                f"{name} has other weights for {size[0]}x{size[1]} than for "
-                f"{sizes[0][0]}x{sizes[0][1]} pixels, as its dense layers follow the feature "
-                "map's size; check it in a run of its own"
-            )
     labels = opened.info.labels if opened.info else ()
+    candidate = request.candidate
     if candidate is None:
         say(f"converting on {chosen[0]}")
         candidate = folder / f"{name}.keras"
@@ -137,41 +167,54 @@ def check(
             "include_preprocessing": True,
             "aux_heads": aux_heads,
             "transform_input": opened.transform_input,
-            "data_format": data_formats[0],
+            "data_format": request.data_formats[0],
             "input_size": sizes[0],
-            "allow_pickle": allow_pickle,
+            "allow_pickle": request.allow_pickle,
         }
-        convert = run_child if workers is None else workers.run
-        convert("porting.conversion.convert", job, backend=chosen[0], timeout=timeout)
+        with Workers() as own:
+            (workers or own).call(
+                "porting.conversion.convert", job, backend=chosen[0], timeout=request.timeout
+            )
     else:
-        if not Path(candidate).is_file():
+        if not candidate.is_file():
             raise ModelFileError(f"{candidate}: no such file")
         record = read_record(candidate) or {}
         labels = tuple(record.get("labels") or labels)
         # A file without the heads is compared without them.
         aux_heads = aux_heads and bool(record.get("model", {}).get("aux_heads", False))
-    known = name in torchvision_zoo.NETWORKS
-    if seeded and known and not labels and any(inputs.paths for inputs in sets):
+    known = request.source is None and name in torchvision_zoo.NETWORKS
+    if known and not labels and any(each.paths for each in inputs):
         labels = torchvision_zoo.describe(name, "DEFAULT").labels
     return run_check(
         Check(
-            model=name,
-            weights=opened.torch_file(folder),
-            candidate=Path(candidate),
-            classes=opened.classes,
-            aux_heads=aux_heads,
-            transform_input=opened.transform_input,
-            reference=reference,
-            inputs=tuple(sets),
+            Reference(name, opened.classes, aux_heads, opened.transform_input, sizes[0], function),
+            counterpart(spec, opened.classes, aux_heads=aux_heads, size=sizes[0]),
+            opened.torch_file(folder),
+            candidate,
+            inputs=tuple(inputs),
             backends=chosen,
-            data_formats=tuple(data_formats),
+            data_formats=tuple(request.data_formats),
             labels=tuple(labels),
-            timeout=timeout,
+            timeout=request.timeout,
         ),
         folder,
         say,
         workers,
     )
+
+
+def _check_sizes(opened: Source, sizes: Sequence[Size]) -> None:
+    """Check that the weights of the first size serve the others."""
+    spec, (own, *others) = opened.spec, sizes
+    for size in others:
+        if problem := too_small(spec, size, aux_heads=opened.fit.aux_heads):
+            raise UsageError(problem)
+        if opened.fit != fit(spec, opened.checkpoint.shapes, size=size):
+            raise UsageError(
+                f"{spec.name} has other weights for {size[0]}x{size[1]} than for "
+                f"{own[0]}x{own[1]} pixels, as its dense layers follow the feature map's size; "
+                "check it in a run of its own"
+            )
 
 
 def checked_backends(backends: Sequence[str] | None) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from keras_alexnet.core.backend import load_keras, require
-from porting.checks.inputs import AUX_LOSS_WEIGHT
+from keras_alexnet.specs.shared import AUX_LOSS_WEIGHT
 
 
 def weight_gradients(

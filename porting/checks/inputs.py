@@ -14,9 +14,6 @@ from porting.errors import UsageError
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 
-# Loss in training: main + 0.3 * (aux1 + aux2), as in the paper and torchvision's references.
-AUX_LOSS_WEIGHT = 0.3
-
 Size = tuple[int, int]
 
 

@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from keras_alexnet.core.children import Workers, run_child
-from keras_alexnet.errors import ChildError
+from keras_alexnet.core.children import Workers
+from keras_alexnet.errors import KerasAlexNetError
 from porting.checks.compare import agreement, compare, softmax, top_classes
 from porting.checks.inputs import InputSet
 from porting.checks.results import Cell, Check, ParityResult, Photo, SetResult
-from porting.weights.spec_tables import Put, layer_pairs, weight_map
 
 Arrays = Mapping[str, np.ndarray]
 Say = Callable[[str], None]
@@ -34,37 +33,30 @@ def run_check(
     Raises:
         ChildError: The reference failed. A candidate's failure is a failed cell instead.
     """
-    with tempfile.TemporaryDirectory(prefix="results-", dir=folder) as scratch:
-        run = run_child if workers is None else workers.run
-        return _run_and_compare(check, Path(scratch), say, run)
+    with tempfile.TemporaryDirectory(prefix="results-", dir=folder) as scratch, Workers() as own:
+        return _run_and_compare(check, Path(scratch), say, workers or own)
 
 
-def _run_and_compare(
-    check: Check, folder: Path, say: Say, run: Callable[..., None]
-) -> ParityResult:
-    inputs = [dataclasses.asdict(each) for each in check.inputs]
+def _run_and_compare(check: Check, folder: Path, say: Say, workers: Workers) -> ParityResult:
     shared = {
-        "model": check.model,
-        "inputs": inputs,
+        "counterpart": check.counterpart.to_json(),
+        "inputs": [dataclasses.asdict(each) for each in check.inputs],
         "layer_images": check.layer_images,
         "gradients": next((i for i in check.inputs if not i.paths), check.inputs[0]).name,
     }
-    say(check.reference_name)
+    title = check.reference.title
+    say(title)
     output = folder / "reference.npz"
     job = shared | {
+        "reference": dataclasses.asdict(check.reference),
         "weights": str(check.weights),
-        "classes": check.classes,
-        "aux_heads": check.aux_heads,
-        "transform_input": check.transform_input,
-        "size": check.inputs[0].size,
-        "reference": check.reference,
         "output": str(output),
     }
-    run("porting.checks.reference", job, timeout=check.timeout)
+    workers.call("porting.checks.reference", job, timeout=check.timeout)
     reference = _take(output)
 
     cells: list[Cell] = []
-    tops = {check.reference_name: _top(reference, check)}
+    tops = {title: _top(reference, check)}
     for backend in check.backends:
         say(f"Keras on {backend}")
         outputs = {name: folder / f"{backend}-{name}.npz" for name in check.data_formats}
@@ -77,8 +69,8 @@ def _run_and_compare(
         }
         failure = ""
         try:
-            run("porting.checks.candidate", job, backend=backend, timeout=check.timeout)
-        except ChildError as error:
+            workers.call("porting.checks.candidate", job, backend=backend, timeout=check.timeout)
+        except KerasAlexNetError as error:
             failure = str(error)
         for data_format, path in outputs.items():
             if not gradients[data_format].is_file():
@@ -120,10 +112,8 @@ def _with_gradients(check: Check, cell: Cell, reference: Arrays, candidate: Arra
             candidate.get(f"gradient/{put.variable}"),
             "gradient",
         )
-        for put in weight_map(
-            check.spec, check.classes, aux_heads=check.aux_heads, size=check.inputs[0].size
-        )
-        if isinstance(put, Put) and f"gradient/{put.key}" in reference
+        for put in check.counterpart.puts
+        if f"gradient/{put.key}" in reference
     )
     return dataclasses.replace(cell, gradients=gradients)
 
@@ -139,16 +129,15 @@ def _take(path: Path) -> dict[str, np.ndarray]:
 def _compare_set(check: Check, inputs: InputSet, reference: Arrays, candidate: Arrays) -> SetResult:
     name = inputs.name
     pixels = [arrays[f"pixels/{name}"].astype(np.int16) for arrays in (reference, candidate)]
-    outputs = ["logits", *(aux.name for aux in check.spec.aux if check.aux_heads)]
     logits = [
         compare(
-            output,
+            output.name,
             "Output",
-            reference[f"logits/{name}/{output}"],
-            candidate.get(f"logits/{name}/{output}"),
+            reference[f"logits/{name}/{output.name}"],
+            candidate.get(f"logits/{name}/{output.name}"),
             "logits",
         )
-        for output in outputs
+        for output in check.counterpart.outputs
     ]
     layers = [
         compare(
@@ -163,7 +152,7 @@ def _compare_set(check: Check, inputs: InputSet, reference: Arrays, candidate: A
             candidate.get(f"layer/{name}/{pair.module}"),
             "layer",
         )
-        for pair in layer_pairs(check.spec, aux_heads=check.aux_heads)
+        for pair in check.counterpart.pairs
     ]
     return SetResult(
         name,
@@ -174,20 +163,16 @@ def _compare_set(check: Check, inputs: InputSet, reference: Arrays, candidate: A
     )
 
 
-def _photo_set(check: Check) -> InputSet | None:
-    return next((inputs for inputs in check.inputs if inputs.paths), None)
-
-
 def _top(arrays: Arrays, check: Check) -> Sequence[tuple[tuple[str, float], ...]]:
     """Return the five best classes of every photo."""
-    photos = _photo_set(check)
+    photos = check.photos
     if photos is None:
         return ()
     logits = arrays[f"logits/{photos.name}/logits"]
     probabilities = softmax(logits)
     return [
         tuple((_label(check, int(i)), float(probabilities[row, i])) for i in best)
-        for row, best in enumerate(top_classes(logits, min(5, check.classes)))
+        for row, best in enumerate(top_classes(logits, min(5, check.reference.classes)))
     ]
 
 
@@ -196,7 +181,7 @@ def _label(check: Check, index: int) -> str:
 
 
 def _photos(check: Check, tops: Mapping[str, Sequence[Any]]) -> tuple[Photo, ...]:
-    photos = _photo_set(check)
+    photos = check.photos
     if photos is None:
         return ()
     return tuple(

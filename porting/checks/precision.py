@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator
 
 from keras_alexnet.core.backend import load_keras, require
+from keras_alexnet.core.keras_internals import float64_kept
 
 
 def full_precision(backend: str) -> None:
@@ -37,19 +38,17 @@ def computing_in(backend: str, dtype: str) -> Iterator[None]:
 def float64_allowed(backend: str) -> Iterator[None]:
     """Let float64 models compute in float64, within this block.
 
-    JAX has 64-bit types switched off. On torch and JAX, Keras computes products and batch norm of
-    float64 in float32, by a private table of promotions for which there is no public switch. Should
-    that table move, this fails and the gradients' cell says so.
+    JAX has 64-bit types switched off.
+
+    Raises:
+        MissingPartError: This Keras cannot be kept from computing in float32; the gradients' cell
+            says so.
     """
-    load_keras()
-    promotions = require("keras.src.backend.common.dtypes").BIT64_TO_BIT32_DTYPE
-    lowered = promotions["float64"]
-    promotions["float64"] = "float64"
     if backend == "jax":
         require("jax").config.update("jax_enable_x64", True)
     try:
-        yield
+        with float64_kept():
+            yield
     finally:
-        promotions["float64"] = lowered
         if backend == "jax":
             require("jax").config.update("jax_enable_x64", False)

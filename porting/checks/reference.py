@@ -5,21 +5,21 @@ Writes one `.npz`: `logits/SET/OUTPUT`, `layer/SET/MODULE`, `input/SET`, `pixels
 """
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from keras_alexnet.core.backend import require
-from keras_alexnet.core.children import enter_child
+from keras_alexnet.core.children import enter_child, report_progress
 from keras_alexnet.data.preprocessing import decode
-from keras_alexnet.specs import SPECS
 from porting.checkpoints.files import to_numpy
 from porting.checks.inputs import InputSet, gradient_labels
 from porting.checks.precision import full_precision
-from porting.torch_side import reference_nets, torchvision_zoo
-from porting.torch_side.reference_nets import forward, load_weights, training_loss
+from porting.torch_side import torchvision_zoo
+from porting.torch_side.reference_nets import Reference, forward, load_weights, training_loss
+from porting.weights.counterpart import Counterpart, Output
 from porting.weights.layouts import nchw_to_nhwc
-from porting.weights.spec_tables import layer_pairs
 
 _BATCH = 32
 
@@ -29,37 +29,33 @@ def main(job: dict[str, Any]) -> None:
     require("torchvision")  # before anything that might load another LLVM
     torch = require("torch")
     full_precision("torch")
-    spec = SPECS[job["model"]]
-    aux = spec.aux if job["aux_heads"] else ()
-    net = reference_nets.build(
-        job["model"],
-        classes=job["classes"],
-        aux_heads=job["aux_heads"],
-        transform_input=job["transform_input"],
-        size=tuple(job["size"]),
-        reference=job["reference"],
-    )
-    load_weights(net, job["model"], job["weights"], aux_heads=job["aux_heads"])
-    modules = [pair.module for pair in layer_pairs(spec, aux_heads=bool(aux))]
+    reference = Reference.from_json(job["reference"])
+    counterpart = Counterpart.from_json(job["counterpart"])
+    outputs = counterpart.outputs
+    net = reference.build()
+    load_weights(net, job["weights"], counterpart.ignored)
+    modules = [pair.module for pair in counterpart.pairs]
     first = next(m for m in net.modules() if isinstance(m, torch.nn.Conv2d))
     results: dict[str, np.ndarray] = {}
 
     for fields in job["inputs"]:
         inputs = InputSet.from_json(fields)
-        pixels, images = _prepare(job["model"], inputs)
+        report_progress(f"{reference.title}: {inputs.name}")
+        pixels, images = _prepare(reference.model, inputs)
         results[f"pixels/{inputs.name}"] = pixels
         with torch.no_grad():
-            batches = [forward(net, batch, aux) for batch in images.split(_BATCH)]
+            batches = [forward(net, batch, outputs) for batch in images.split(_BATCH)]
             for output in batches[0]:
                 logits = torch.cat([batch[output] for batch in batches])
                 results[f"logits/{inputs.name}/{output}"] = to_numpy(logits)
-            layers = _record(net, modules, first, images[: job["layer_images"]], aux)
+            layers = _record(net, modules, first, images[: job["layer_images"]], outputs)
         for module, value in layers.items():
             where = "input/" + inputs.name if module is None else f"layer/{inputs.name}/{module}"
             results[where] = nchw_to_nhwc(value) if value.ndim == 4 else value
         if job["gradients"] == inputs.name:
             gradient_images = images[: job["layer_images"]]
-    for key, gradient in _gradients(net.double(), gradient_images.double(), aux).items():
+    report_progress(f"{reference.title}: gradients")
+    for key, gradient in _gradients(net.double(), gradient_images.double(), outputs).items():
         results[f"gradient/{key}"] = gradient
     results["versions"] = np.array(
         json.dumps({name: require(name).__version__ for name in ("torch", "torchvision", "numpy")})
@@ -101,7 +97,7 @@ def _prepare(model: str, inputs: InputSet) -> tuple[np.ndarray, Any]:
 
 
 def _record(
-    net: Any, modules: list[str], first: Any, images: Any, aux: Any
+    net: Any, modules: list[str], first: Any, images: Any, wanted: Sequence[Output]
 ) -> dict[str | None, np.ndarray]:
     """Return module -> output for a batch, and None -> what the first convolution reads."""
     outputs: dict[str | None, np.ndarray] = {}
@@ -116,19 +112,19 @@ def _record(
             lambda _module, inputs: outputs.__setitem__(None, to_numpy(inputs[0]).copy())
         )
     )
-    forward(net, images, aux)
+    forward(net, images, wanted)
     for hook in hooks:
         hook.remove()
     return outputs
 
 
-def _gradients(net: Any, images: Any, aux: Any) -> dict[str, np.ndarray]:
+def _gradients(net: Any, images: Any, wanted: Sequence[Output]) -> dict[str, np.ndarray]:
     """Return key -> gradient of the training loss, with dropout off and frozen statistics.
 
     In float64: in float32 the rounding of two frameworks puts some values on different sides of a
     ReLU or of a max pool's choice, which moves single gradients by up to 1 %.
     """
-    outputs = forward(net, images, aux)
+    outputs = forward(net, images, wanted)
     labels = gradient_labels(len(images), outputs["logits"].shape[1])
     net.zero_grad()
     training_loss(outputs, require("torch").from_numpy(labels)).backward()

@@ -10,10 +10,9 @@ from typing import Any
 from PIL import Image
 
 from keras_alexnet.core.backend import require
-from keras_alexnet.core.files import atomic_output
-from keras_alexnet.data.preprocessing import decode, resize_and_crop
-from porting.checks.results import ParityResult
-from porting.commands.console import parity_columns
+from keras_alexnet.core.pages import write_page
+from keras_alexnet.data.preprocessing import load_images
+from porting.checks.results import Check, ParityResult, parity_columns, verdict
 from porting.tolerances import TOLERANCES
 
 _MAX_PHOTOS = 12
@@ -34,22 +33,14 @@ def write_report(path: str | Path, results: Sequence[ParityResult]) -> Path:
         MissingDependencyError: Jinja2 or matplotlib is not installed.
         ConfigurationError: The page cannot be written.
     """
-    jinja2 = require("jinja2")
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("report.html.j2").render(
+    return write_page(
+        Path(__file__).with_name("report.html.j2"),
+        path,
         sections=[_section(result) for result in results],
-        passed=all(result.passed for result in results),
+        cells=[cell for result in results for cell in result.cells],
+        verdict=verdict,
         tolerances=TOLERANCES,
     )
-    with atomic_output(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    return Path(path).resolve()
 
 
 def _section(result: ParityResult) -> dict[str, Any]:
@@ -58,7 +49,9 @@ def _section(result: ParityResult) -> dict[str, Any]:
         "result": result,
         "rows": [(cell, parity_columns(cell)) for cell in result.cells],
         "chart": markup(_chart(result)),
-        "photos": [(photo, _thumbnail(photo.path)) for photo in result.photos[:_MAX_PHOTOS]],
+        "photos": [
+            (photo, _thumbnail(photo.path, result.check)) for photo in result.photos[:_MAX_PHOTOS]
+        ],
         "more_photos": max(len(result.photos) - _MAX_PHOTOS, 0),
     }
 
@@ -96,9 +89,11 @@ def _chart(result: ParityResult) -> str:
     return svg[svg.index("<svg") :]
 
 
-def _thumbnail(path: str) -> str:
+def _thumbnail(path: str, check: Check) -> str:
     """Return the pixels that the network sees as a data URL."""
-    image = Image.fromarray(resize_and_crop(decode(path)))
+    assert check.photos is not None
+    pixels = load_images([path], check.photos.preprocessing)[0]  # (h, w, C)
+    image = Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels)
     image.thumbnail((_THUMBNAIL, _THUMBNAIL))
     buffer = io.BytesIO()
     image.save(buffer, format="JPEG", quality=85)

@@ -2,16 +2,18 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from keras_alexnet.specs import SPECS
-from keras_alexnet.specs.schema import ModelSpec
 from porting.checks.compare import Agreement, Compared, Divergence, first_divergence, worst
 from porting.checks.inputs import InputSet
 from porting.tolerances import TOLERANCES
-from porting.torch_side.reference_nets import title
+from porting.torch_side.reference_nets import Reference
+from porting.weights.counterpart import Counterpart
+
+# Below this share of their scale, logits of different images are too alike to prove anything.
+LIVELY = 0.01
 
 # Cells whose float64 gradients the framework does not have, with words of the error that proves it.
 CANNOT_DIFFERENTIATE = {("tensorflow", "channels_first"): "NHWC"}
@@ -22,28 +24,22 @@ class Check:
     """What is to be compared.
 
     Attributes:
-        model: Architecture.
+        reference: The torch network.
+        counterpart: What of the Keras model corresponds to what of that network.
         weights: Source checkpoint, read by torch.
         candidate: The `.keras` file.
-        classes: Number of classes.
-        aux_heads: Whether both sides have the auxiliary classifiers.
-        transform_input: Whether the source network applies torchvision's `transform_input`.
-        reference: `FILE.py:FUNCTION` of the user's own torch network, or None.
         inputs: What to feed.
         backends: Keras backends to run.
         data_formats: Data formats to run on each.
         labels: Class names, or none.
         layer_images: Images of each input set whose layers are compared.
-        timeout: Seconds for each child process.
+        timeout: Seconds of silence after which a child process is stopped.
     """
 
-    model: str
+    reference: Reference
+    counterpart: Counterpart
     weights: Path
     candidate: Path
-    classes: int
-    aux_heads: bool
-    transform_input: bool
-    reference: str | None
     inputs: tuple[InputSet, ...]
     backends: tuple[str, ...]
     data_formats: tuple[str, ...]
@@ -52,14 +48,14 @@ class Check:
     timeout: float = 900
 
     @property
-    def spec(self) -> ModelSpec:
-        """The architecture."""
-        return SPECS[self.model]
+    def model(self) -> str:
+        """Name of the architecture."""
+        return self.reference.model
 
     @property
-    def reference_name(self) -> str:
-        """What the reference is called in the results."""
-        return title(self.model, self.reference)
+    def photos(self) -> InputSet | None:
+        """The first input set of photos, whose classes are shown."""
+        return next((inputs for inputs in self.inputs if inputs.paths), None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,15 +97,27 @@ class Cell:
         return bool(self.gradients_error) and words is not None and words in self.gradients_error
 
     @property
+    def ran(self) -> bool:
+        """Whether everything could be computed that this cell is known to have."""
+        return not self.error and (not self.gradients_error or self.gradients_declared)
+
+    @property
+    def disagrees(self) -> bool:
+        """Whether something that was computed is out of its tolerance."""
+        sets = all(result.passed for result in self.sets)
+        return not (sets and all(gradient.passed for gradient in self.gradients))
+
+    @property
     def passed(self) -> bool:
         """Whether the cell ran and everything is within its tolerance."""
-        compared = all(result.passed for result in self.sets)
-        gradients = (
-            self.gradients_declared
-            if self.gradients_error
-            else all(gradient.passed for gradient in self.gradients)
-        )
-        return not self.error and compared and gradients
+        return self.ran and not self.disagrees
+
+    @property
+    def verdict(self) -> str:
+        """`passed`, `FAILED` where something disagrees, else `could not run`."""
+        if self.disagrees:
+            return "FAILED"
+        return "passed" if self.ran else "could not run"
 
     @property
     def divergence(self) -> Divergence | None:
@@ -155,6 +163,47 @@ class ParityResult:
         """Whether every cell passed."""
         return bool(self.cells) and all(cell.passed for cell in self.cells)
 
+    @property
+    def verdict(self) -> str:
+        """How many cells agree, disagree, or could not run, in words."""
+        return verdict(self.cells)
+
+
+def verdict(cells: Sequence[Cell]) -> str:
+    """Say in words how many cells agree, disagree, or could not run."""
+    counts = {
+        "disagree": sum(cell.disagrees for cell in cells),
+        "could not run": sum(cell.verdict == "could not run" for cell in cells),
+    }
+    found = [f"{count} {words}" for words, count in counts.items() if count]
+    if not found:
+        return f"all {len(cells)} cells agree"
+    return f"of {len(cells)} cells {' and '.join(found)}"
+
+
+def parity_columns(cell: Cell) -> tuple[str, ...]:
+    """Return pixels, layers, logits, top-1, gradients and verdict of a cell as text."""
+    if cell.error:
+        return ("-",) * 5 + (cell.verdict,)
+    layers = worst([layer for result in cell.sets for layer in result.layers])
+    images = sum(result.agreement.images for result in cell.sets)
+    agreeing = sum(result.agreement.top1 * result.agreement.images for result in cell.sets)
+    return (
+        str(max(result.pixel_steps for result in cell.sets)),
+        relative_text(layers),
+        relative_text(cell.worst_logits),
+        f"{100 * agreeing / images:.4g} %",
+        "n/a" if cell.gradients_error else relative_text(worst(cell.gradients)),
+        cell.verdict,
+    )
+
+
+def relative_text(compared: Compared | None) -> str:
+    """Return a relative difference as text, `-` where there is none."""
+    if compared is None or compared.difference is None:
+        return "-" if compared is None else "shape"
+    return f"{compared.difference.relative:.1e}"
+
 
 def to_json(result: ParityResult) -> dict[str, Any]:
     """Return a result as JSON-serialisable values; infinite differences become null."""
@@ -163,10 +212,11 @@ def to_json(result: ParityResult) -> dict[str, Any]:
         "model": check.model,
         "weights": str(check.weights),
         "candidate": str(check.candidate),
-        "classes": check.classes,
-        "aux_heads": check.aux_heads,
-        "transform_input": check.transform_input,
+        "classes": check.reference.classes,
+        "aux_heads": check.reference.aux_heads,
+        "transform_input": check.reference.transform_input,
         "passed": result.passed,
+        "verdict": result.verdict,
         "logits_spread": result.spread,
         "tolerances": {name: dataclasses.asdict(t) for name, t in TOLERANCES.items()},
         "reference_versions": dict(result.reference_versions),

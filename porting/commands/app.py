@@ -1,12 +1,8 @@
-"""`python -m porting`: the command line of the kit. Its commands are in `commands_*`."""
-
-import os
-import sys
+"""`python -m porting`: the command line of the kit. Its commands are in this folder."""
 
 import typer
 
-from keras_alexnet.core.interruption import end_by_signals
-from keras_alexnet.errors import KerasAlexNetError
+from keras_alexnet.commands.main import run
 from porting.commands import check as commands_check
 from porting.commands import convert as commands_convert
 
@@ -26,11 +22,5 @@ app.command("seed")(commands_convert.seed_command)
 
 
 def main() -> None:
-    """Run the command line; a user's mistake ends with one message and exit code 2."""
-    end_by_signals()
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its start-up notes are not our output
-    try:
-        app(standalone_mode=True)
-    except (KerasAlexNetError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    """Run the command line."""
+    run(app)

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from keras_alexnet.specs import SPECS
+from porting.conversion.sources import ALLOW_PICKLE, TRANSFORM_INPUT
 
 # In a file or a pipe, rows are worth more than a width of 80.
 console = Console(width=None if sys.stdout.isatty() else 160)
@@ -17,18 +18,10 @@ Name = Annotated[str, typer.Argument(metavar="MODEL", help=f"One of: {', '.join(
 TransformInput = Annotated[
     bool | None,
     typer.Option(
-        "--transform-input/--no-transform-input",
-        help="Whether the source network applies torchvision's transform_input. By default as "
-        "torchvision does: yes for its pretrained GoogLeNet, otherwise no.",
-        show_default=False,
+        "--transform-input/--no-transform-input", help=TRANSFORM_INPUT, show_default=False
     ),
 ]
-
-
-AllowPickle = Annotated[
-    bool,
-    typer.Option("--allow-pickle", help="Read a .npy dictionary, which is a pickle."),
-]
+AllowPickle = Annotated[bool, typer.Option("--allow-pickle", help=ALLOW_PICKLE)]
 
 
 @contextlib.contextmanager

@@ -6,20 +6,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from porting.checks.compare import Compared, worst
-from porting.checks.results import Cell, ParityResult
+from porting.checks.results import LIVELY, ParityResult, parity_columns, relative_text
 from porting.conversion.inspection import Inspection, TensorDifference
 from porting.tolerances import TOLERANCES
 from porting.training_checks.results import TrainingCell, TrainingResult
-
-# Below this share of their scale, logits of different images are too alike to prove anything.
-LIVELY = 0.01
 
 
 def print_parity(console: Console, result: ParityResult) -> None:
     """Print the parity table of a check, its first divergence, and the photos' best classes."""
     check = result.check
-    table = Table(title=f"{check.model}: Keras against {check.reference_name}, relative to scale")
+    table = Table(title=f"{check.model}: Keras against {check.reference.title}, relative to scale")
     for column in ("backend", "data format"):
         table.add_column(column)
     for column in ("pixels", "layers", "logits", "top-1", "gradients", "verdict"):
@@ -30,6 +26,7 @@ def print_parity(console: Console, result: ParityResult) -> None:
     table.add_section()
     table.add_row("tolerance", "", *limits, "100 %", f"<= {TOLERANCES['gradient'].limit:g}", "")
     console.print(table)
+    console.print(f"{check.model}: {result.verdict}", markup=False)
     for cell in result.cells:
         where = f"{cell.backend}, {cell.data_format}"
         if cell.error:
@@ -57,29 +54,6 @@ def print_parity(console: Console, result: ParityResult) -> None:
         )
 
 
-def parity_columns(cell: Cell) -> tuple[str, ...]:
-    """Return pixels, layers, logits, top-1, gradients and verdict of a cell as text."""
-    if cell.error:
-        return ("-",) * 5 + ("FAILED",)
-    layers = worst([layer for result in cell.sets for layer in result.layers])
-    images = sum(result.agreement.images for result in cell.sets)
-    agreeing = sum(result.agreement.top1 * result.agreement.images for result in cell.sets)
-    return (
-        str(max(result.pixel_steps for result in cell.sets)),
-        _relative(layers),
-        _relative(cell.worst_logits),
-        f"{100 * agreeing / images:.4g} %",
-        "n/a" if cell.gradients_error else _relative(worst(cell.gradients)),
-        "passed" if cell.passed else "FAILED",
-    )
-
-
-def _relative(compared: Compared | None) -> str:
-    if compared is None or compared.difference is None:
-        return "-" if compared is None else "shape"
-    return f"{compared.difference.relative:.1e}"
-
-
 def _essence(error: str) -> str:
     """Return the line of an error that holds its reason."""
     lines = [line for line in error.splitlines() if "NHWC" in line] or error.splitlines()
@@ -90,7 +64,7 @@ def print_photos(console: Console, result: ParityResult, limit: int = 4) -> None
     """Print the five best classes of the first photos, a column per framework."""
     first = result.check.data_formats[0]
     for photo in result.photos[:limit]:
-        reference = result.check.reference_name
+        reference = result.check.reference.title
         columns = [name for name in photo.top if name == reference or name.endswith(first)]
         table = Table(title=escape(f"{result.check.model}: {photo.path.rpartition('/')[2]}"))
         for name in columns:
@@ -105,9 +79,9 @@ def print_photos(console: Console, result: ParityResult, limit: int = 4) -> None
 def print_training(console: Console, result: TrainingResult) -> None:
     """Print the table of a training check, and where a training went astray."""
     check = result.check
-    heads = ", auxiliary heads" if check.aux_heads else ""
+    heads = ", auxiliary heads" if check.reference.aux_heads else ""
     table = Table(
-        title=f"{check.model}: {check.steps} SGD steps in Keras against {check.reference_name} in "
+        title=f"{check.model}: {check.steps} SGD steps in Keras against {check.reference.title} in "
         f"float64, {check.batch_size} images of {check.size[0]}x{check.size[1]}{heads}"
     )
     for column in ("training", "computed in"):
@@ -155,7 +129,7 @@ def _training_columns(cell: TrainingCell) -> tuple[str, ...]:
         cell.backend,
         cell.precision,
         f"{cell.distance:.1e}",
-        _relative(farthest),
+        relative_text(farthest),
         escape(farthest.name) if farthest else "",
         f"{cell.steps[-1].loss:.6g}",
         verdict if cell.judged or not cell.passed else "rounding",

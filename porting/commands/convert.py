@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from keras_alexnet.commands.sizes import parse_size
+from keras_alexnet.core.fields import parse_size
 from keras_alexnet.core.files import check_output
 from keras_alexnet.specs import find_spec
 from keras_alexnet.specs.schema import DATA_FORMATS

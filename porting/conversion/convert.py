@@ -14,7 +14,7 @@ from porting.checkpoints.mapped import MappedFile
 from porting.conversion.provenance import record_of
 from porting.conversion.sources import Source, open_source
 from porting.errors import TransferError, UsageError
-from porting.weights.transfer import fill, set_counters, to_state_dict
+from porting.weights.transfer import load_arrays, set_counters, to_state_dict
 
 
 def build_from_source(
@@ -32,8 +32,8 @@ def build_from_source(
         TransferError: A weight is missing, misshapen or not finite.
         UsageError: `aux_heads` is asked for and the file has none.
     """
+    from keras_alexnet.models.constructors import create_model
     from keras_alexnet.models.initialization import weights_will_follow
-    from keras_alexnet.models.registry import create_model
 
     if aux_heads and not source.fit.aux_heads:
         raise UsageError(f"{source.path} holds no auxiliary heads")
@@ -52,7 +52,7 @@ def build_from_source(
             input_shape=input_shape,
             **options,
         )
-    fill(model, source.checkpoint.arrays, MappedFile(source.path).forget)
+    load_arrays(model, source.checkpoint.arrays, MappedFile(source.path).forget)
     return model
 
 

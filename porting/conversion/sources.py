@@ -14,8 +14,16 @@ from porting.errors import CheckpointError, TransferError, UsageError
 from porting.torch_side import torchvision_zoo
 from porting.torch_side.torchvision_zoo import OFFICIAL_HASHES, WeightsInfo
 from porting.weights.dialects import identify, translate
-from porting.weights.spec_tables import Fit, Size, fit
+from porting.weights.spec_tables import Fit, fit
+from porting.weights.table import Size
 from porting.weights.transfer import list_problems, suggest
+
+# What the options are for, wherever a source is opened.
+TRANSFORM_INPUT = (
+    "Whether the source network applies torchvision's transform_input. By default as torchvision "
+    "does: yes for its pretrained GoogLeNet, otherwise no."
+)
+ALLOW_PICKLE = "Read a .npy dictionary, which is a pickle."
 
 
 @dataclass(frozen=True)

@@ -1,109 +1,114 @@
 """The torch network that a check compares with: the user's own, torchvision's, or the spec's."""
 
+import dataclasses
 import importlib.util
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from keras_alexnet.core.backend import require
-from keras_alexnet.specs import SPECS
-from keras_alexnet.specs.schema import AuxHead
+from keras_alexnet.specs.shared import AUX_LOSS_WEIGHT
 from porting.checkpoints.files import as_tensors, read_checkpoint
-from porting.checks.inputs import AUX_LOSS_WEIGHT
 from porting.errors import UsageError
 from porting.torch_side import torchvision_zoo
+from porting.weights.counterpart import Output
 
 _MODULE = "porting_user_reference"
 
 
-def build(
-    model: str,
-    *,
-    classes: int,
-    aux_heads: bool = False,
-    transform_input: bool = False,
-    size: tuple[int, int] | None = None,
-    reference: str | None = None,
-) -> Any:
-    """Return the reference network with unspecified weights, in inference mode.
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """Which torch network a check compares with.
 
-    Args:
+    Attributes:
         model: Architecture.
         classes: Number of classes.
-        aux_heads: Whether to include the auxiliary classifiers.
+        aux_heads: Whether it includes the auxiliary classifiers.
         transform_input: Whether torchvision's GoogLeNet applies it.
-        size: Height and width of the images in pixels; by default the spec's.
-        reference: `FILE.py:FUNCTION` of the user's own network, see `check_reference`.
-
-    Raises:
-        UsageError: The user's function is not there, failed, or returned no `torch.nn.Module`.
+        size: Height and width of the images in pixels; by default the architecture's.
+        function: `FILE.py:FUNCTION` of the user's own network, see `check_function`; by default
+            torchvision's, or one of torch's layers after the architecture's table.
     """
-    if reference is not None:
-        return _call(reference, model, classes=classes, aux_heads=aux_heads, size=size)
-    if model in torchvision_zoo.NETWORKS:
-        return torchvision_zoo.build(
-            model, classes=classes, aux_heads=aux_heads, transform_input=transform_input
-        )
-    from porting.torch_side.torch_model import build_torch
 
-    return build_torch(model, classes=classes, aux_heads=aux_heads, size=size)
+    model: str
+    classes: int
+    aux_heads: bool = False
+    transform_input: bool = False
+    size: tuple[int, int] | None = None
+    function: str | None = None
+
+    @property
+    def title(self) -> str:
+        """What it is called in results."""
+        if self.function is not None:
+            return Path(self.function.rpartition(":")[0]).name
+        return "torchvision" if self.model in torchvision_zoo.NETWORKS else "torch"
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Self:
+        """Return the record whose fields travelled as JSON, which knows no tuples."""
+        size = fields["size"]
+        return cls(**{**fields, "size": None if size is None else tuple(size)})
+
+    def build(self) -> Any:
+        """Return the network with unspecified weights, in inference mode.
+
+        Raises:
+            UsageError: The user's function is not there, failed, or returned no `torch.nn.Module`.
+        """
+        options: dict[str, Any] = {"classes": self.classes, "aux_heads": self.aux_heads}
+        if self.function is not None:
+            return _call(self.function, self.model, size=self.size, **options)
+        if self.model in torchvision_zoo.NETWORKS:
+            return torchvision_zoo.build(
+                self.model, transform_input=self.transform_input, **options
+            )
+        from porting.torch_side.torch_model import build_torch
+
+        return build_torch(self.model, size=self.size, **options)
 
 
-def load_weights(net: Any, model: str, weights: str | Path, *, aux_heads: bool) -> None:
-    """Fill a network of `build` from a checkpoint.
-
-    Args:
-        net: The network.
-        model: Architecture.
-        weights: The checkpoint; auxiliary heads in it may be left out.
-        aux_heads: Whether the network has them.
-    """
-    unwanted = () if aux_heads else tuple(f"{aux.name}." for aux in SPECS[model].aux)
+def load_weights(net: Any, weights: str | Path, ignored: Collection[str]) -> None:
+    """Fill a network from a checkpoint, all of whose keys but the ignored ones it must have."""
     arrays = read_checkpoint(weights).arrays
-    wanted = {key: array for key, array in arrays.items() if not key.startswith(unwanted)}
+    wanted = {key: array for key, array in arrays.items() if key not in ignored}
     net.load_state_dict(as_tensors(wanted), strict=True)
 
 
-def title(model: str, reference: str | None) -> str:
-    """Return what the reference of a check is called in its results."""
-    if reference is not None:
-        return Path(reference.rpartition(":")[0]).name
-    return "torchvision" if model in torchvision_zoo.NETWORKS else "torch"
-
-
-def forward(net: Any, images: Any, aux: tuple[AuxHead, ...] = ()) -> dict[str, Any]:
+def forward(net: Any, images: Any, outputs: Sequence[Output]) -> dict[str, Any]:
     """Run a network and its auxiliary heads, which torchvision's leaves out in inference.
 
     Args:
-        net: The network; a head is a submodule with the head's name.
+        net: The network.
         images: Tensor (N, C, H, W).
-        aux: The heads that `net` has.
+        outputs: What to return: the main output, then the heads.
 
     Returns:
-        `"logits"` and the heads' names -> tensors (N, classes).
+        Name -> tensor (N, classes).
     """
-    maps: dict[str, Any] = {}
+    maps: dict[str | None, Any] = {}
+    main, *heads = outputs
     hooks = [
         net.get_submodule(module).register_forward_hook(
             lambda _module, _inputs, output, name=module: maps.__setitem__(name, output)
         )
-        for head in aux
-        for module in (head.reads, head.name)
+        for head in heads
+        for module in (head.reads, head.module)
     ]
     try:
-        outputs = net(images)
+        result = net(images)
     finally:
         for hook in hooks:
             hook.remove()
     # In training torchvision's GoogLeNet has run its heads, and returns a named tuple.
-    heads = {
-        head.name: maps[head.name]
-        if head.name in maps
-        else net.get_submodule(head.name)(maps[head.reads])
-        for head in aux
+    found = {
+        head.name: maps[head.module]
+        if head.module in maps
+        else net.get_submodule(head.module)(maps[head.reads])
+        for head in heads
     }
-    return {"logits": getattr(outputs, "logits", outputs)} | heads
+    return {main.name: getattr(result, "logits", result)} | found
 
 
 def training_loss(outputs: Mapping[str, Any], labels: Any) -> Any:
@@ -120,7 +125,7 @@ def training_loss(outputs: Mapping[str, Any], labels: Any) -> Any:
     )
 
 
-def check_reference(reference: str) -> str:
+def check_function(reference: str) -> str:
     """Return `FILE.py:FUNCTION` with an absolute path.
 
     The function is called as `function(model, classes=..., aux_heads=..., size=...)` and returns a

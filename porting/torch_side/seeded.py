@@ -18,8 +18,10 @@ from keras_alexnet.specs.schema import LRN, BatchNorm, ModelSpec, Sigmoid
 from keras_alexnet.specs.shapes import too_small, trace
 from porting.checkpoints.files import as_tensors
 from porting.errors import UsageError
-from porting.torch_side import reference_nets, torchvision_zoo
-from porting.weights.spec_tables import Put, Size, weight_map
+from porting.torch_side import torchvision_zoo
+from porting.torch_side.reference_nets import Reference, forward
+from porting.weights.spec_tables import outputs_of, weight_map
+from porting.weights.table import Put, Size
 
 Statistics = Mapping[str, Mapping[str, float]]
 
@@ -115,7 +117,7 @@ def _calibrate(
     torch = require("torch")
     spec = SPECS[name]
     classes = len(arrays[f"{spec.classifier}.weight"])
-    net = reference_nets.build(name, classes=classes, aux_heads=aux_heads, size=size)
+    net = Reference(name, classes, aux_heads=aux_heads, size=size).build()
     net.load_state_dict(as_tensors(arrays))
     last_conv = None
     for module in net.modules():
@@ -127,9 +129,9 @@ def _calibrate(
         elif isinstance(module, torch.nn.LocalResponseNorm):
             module.register_forward_pre_hook(partial(_raise_for_lrn, last_conv))
     with torch.no_grad():
-        aux = spec.aux if aux_heads else ()
+        outputs = outputs_of(spec, aux_heads=aux_heads)
         images = live_images(np.random.default_rng([seed, 1]), spec, 8, size)
-        reference_nets.forward(net, torch.from_numpy(images), aux)
+        forward(net, torch.from_numpy(images), outputs)
     return {key: value.numpy() for key, value in net.state_dict().items()}
 
 

@@ -78,8 +78,9 @@ def build_torch(
 ) -> Any:
     """Return a model's torch network in inference mode, with new weights.
 
-    Its state_dict has the keys of `maps.weight_map`. The forward pass takes images (N, C, H, W) and
-    returns the logits (N, classes); auxiliary heads are submodules that it does not call.
+    Its state_dict has the keys of the model's weight table. The forward pass takes images
+    (N, C, H, W) and returns the logits (N, classes); auxiliary heads are submodules that it does
+    not call.
 
     Args:
         name: Name of the model.

@@ -1,7 +1,7 @@
 """Child process: the same steps of SGD as torch's, by Keras' own training on one backend.
 
 The model is compiled with this package's loss and optimiser and fed by `train_on_batch`. Writes a
-`training_history`.
+`history.History`.
 """
 
 import math
@@ -10,17 +10,18 @@ from typing import Any
 import numpy as np
 
 from keras_alexnet.core.backend import load_keras, require
-from keras_alexnet.core.children import enter_child
+from keras_alexnet.core.children import enter_child, report_progress
 from keras_alexnet.core.memory import as_array
-from keras_alexnet.specs import SPECS
+from keras_alexnet.specs import find_spec
+from keras_alexnet.specs.shared import AUX_LOSS_WEIGHT
 from porting.checkpoints.files import read_checkpoint
 from porting.checks.gradients import named_outputs
-from porting.checks.inputs import AUX_LOSS_WEIGHT
 from porting.checks.precision import computing_in, full_precision
+from porting.torch_side.reference_nets import Reference
 from porting.training_checks.history import History, sample
+from porting.weights.counterpart import Counterpart
 from porting.weights.layouts import nchw_to_nhwc
 from porting.weights.recognition import variables_of
-from porting.weights.spec_tables import Put, weight_map
 from porting.weights.transfer import load_state_dict
 
 
@@ -39,6 +40,7 @@ def main(job: dict[str, Any]) -> None:
         weights = _Weights(model, job)
         history = History()
         for batch, classes in zip(images, labels, strict=True):
+            report_progress("step")
             targets = dict.fromkeys(trainer.output, classes)
             inputs = nchw_to_nhwc(batch).astype(job["precision"], order="C")
             logs = trainer.train_on_batch(inputs, targets, return_dict=True)
@@ -51,13 +53,14 @@ def _model(job: dict[str, Any]) -> Any:
     from keras_alexnet import create_model
     from keras_alexnet.models.initialization import weights_will_follow
 
-    spec = SPECS[job["model"]]
-    options = {"aux_heads": job["aux_heads"]} if spec.aux else {}
+    wanted = Reference.from_json(job["reference"])
+    spec = find_spec(wanted.model)
+    options = {"aux_heads": wanted.aux_heads} if spec.aux else {}
     with weights_will_follow():
         model = create_model(
-            job["model"],
-            classes=job["classes"],
-            input_shape=(*job["size"], spec.channels),
+            wanted.model,
+            classes=wanted.classes,
+            input_shape=(*(wanted.size or spec.default_size), spec.channels),
             data_format="channels_last",
             dtype=job["precision"],
             **options,
@@ -92,13 +95,9 @@ class _Weights:
     """The variables of a model as a state_dict, and samples of it."""
 
     def __init__(self, model: Any, job: dict[str, Any]) -> None:
-        table = weight_map(
-            SPECS[job["model"]], job["classes"], aux_heads=job["aux_heads"], size=tuple(job["size"])
-        )
         variables = variables_of(model)
-        self._variables = {
-            entry: variables[entry.variable] for entry in table if isinstance(entry, Put)
-        }
+        puts = Counterpart.from_json(job["counterpart"]).puts
+        self._variables = {put: variables[put.variable] for put in puts}
         # Where the samples lie in a variable: to change its layout at every step takes longer.
         self._positions = {}
         for put, variable in self._variables.items():

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from keras_alexnet.core.children import Workers
-from keras_alexnet.errors import ChildError
+from keras_alexnet.errors import KerasAlexNetError
+from keras_alexnet.specs import find_spec
 from porting.checkpoints.files import read_checkpoint
 from porting.checks.compare import Compared, Difference, difference
 from porting.checks.parity import Say
@@ -32,7 +33,7 @@ from porting.training_checks.results import (
     TrainingCheck,
     TrainingResult,
 )
-from porting.weights.spec_tables import Put, weight_map
+from porting.weights.table import Put
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -77,12 +78,12 @@ def _train_and_compare(
         module = f"porting.training_checks.{'candidate' if backend else 'reference'}"
         output = folder / f"{backend}-{precision}.npz"
         job = training_job(check, batches, precision, output)
-        workers.run(module, job, backend=backend, timeout=check.timeout)
+        workers.call(module, job, backend=backend, timeout=check.timeout)
         with np.load(output) as history:
             yield history
         output.unlink()  # half a gigabyte of AlexNet
 
-    say(f"{check.reference_name}, {JUDGED}")
+    say(f"{check.reference.title}, {JUDGED}")
     with train(None, JUDGED) as reference:
         _check_finite(check, reference["losses"])
         measure = Measure(check, reference)
@@ -90,12 +91,12 @@ def _train_and_compare(
         for backend, precision in itertools.product((None, *check.backends), check.precisions):
             if (backend, precision) == (None, JUDGED):
                 continue
-            say(f"{backend or check.reference_name}, {precision}")
+            say(f"{backend or check.reference.title}, {precision}")
             name = backend or REFERENCE
             try:
                 with train(backend, precision) as candidate:
                     cells.append(measure.cell(name, precision, candidate))
-            except ChildError as error:
+            except KerasAlexNetError as error:
                 if backend is None:
                     raise
                 cells.append(TrainingCell(name, precision, error=str(error)))
@@ -113,8 +114,8 @@ def write_batches(check: TrainingCheck, path: Path) -> None:
     """Write seeded images (steps, N, C, H, W) and classes (steps, N)."""
     rng = np.random.default_rng([check.seed, 2])
     count = check.steps * check.batch_size
-    images = live_images(rng, check.spec, count, check.size)
-    labels = rng.integers(0, check.classes, (check.steps, check.batch_size))
+    images = live_images(rng, find_spec(check.model), count, check.size)
+    labels = rng.integers(0, check.reference.classes, (check.steps, check.batch_size))
     shape = (check.steps, check.batch_size, *images.shape[1:])
     np.savez(path, images=images.reshape(shape), labels=labels)
 
@@ -122,10 +123,11 @@ def write_batches(check: TrainingCheck, path: Path) -> None:
 def training_job(
     check: TrainingCheck, batches: Path, precision: str, output: Path
 ) -> dict[str, Any]:
-    """Return the job of `training_reference` and `training_candidate`."""
+    """Return the job of the children `reference` and `candidate`."""
     fields = dataclasses.asdict(check)
-    shared = ("model", "classes", "aux_heads", "size", "learning_rate", "momentum", "weight_decay")
+    shared = ("reference", "learning_rate", "momentum", "weight_decay")
     return {name: fields[name] for name in shared} | {
+        "counterpart": check.counterpart.to_json(),
         "weights": str(check.weights),
         "batches": str(batches),
         "precision": precision,
@@ -137,7 +139,7 @@ def _check_finite(check: TrainingCheck, losses: np.ndarray) -> None:
     wrong = np.flatnonzero(~np.isfinite(losses))
     if wrong.size:
         raise UsageError(
-            f"{check.reference_name}'s own loss is {losses[wrong[0]]} at step {wrong[0] + 1}, so "
+            f"{check.reference.title}'s own loss is {losses[wrong[0]]} at step {wrong[0] + 1}, so "
             "there is nothing to compare with. Lower the learning rate, which is "
             f"{check.learning_rate:g}."
         )
@@ -157,8 +159,7 @@ class Measure:
     def __init__(self, check: TrainingCheck, reference: Arrays) -> None:
         self._reference = reference
         self._start = read_checkpoint(check.weights).arrays
-        table = weight_map(check.spec, check.classes, aux_heads=check.aux_heads, size=check.size)
-        self._puts = [entry for entry in table if isinstance(entry, Put)]
+        self._puts = check.counterpart.puts
         self._square = self.moved = self.variance_gap = 0.0
         self._scales: dict[str, float] = {}
         for put in self._puts:
@@ -174,7 +175,7 @@ class Measure:
         farthest = max(self._scales[put.key] for put in self._puts if _is_parameter(put))
         if not farthest:
             raise UsageError(
-                f"{check.reference_name}'s training moves no weight, so there is nothing to "
+                f"{check.reference.title}'s training moves no weight, so there is nothing to "
                 f"compare with. Raise the learning rate, which is {check.learning_rate:g}."
             )
         self._scales = {k: max(v, _STILL * farthest) for k, v in self._scales.items()}

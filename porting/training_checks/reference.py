@@ -1,6 +1,6 @@
 """Child process: some steps of `torch.optim.SGD` with a torch network.
 
-Writes a `training_history`. The running variances in it are those that Keras must have; torch's own
+Writes a `history.History`. The running variances in it are those that Keras must have; torch's own
 are beside them under `torch/KEY`.
 """
 
@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from keras_alexnet.core.backend import require
-from keras_alexnet.core.children import enter_child
-from keras_alexnet.specs import SPECS
+from keras_alexnet.core.children import enter_child, report_progress
 from porting.checkpoints.files import to_numpy
 from porting.checks.precision import full_precision
-from porting.torch_side import reference_nets
+from porting.torch_side.reference_nets import Reference, forward, load_weights, training_loss
 from porting.training_checks.history import History, sample
+from porting.weights.counterpart import Counterpart
 
 
 def main(job: dict[str, Any]) -> None:
@@ -24,11 +24,9 @@ def main(job: dict[str, Any]) -> None:
     torch = require("torch")
     full_precision("torch")
     dtype = getattr(torch, job["precision"])
-    model, aux_heads = job["model"], job["aux_heads"]
-    net = reference_nets.build(
-        model, classes=job["classes"], aux_heads=aux_heads, size=tuple(job["size"])
-    )
-    reference_nets.load_weights(net, model, job["weights"], aux_heads=aux_heads)
+    counterpart = Counterpart.from_json(job["counterpart"])
+    net = Reference.from_json(job["reference"]).build()
+    load_weights(net, job["weights"], counterpart.ignored)
     net.to(dtype).train()
     for module in net.modules():
         if isinstance(module, torch.nn.Dropout):
@@ -40,7 +38,6 @@ def main(job: dict[str, Any]) -> None:
         momentum=job["momentum"],
         weight_decay=job["weight_decay"],
     )
-    aux = SPECS[model].aux if aux_heads else ()
 
     def weights() -> dict[str, np.ndarray]:
         state = net.state_dict() | variances
@@ -51,7 +48,8 @@ def main(job: dict[str, Any]) -> None:
         images = torch.from_numpy(batches["images"]).to(dtype)  # (steps, N, C, H, W)
         labels = torch.from_numpy(batches["labels"])
     for batch, classes in zip(images, labels, strict=True):
-        loss = reference_nets.training_loss(reference_nets.forward(net, batch, aux), classes)
+        report_progress("step")
+        loss = training_loss(forward(net, batch, counterpart.outputs), classes)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

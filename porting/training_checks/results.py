@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from keras_alexnet.specs import SPECS
-from keras_alexnet.specs.schema import ModelSpec
 from porting.checks.compare import Compared, worst
 from porting.checks.results import compared_to_json, finite
 from porting.tolerances import TOLERANCES
-from porting.torch_side.reference_nets import title
-from porting.weights.spec_tables import Size
+from porting.torch_side.reference_nets import Reference
+from porting.weights.counterpart import Counterpart
+from porting.weights.table import Size
 
 JUDGED = "float64"
 # The second one shows what rounding does to the same steps.
@@ -25,11 +24,9 @@ class TrainingCheck:
     """What is to be compared.
 
     Attributes:
-        model: Architecture.
+        reference: The torch network; its size is that of the images.
+        counterpart: What of the Keras model corresponds to what of that network.
         weights: Checkpoint that both frameworks begin from.
-        classes: Number of classes.
-        aux_heads: Whether the auxiliary classifiers are trained too.
-        size: Height and width of the images in pixels.
         steps: Number of SGD steps.
         batch_size: Images of a step.
         learning_rate: Of SGD.
@@ -38,14 +35,12 @@ class TrainingCheck:
         seed: Seed of the images and labels.
         backends: Keras backends to run.
         precisions: `"float64"`, and `"float32"` where it is to be shown.
-        timeout: Seconds for each training.
+        timeout: Seconds of silence after which a training is stopped.
     """
 
-    model: str
+    reference: Reference
+    counterpart: Counterpart
     weights: Path
-    classes: int
-    aux_heads: bool
-    size: Size
     steps: int
     batch_size: int
     learning_rate: float
@@ -57,14 +52,15 @@ class TrainingCheck:
     timeout: float = 900
 
     @property
-    def spec(self) -> ModelSpec:
-        """The architecture."""
-        return SPECS[self.model]
+    def model(self) -> str:
+        """Name of the architecture."""
+        return self.reference.model
 
     @property
-    def reference_name(self) -> str:
-        """What the reference is called in the results."""
-        return title(self.model, None)
+    def size(self) -> Size:
+        """Height and width of the images in pixels."""
+        assert self.reference.size is not None
+        return self.reference.size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,9 +155,11 @@ class TrainingResult:
 
 def training_to_json(result: TrainingResult) -> dict[str, Any]:
     """Return a result as JSON-serialisable values; infinite differences become null."""
-    check = dataclasses.asdict(result.check) | {"weights": str(result.check.weights)}
+    fields = dataclasses.asdict(result.check) | {"weights": str(result.check.weights)}
+    del fields["counterpart"]
     return {
-        **check,
+        **fields.pop("reference"),
+        **fields,
         "passed": result.passed,
         "losses": list(result.losses),
         "moved": result.moved,

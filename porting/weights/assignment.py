@@ -5,7 +5,7 @@ on TensorFlow a third behind it. A dense layer of AlexNet alone has 151 MB.
 """
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from keras_alexnet.core.backend import load_keras, require
 from keras_alexnet.core.memory import aligned_zeros, as_tensor
 from porting.weights.layouts import contiguous
-from porting.weights.spec_tables import Put
+from porting.weights.table import Put
 
 _BLOCK = 1 << 24  # bytes
 
@@ -21,10 +21,14 @@ _BLOCK = 1 << 24  # bytes
 def blocks(array: np.ndarray) -> Iterator[slice]:
     """Return slices of an array's first axis, of 16 MiB or little more each.
 
-    That axis of a state_dict's array, the output channels, is the last one of the Keras variable.
+    For most transforms that axis of a state_dict's array is the last one of the Keras variable.
     """
     rows = max(len(array) * _BLOCK // max(array.nbytes, 1), 1)
     return (slice(start, start + rows) for start in range(0, len(array), rows))
+
+
+def _blocks(put: Put, array: np.ndarray) -> Iterable[slice]:
+    return blocks(array) if put.transform.in_blocks else (slice(None),)
 
 
 def assign(put: Put, variable: Any, array: np.ndarray, forget: Callable[[], None]) -> None:
@@ -44,7 +48,7 @@ def assign(put: Put, variable: Any, array: np.ndarray, forget: Callable[[], None
 
 def _into_torch(put: Put, variable: Any, array: np.ndarray, forget: Callable[[], None]) -> None:
     torch, tensor = require("torch"), variable.value.data
-    for block in blocks(array):
+    for block in _blocks(put, array):
         # `require`: of the machine's byte order, and no steps backwards, which torch knows not.
         part = np.require(put.to_keras(array[block]), array.dtype.newbyteorder("="))
         part = part if min(part.strides, default=0) >= 0 else part.copy()
@@ -56,7 +60,7 @@ def _into_torch(put: Put, variable: Any, array: np.ndarray, forget: Callable[[],
 
 def _whole(put: Put, variable: Any, array: np.ndarray, forget: Callable[[], None]) -> None:
     value = aligned_zeros(variable.shape)
-    for block in blocks(array):
+    for block in _blocks(put, array):
         value[..., block] = contiguous(put.to_keras(array[block]))
         forget()
     variable.assign(as_tensor(value))

@@ -1,7 +1,7 @@
 """Weights files that speak of an architecture in other words: other names, axes, or numbers.
 
-Two tables say what they mean, and the transfer then is the same for all: `maps.weight_map` has the
-architecture's own names and axes, `_RELATED` the networks whose weights serve another one.
+Two tables say what they mean, and the transfer then is the same for all: `spec_tables.weight_map`
+has the architecture's own names and axes, `_RELATED` the networks whose weights serve another one.
 """
 
 import math
@@ -18,7 +18,8 @@ from keras_alexnet.specs.shapes import too_small
 from porting.checkpoints.files import Checkpoint
 from porting.errors import CheckpointError
 from porting.weights.layouts import conv_to_torch, dense_to_torch
-from porting.weights.spec_tables import Fit, Put, Size, fit, weight_map
+from porting.weights.spec_tables import Fit, fit, weight_map
+from porting.weights.table import Put, Size
 
 
 @dataclass(frozen=True)
@@ -170,9 +171,9 @@ def _axes_to_torch(put: Put, array: np.ndarray) -> np.ndarray:
     if array.shape == put.keras_shape:
         return put.to_torch(array)
     # Of another network or image size: in the same order of axes, for the words about it.
-    if put.transform == "conv" and array.ndim == 4:
+    if put.transform.name == "conv" and array.ndim == 4:
         return conv_to_torch(array)
-    return dense_to_torch(array) if "dense" in put.transform and array.ndim == 2 else array
+    return dense_to_torch(array) if "dense" in put.transform.name and array.ndim == 2 else array
 
 
 def _fold(checkpoint: Checkpoint, origin: ModelSpec, spec: ModelSpec) -> Checkpoint:

@@ -1,9 +1,11 @@
 """Array layouts of torch and Keras, and the way between them. Pure NumPy.
 
-Axes: O and I are output and input channels, H and W a kernel's or a map's height and width.
+Axes: O and I are output and input channels, H and W a kernel's or a map's height and width, N and D
+attention heads and their size, M the outputs of each channel in a depthwise convolution.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -80,25 +82,108 @@ def nhwc_to_nchw(batch: np.ndarray) -> np.ndarray:
     return batch.transpose(0, 3, 1, 2)
 
 
-class Transform(NamedTuple):
-    """A layout change and its inverse; both take the array and the flattened map's (C, H, W)."""
+def depthwise_to_keras(kernel: np.ndarray, channels: int) -> np.ndarray:
+    """Depthwise convolution kernel, (I * M, 1, H, W) -> (H, W, I, M).
 
-    to_keras: Callable[[np.ndarray, CHW | None], np.ndarray]
-    to_torch: Callable[[np.ndarray, CHW | None], np.ndarray]
-
-
-def _chw(chw: CHW | None) -> CHW:
-    if chw is None:
-        raise ValueError("the transform 'flat_dense' needs the (C, H, W) of the flattened map")
-    return chw
+    Args:
+        kernel: The kernel in torch's layout; output channel i * M + m reads input channel i.
+        channels: Input channels I.
+    """
+    _, _, h, w = kernel.shape
+    return kernel.reshape(channels, -1, h, w).transpose(2, 3, 0, 1)
 
 
-TRANSFORMS: dict[str, Transform] = {
-    "vector": Transform(lambda a, _: a, lambda a, _: a),
-    "conv": Transform(lambda a, _: conv_to_keras(a), lambda a, _: conv_to_torch(a)),
-    "dense": Transform(lambda a, _: dense_to_keras(a), lambda a, _: dense_to_torch(a)),
-    "flat_dense": Transform(
-        lambda a, chw: flat_dense_to_keras(a, _chw(chw)),
-        lambda a, chw: flat_dense_to_torch(a, _chw(chw)),
+def depthwise_to_torch(kernel: np.ndarray, channels: int) -> np.ndarray:
+    """Depthwise convolution kernel, (H, W, I, M) -> (I * M, 1, H, W)."""
+    h, w, _, _ = kernel.shape
+    return kernel.transpose(2, 3, 0, 1).reshape(-1, 1, h, w)
+
+
+def heads_to_keras(kernel: np.ndarray, heads: int) -> np.ndarray:
+    """Projection onto attention heads, (N * D, I) -> (I, N, D)."""
+    return kernel.reshape(heads, -1, kernel.shape[1]).transpose(2, 0, 1)
+
+
+def heads_to_torch(kernel: np.ndarray, heads: int) -> np.ndarray:
+    """Projection onto attention heads, (I, N, D) -> (N * D, I)."""
+    return kernel.transpose(1, 2, 0).reshape(-1, kernel.shape[0])
+
+
+def from_heads_to_keras(kernel: np.ndarray, heads: int) -> np.ndarray:
+    """Projection of attention heads, (O, N * D) -> (N, D, O)."""
+    return kernel.reshape(kernel.shape[0], heads, -1).transpose(1, 2, 0)
+
+
+def from_heads_to_torch(kernel: np.ndarray, heads: int) -> np.ndarray:
+    """Projection of attention heads, (N, D, O) -> (O, N * D)."""
+    return kernel.transpose(2, 0, 1).reshape(kernel.shape[2], -1)
+
+
+class _Way(NamedTuple):
+    """A change of layout and its inverse; both take an array and the transform's parameters.
+
+    `in_blocks` says whether slices of the first axis in torch are slices of the last one in Keras.
+    """
+
+    to_keras: Callable[..., np.ndarray]
+    to_torch: Callable[..., np.ndarray]
+    in_blocks: bool = True
+
+
+_WAYS: Mapping[str, _Way] = {
+    "vector": _Way(lambda array: array, lambda array: array),
+    "conv": _Way(conv_to_keras, conv_to_torch),
+    # A transposed convolution has (I, O, H, W) in torch and (H, W, O, I) in Keras.
+    "transposed_conv": _Way(conv_to_keras, conv_to_torch),
+    "depthwise_conv": _Way(depthwise_to_keras, depthwise_to_torch, in_blocks=False),
+    "dense": _Way(dense_to_keras, dense_to_torch),
+    "flat_dense": _Way(
+        lambda array, *chw: flat_dense_to_keras(array, chw),
+        lambda array, *chw: flat_dense_to_torch(array, chw),
     ),
+    "heads": _Way(heads_to_keras, heads_to_torch, in_blocks=False),
+    "from_heads": _Way(from_heads_to_keras, from_heads_to_torch),
 }
+TRANSFORMS = tuple(_WAYS)
+
+
+@dataclass(frozen=True)
+class Transform:
+    """A change of layout by name, with what it must know beside the array.
+
+    Attributes:
+        name: One of `TRANSFORMS`.
+        parameters: `flat_dense` takes the (C, H, W) of the flattened map, `depthwise_conv` the
+            input channels, `heads` and `from_heads` the number of heads; the others take nothing.
+
+    Raises:
+        ValueError: There is no such transform, or it takes other parameters.
+    """
+
+    name: str
+    parameters: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.name not in _WAYS:
+            raise ValueError(f"unknown transform {self.name!r}; known: {', '.join(_WAYS)}")
+        wanted = _PARAMETERS.get(self.name, 0)
+        if len(self.parameters) != wanted:
+            raise ValueError(
+                f"the transform {self.name!r} takes {wanted} parameters, got {self.parameters}"
+            )
+
+    @property
+    def in_blocks(self) -> bool:
+        """Whether slices of the first axis in torch are slices of the last one in Keras."""
+        return _WAYS[self.name].in_blocks
+
+    def to_keras(self, array: np.ndarray) -> np.ndarray:
+        """Change an array of a state_dict to the Keras variable's layout."""
+        return _WAYS[self.name].to_keras(array, *self.parameters)
+
+    def to_torch(self, array: np.ndarray) -> np.ndarray:
+        """Change a Keras variable's value to the state_dict's layout."""
+        return _WAYS[self.name].to_torch(array, *self.parameters)
+
+
+_PARAMETERS: Mapping[str, int] = {"flat_dense": 3, "depthwise_conv": 1, "heads": 1, "from_heads": 1}

@@ -6,7 +6,9 @@ from typing import Any
 from keras_alexnet.specs import SPECS
 from keras_alexnet.specs.schema import ModelSpec, keras_name
 from porting.errors import TransferError
-from porting.weights.spec_tables import Carried, Put, Size, first_weighted_layer, weight_map
+from porting.weights.counterpart import Counterpart
+from porting.weights.spec_tables import counterpart, first_weighted_layer
+from porting.weights.table import Size
 
 
 @dataclass(frozen=True)
@@ -24,9 +26,9 @@ class Architecture:
     channels: int
 
     @property
-    def table(self) -> tuple[Put | Carried, ...]:
-        """The weight table of exactly the layers that the model has."""
-        return weight_map(
+    def counterpart(self) -> Counterpart:
+        """What exactly the layers that the model has correspond to."""
+        return counterpart(
             self.spec,
             self.classes,
             aux_heads=self.aux_heads,
@@ -60,10 +62,10 @@ def architecture_of(model: Any) -> Architecture:
             channels=channels,
         )
         try:
-            table = candidate.table
+            puts = candidate.counterpart.puts
         except ValueError:  # this architecture does not exist at this size
             continue
-        if {put.variable: put.keras_shape for put in table if isinstance(put, Put)} == shapes:
+        if {put.variable: put.keras_shape for put in puts} == shapes:
             return candidate
     raise TransferError(
         f"model {model.name!r} is none of the known architectures ({', '.join(SPECS)}): its "

@@ -1,4 +1,4 @@
-"""Weight tables: which Keras variable holds which key of a state_dict, and in which layout.
+"""What the specs say of weights: their tables, and which spec a file of unknown keys fits.
 
 One table, derived from the architecture's spec, serves both directions, the checks and the
 identification of unknown files.
@@ -6,8 +6,6 @@ identification of unknown files.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-
-import numpy as np
 
 from keras_alexnet.specs import SPECS
 from keras_alexnet.specs.schema import (
@@ -21,51 +19,11 @@ from keras_alexnet.specs.schema import (
     keras_name,
 )
 from keras_alexnet.specs.shapes import too_small, trace
-from porting.weights.layouts import CHW, TRANSFORMS
+from porting.weights.counterpart import Counterpart, LayerPair, Output
+from porting.weights.layouts import CHW, Transform
+from porting.weights.table import Carried, Put, Shape, Size, Table
 
-Shape = tuple[int, ...]
-Size = tuple[int, int]
-
-
-@dataclass(frozen=True)
-class Put:
-    """One variable.
-
-    Attributes:
-        variable: `layer/variable` of the Keras model.
-        key: Key of the state_dict.
-        transform: Name in `layouts.TRANSFORMS`.
-        shape: Shape in the state_dict.
-        chw: Flattened feature map of the transform `flat_dense`.
-    """
-
-    variable: str
-    key: str
-    transform: str
-    shape: Shape
-    chw: CHW | None = None
-
-    def to_keras(self, array: np.ndarray) -> np.ndarray:
-        """Change an array of the state_dict to the variable's layout."""
-        return TRANSFORMS[self.transform].to_keras(array, self.chw)
-
-    def to_torch(self, array: np.ndarray) -> np.ndarray:
-        """Change a variable's value to the state_dict's layout."""
-        return TRANSFORMS[self.transform].to_torch(array, self.chw)
-
-    @property
-    def keras_shape(self) -> Shape:
-        """Shape of the Keras variable."""
-        # A broadcast scalar has the shape and occupies no memory.
-        return self.to_keras(np.broadcast_to(np.float32(0), self.shape)).shape
-
-
-@dataclass(frozen=True)
-class Carried:
-    """A key without a Keras variable, kept beside the model: batch norm's counter of batches."""
-
-    key: str
-
+VECTOR, CONV, DENSE = (Transform(name) for name in ("vector", "conv", "dense"))
 
 _BATCH_NORM = {
     "gamma": "weight",
@@ -83,7 +41,7 @@ def weight_map(
     include_top: bool = True,
     size: Size | None = None,
     channels: int | None = None,
-) -> tuple[Put | Carried, ...]:
+) -> Table:
     """Return the table of an architecture, in the order of torch's state_dict.
 
     Args:
@@ -112,20 +70,19 @@ def weight_map(
         match row:
             case Conv():
                 shape: Shape = (row.filters, before[0] // row.groups, row.kernel, row.kernel)
-                table.append(Put(f"{layer}/kernel", f"{row.name}.weight", "conv", shape))
+                table.append(Put(f"{layer}/kernel", f"{row.name}.weight", CONV, shape))
                 if row.bias:
                     bias = (row.filters,)
-                    table.append(Put(f"{layer}/bias", f"{row.name}.bias", "vector", bias))
+                    table.append(Put(f"{layer}/bias", f"{row.name}.bias", VECTOR, bias))
             case Dense():
                 shape = (after[0], before[0])
-                kind = "dense" if flattened is None else "flat_dense"
-                key = f"{row.name}.weight"
-                table.append(Put(f"{layer}/kernel", key, kind, shape, flattened))
-                table.append(Put(f"{layer}/bias", f"{row.name}.bias", "vector", after))
+                kind = DENSE if flattened is None else Transform("flat_dense", flattened)
+                table.append(Put(f"{layer}/kernel", f"{row.name}.weight", kind, shape))
+                table.append(Put(f"{layer}/bias", f"{row.name}.bias", VECTOR, after))
                 flattened = None
             case BatchNorm():
                 table += [
-                    Put(f"{layer}/{variable}", f"{row.name}.{key}", "vector", before[:1])
+                    Put(f"{layer}/{variable}", f"{row.name}.{key}", VECTOR, before[:1])
                     for variable, key in _BATCH_NORM.items()
                 ]
                 table.append(Carried(f"{row.name}.num_batches_tracked"))
@@ -134,24 +91,49 @@ def weight_map(
     return tuple(table)
 
 
-@dataclass(frozen=True)
-class LayerPair:
-    """A Keras layer and the torch module with the same output."""
+def counterpart(
+    spec: ModelSpec,
+    classes: int,
+    *,
+    aux_heads: bool = True,
+    include_top: bool = True,
+    size: Size | None = None,
+    channels: int | None = None,
+) -> Counterpart:
+    """Return what of a Keras model of a spec corresponds to what of the torch network.
 
-    layer: str
-    module: str
-    kind: str
+    Arguments and errors as for `weight_map`.
+    """
+    table = weight_map(
+        spec, classes, aux_heads=aux_heads, include_top=include_top, size=size, channels=channels
+    )
+    known = {entry.key for entry in table}
+    # The keys are the same at every size, and at the spec's own no head vanishes.
+    full = weight_map(spec, classes)
+    return Counterpart(
+        table,
+        _pairs(spec, aux_heads=aux_heads, include_top=include_top),
+        outputs_of(spec, aux_heads=aux_heads),
+        first_weighted_layer(spec),
+        tuple(entry.key for entry in full if entry.key not in known),
+    )
 
 
-def layer_pairs(spec: ModelSpec, *, aux_heads: bool) -> tuple[LayerPair, ...]:
-    """Return the layers that both frameworks can show, in the order of computation.
+def outputs_of(spec: ModelSpec, *, aux_heads: bool) -> tuple[Output, ...]:
+    """Return the outputs of a spec's networks."""
+    heads = (Output(head.name, head.name, head.reads) for head in spec.aux if aux_heads)
+    return (Output("logits"), *heads)
+
+
+def _pairs(spec: ModelSpec, *, aux_heads: bool, include_top: bool) -> tuple[LayerPair, ...]:
+    """Return the layers that both frameworks can show, those of auxiliary heads last.
 
     Dropout is left out: in inference it passes its input on.
     """
     main_names = {row.name for row, *_ in trace(spec, aux_heads=False)}
     main: list[LayerPair] = []
     aux: list[LayerPair] = []
-    for row, *_ in trace(spec, aux_heads=aux_heads):
+    for row, *_ in trace(spec, aux_heads=aux_heads, include_top=include_top):
         if row.torch_module is not None and not isinstance(row, Dropout):
             pair = LayerPair(keras_name(row.name), row.torch_module, type(row).__name__)
             (main if row.name in main_names else aux).append(pair)

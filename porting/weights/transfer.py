@@ -2,7 +2,7 @@
 
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,10 @@ from keras_alexnet.core.memory import as_array
 from porting.checkpoints.files import as_tensors, to_numpy
 from porting.errors import TransferError
 from porting.weights.assignment import assign, blocks
+from porting.weights.counterpart import Counterpart
 from porting.weights.recognition import Architecture, architecture_of, variables_of
-from porting.weights.spec_tables import Carried, Put, fit, identify, weight_map
+from porting.weights.spec_tables import fit, identify
+from porting.weights.table import Carried, Put
 
 # Counters of batches by model: Keras' batch norm has no variable for them, and torch wants them
 # back. `.keras` files carry them in their record.
@@ -26,7 +28,7 @@ class TransferReport:
     """What a transfer did.
 
     Attributes:
-        architecture: Name of the architecture.
+        architecture: Name of the architecture, or empty where it has none.
         loaded: Keys whose values are now in the model.
         carried: Counters of batches, kept beside the model.
         ignored: Keys of heads that the model was built without.
@@ -52,28 +54,54 @@ def load_state_dict(model: Any, state_dict: Mapping[str, Any]) -> TransferReport
         TransferError: Keys are missing, unexpected, or of a wrong shape, dtype or value. The
             message lists all problems, and the model is unchanged.
     """
-    return fill(model, state_dict, lambda: None)
+    return load_arrays(model, state_dict, lambda: None)
 
 
-def fill(model: Any, state_dict: Mapping[str, Any], forget: Callable[[], None]) -> TransferReport:
+def load_arrays(
+    model: Any, state_dict: Mapping[str, Any], forget: Callable[[], None]
+) -> TransferReport:
     """Do as `load_state_dict`, and call `forget` whenever a part of an array has been read."""
     architecture = architecture_of(model)
     arrays = {str(key): to_numpy(value) for key, value in state_dict.items()}
-    puts = [entry for entry in architecture.table if isinstance(entry, Put)]
-    counters = [entry.key for entry in architecture.table if isinstance(entry, Carried)]
-    ignored = _keys_of_absent_heads(architecture, arrays)
-    variables = variables_of(model)
+    try:
+        report = fill(variables_of(model), architecture.counterpart, arrays, forget)
+    except TransferError as error:
+        text = _explain(architecture, error.problems, arrays)
+        raise TransferError(text, error.problems) from None
+    set_counters(model, {key: int(arrays[key]) for key in report.carried})
+    return replace(report, architecture=architecture.spec.name)
+
+
+def fill(
+    variables: Mapping[str, Any],
+    counterpart: Counterpart,
+    arrays: Mapping[str, np.ndarray],
+    forget: Callable[[], None] = lambda: None,
+) -> TransferReport:
+    """Fill Keras variables with the arrays of a state_dict.
+
+    Args:
+        variables: `layer/variable` -> Keras variable.
+        counterpart: Which of them holds which key.
+        arrays: The state_dict.
+        forget: Called whenever a part of an array has been read.
+
+    Raises:
+        TransferError: Keys are missing, unexpected, or of a wrong shape, dtype or value; no
+            variable has changed.
+    """
+    puts, counters = counterpart.puts, counterpart.counters
+    absent = set(counterpart.ignored)
+    ignored = [key for key in arrays if key in absent]
     dtypes = {put.key: variables[put.variable].dtype for put in puts}
     problems = _problems(puts, counters, ignored, arrays, dtypes, forget)
     if problems:
-        raise TransferError(_explain(architecture, problems, arrays))
+        lines = ["the weights do not fit the variables:", *list_problems(problems)]
+        raise TransferError("\n".join(lines), problems)
     for put in puts:
         assign(put, variables[put.variable], arrays[put.key], forget)
-    carried = {key: int(arrays[key]) for key in counters if key in arrays}
-    set_counters(model, carried)
-    return TransferReport(
-        architecture.spec.name, tuple(put.key for put in puts), tuple(carried), tuple(ignored)
-    )
+    carried = tuple(key for key in counters if key in arrays)
+    return TransferReport("", tuple(put.key for put in puts), carried, tuple(ignored))
 
 
 def to_state_dict(model: Any, *, framework: str = "torch") -> dict[str, Any]:
@@ -96,7 +124,7 @@ def to_state_dict(model: Any, *, framework: str = "torch") -> dict[str, Any]:
     variables = variables_of(model)
     carried = counters_of(model)
     arrays: dict[str, np.ndarray] = {}
-    for entry in architecture_of(model).table:
+    for entry in architecture_of(model).counterpart.table:
         if isinstance(entry, Carried):
             arrays[entry.key] = np.array(carried.get(entry.key, 0), np.int64)
         else:
@@ -117,18 +145,10 @@ def counters_of(model: Any) -> dict[str, int]:
     return dict(_counters.get(model, {}))
 
 
-def _keys_of_absent_heads(architecture: Architecture, keys: Mapping[str, Any]) -> list[str]:
-    """Return the keys that belong to heads which the architecture has and the model has not."""
-    # The keys are the same at every size, and at the spec's own no head vanishes.
-    full = weight_map(architecture.spec, architecture.classes)
-    absent = {entry.key for entry in full} - {entry.key for entry in architecture.table}
-    return [key for key in keys if key in absent]
-
-
 def _problems(
-    puts: list[Put],
-    counters: list[str],
-    ignored: list[str],
+    puts: Sequence[Put],
+    counters: Sequence[str],
+    ignored: Sequence[str],
     arrays: Mapping[str, np.ndarray],
     dtypes: Mapping[str, str],
     forget: Callable[[], None],
@@ -171,7 +191,7 @@ def _not_finite(array: np.ndarray, dtype: str, forget: Callable[[], None]) -> in
 
 def _explain(
     architecture: Architecture,
-    problems: dict[str, list[str]],
+    problems: Mapping[str, Sequence[str]],
     arrays: Mapping[str, np.ndarray],
 ) -> str:
     shapes = {key: array.shape for key, array in arrays.items()}

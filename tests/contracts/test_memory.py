@@ -21,7 +21,8 @@ from porting.checkpoints.files import write_checkpoint
 from porting.checkpoints.mapped import MappedFile
 from porting.torch_side.seeded import seeded_state_dict
 from porting.weights.assignment import assign, blocks
-from porting.weights.spec_tables import Put
+from porting.weights.layouts import Transform
+from porting.weights.table import Put
 
 # Of the weights' size, above what the process had when all was imported. Measured: 1.1 to 1.3.
 MOST_MEMORY = 2.2
@@ -149,6 +150,11 @@ def test_large_kernels_are_assigned_in_blocks(dtype: str, backwards: bool) -> No
         array = array[::-1, ::-1]
     variable = keras.Variable(keras.initializers.Zeros(), shape=(4 << 10, 3 << 10))
     read: list[int] = []
-    assign(Put("d/kernel", "d", "dense", array.shape), variable, array, lambda: read.append(1))
+    assign(
+        Put("d/kernel", "d", Transform("dense"), array.shape),
+        variable,
+        array,
+        lambda: read.append(1),
+    )
     assert np.array_equal(variable.numpy(), array.T.astype(np.float32))
     assert len(read) == len(list(blocks(array)))

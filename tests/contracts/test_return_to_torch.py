@@ -22,8 +22,10 @@ from porting import load_state_dict
 from porting.checkpoints.files import as_tensors, read_checkpoint
 from porting.checks.gradients import named_outputs
 from porting.commands.app import app
-from porting.torch_side import reference_nets, torchvision_zoo
+from porting.torch_side import torchvision_zoo
+from porting.torch_side.reference_nets import Reference, forward
 from porting.torch_side.seeded import seeded_state_dict
+from porting.weights.spec_tables import outputs_of
 
 SIZES = {**dict.fromkeys(torchvision_zoo.NETWORKS, (95, 79)), **ODD_SIZES}
 # Batch norm, auxiliary heads, groups and LRN; the large ones take seconds to write and read.
@@ -70,17 +72,13 @@ def test_fine_tuned_weights_go_back(name: str, tmp_path: Path) -> None:
     moved = [k for k, v in before.items() if v.dtype.kind == "f" and (v != arrays[k]).any()]
     # Biases in front of batch norm stay where they are.
     assert len(moved) > 0.8 * sum(v.dtype.kind == "f" for v in before.values())
-    net = reference_nets.build(
-        name,
-        classes=CLASSES,
-        aux_heads=bool(spec.aux),
-        size=SIZES[name],
-        reference=None if name in torchvision_zoo.NETWORKS else TWINS,
-    )
+    own = None if name in torchvision_zoo.NETWORKS else TWINS
+    heads = bool(spec.aux)
+    net = Reference(name, CLASSES, aux_heads=heads, size=SIZES[name], function=own).build()
     net.load_state_dict(as_tensors(arrays), strict=True)
     planes = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
     with torch.no_grad():
-        wanted = reference_nets.forward(net, planes, spec.aux)
+        wanted = forward(net, planes, outputs_of(spec, aux_heads=heads))
     got = call(model, images)
     for output, value in named_outputs(got).items():
         assert_close(wanted[output].numpy(), value, "logits")

@@ -14,8 +14,10 @@ from keras_alexnet.models.initialization import weights_will_follow
 from keras_alexnet.specs import SPECS
 from porting import load_state_dict
 from porting.checkpoints.files import as_tensors
-from porting.torch_side import reference_nets, torchvision_zoo
+from porting.torch_side import torchvision_zoo
+from porting.torch_side.reference_nets import Reference, forward
 from porting.torch_side.seeded import seeded_state_dict
+from porting.weights.counterpart import Output
 
 StateDict = dict[str, np.ndarray]
 
@@ -47,10 +49,8 @@ def nets(state_dicts: Callable[[str], StateDict]) -> Callable[[str], Any]:
     @functools.cache
     def get(name: str) -> Any:
         spec = SPECS[name]
-        reference = None if name in torchvision_zoo.NETWORKS else TWINS
-        net = reference_nets.build(
-            name, classes=spec.classes, aux_heads=bool(spec.aux), reference=reference
-        )
+        own = None if name in torchvision_zoo.NETWORKS else TWINS
+        net = Reference(name, spec.classes, aux_heads=bool(spec.aux), function=own).build()
         net.load_state_dict(as_tensors(state_dicts(name)), strict=True)
         return net.requires_grad_(False)
 
@@ -59,13 +59,16 @@ def nets(state_dicts: Callable[[str], StateDict]) -> Callable[[str], Any]:
 
 @pytest.fixture(scope="session")
 def torch_outputs() -> Callable[..., dict[str, np.ndarray]]:
-    """Outputs of a torchvision network on images (N, H, W, 3): `torch_outputs(net, images, aux)`.
+    """Outputs of a torch network on images (N, H, W, C): `torch_outputs(net, images, outputs)`.
 
     Module names in `modules` add those modules' outputs, feature maps as (N, H, W, C).
     """
 
     def run(
-        net: Any, images: np.ndarray, aux: tuple[Any, ...] = (), modules: tuple[str, ...] = ()
+        net: Any,
+        images: np.ndarray,
+        wanted: tuple[Output, ...] = (Output("logits"),),
+        modules: tuple[str, ...] = (),
     ) -> dict[str, np.ndarray]:
         outputs: dict[str, Any] = {}
         hooks = [
@@ -79,7 +82,7 @@ def torch_outputs() -> Callable[..., dict[str, np.ndarray]]:
         ]
         planes = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
         with torch.no_grad():
-            outputs |= reference_nets.forward(net, planes, aux)
+            outputs |= forward(net, planes, wanted)
         for hook in hooks:
             hook.remove()
         return {

@@ -18,7 +18,8 @@ from porting import read_checkpoint
 from porting.commands.app import main
 from porting.conversion.sources import open_source
 from porting.errors import CheckpointError
-from porting.weights.spec_tables import Put, weight_map
+from porting.weights.spec_tables import weight_map
+from porting.weights.table import Put
 
 StateDict = dict[str, np.ndarray]
 

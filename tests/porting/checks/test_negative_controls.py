@@ -13,7 +13,7 @@ from keras_alexnet.core.children import Workers
 from keras_alexnet.data.preprocessing import IMAGENET
 from keras_alexnet.specs import SPECS
 from porting.checkpoints.files import write_checkpoint
-from porting.checks.check import check
+from porting.checks.check import CheckRequest, check
 from porting.checks.compare import difference
 from porting.checks.inputs import sample_photos
 from porting.checks.results import ParityResult
@@ -122,18 +122,17 @@ def checked(
     weights, candidate = folder / "weights.safetensors", folder / "candidate.keras"
     write_checkpoint(weights, state_dict)
     model.save(candidate)
-    return check(
+    request = CheckRequest(
         name,
         weights,
-        folder,
-        candidate=candidate,
-        images=(),
+        candidate,
+        images=[],
         sizes=(SPECS[name].default_size,),
         noise=1,
         backends=("torch",),
         data_formats=("channels_last",),
-        workers=workers,
     )
+    return check(request, folder, workers=workers)
 
 
 def test_the_check_finds_a_wrong_flatten_order(

@@ -21,14 +21,12 @@ from keras_alexnet.specs import SPECS
 from keras_alexnet.specs.schema import DATA_FORMATS, BatchNorm, Conv, Dense
 from keras_alexnet.specs.shapes import trace
 from porting.checkpoints.files import write_checkpoint
-from porting.checks.check import check, default_sizes
+from porting.checks.check import CheckRequest, check, default_sizes
 from porting.checks.compare import worst
 from porting.checks.inputs import sample_photos
-from porting.checks.results import Cell, ParityResult, to_json
-from porting.commands.console import LIVELY
+from porting.checks.results import LIVELY, Cell, ParityResult, to_json
 from porting.tolerances import TOLERANCES
 from porting.torch_side.seeded import seeded_state_dict
-from porting.weights.spec_tables import layer_pairs
 
 BACKENDS = ("tensorflow", "torch", "jax")
 SIZES = ((131, 163),)
@@ -66,12 +64,12 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Results]:
             if name not in known:
                 folder = tmp_path_factory.mktemp(name)
                 if name in TORCHVISION:
-                    known[name] = check(name, None, folder, sizes=SIZES, workers=workers)
+                    known[name] = check(CheckRequest(name, sizes=SIZES), folder, workers=workers)
                 else:
-                    sizes = [ODD_SIZES[name]]
-                    known[name] = check(
-                        name, None, folder, images=[], sizes=sizes, reference=TWINS, workers=workers
+                    request = CheckRequest(
+                        name, images=[], sizes=[ODD_SIZES[name]], reference=TWINS
                     )
+                    known[name] = check(request, folder, workers=workers)
                 for file in folder.iterdir():
                     file.unlink()  # hundreds of megabytes each
             return known[name]
@@ -95,7 +93,7 @@ def test_logits_layers_and_classes_agree(
     else:
         height, width = ODD_SIZES[name]
         assert [s.inputs for s in cell.sets] == [f"noise {height}x{width}"]
-    expected = {"input"} | {p.layer for p in layer_pairs(SPECS[name], aux_heads=True)}
+    expected = {"input"} | {p.layer for p in results(name).check.counterpart.pairs}
     for result in cell.sets:
         assert result.pixel_steps == 0
         assert result.agreement.top1 == 1
@@ -158,14 +156,15 @@ def test_json_holds_every_cell_and_no_nan(results: Results, name: str) -> None:
 @models
 def test_the_reference_is_named(results: Results, name: str) -> None:
     wanted = "torchvision" if name in TORCHVISION else "twins.py"
-    assert results(name).check.reference_name == wanted
+    assert results(name).check.reference.title == wanted
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SPECS)
 def test_photos_at_the_models_own_sizes(name: str, tmp_path: Path) -> None:
     """What `python -m porting check MODEL` runs, against torchvision and the twins."""
-    result = check(name, None, tmp_path, reference=None if name in TORCHVISION else TWINS)
+    own = None if name in TORCHVISION else TWINS
+    result = check(CheckRequest(name, reference=own), tmp_path)
     assert [s.inputs for s in result.cells[0].sets if s.inputs.startswith("photos")] == [
         f"photos {height}x{width}" for height, width in default_sizes(SPECS[name])
     ]
@@ -185,7 +184,7 @@ def test_300_photos_at_every_size(name: str, shared_data: Path, tmp_path: Path) 
     weights = tmp_path / "weights.safetensors"
     write_checkpoint(weights, seeded_state_dict(name, seed=0, statistics=moments))
     photos = [shared_data / "imagenet_val300" / "images", *sample_photos()]
-    result = check(name, weights, tmp_path, images=photos, timeout=3000)
+    result = check(CheckRequest(name, weights, images=photos), tmp_path)
     assert result.spread >= LIVELY
     assert len(result.photos) == 302
     for cell in result.cells:
@@ -198,8 +197,11 @@ def test_300_photos_at_every_size(name: str, shared_data: Path, tmp_path: Path) 
 
 def test_a_cell_without_a_result_fails(results: Results) -> None:
     passing = results("alexnet").cells[0]
-    assert not dataclasses.replace(passing, error="it died").passed
-    assert not dataclasses.replace(passing, gradients_error="NHWC").passed
+    died = dataclasses.replace(passing, error="it died")
+    assert not died.passed
+    assert (died.verdict, died.disagrees) == ("could not run", False)
+    half = dataclasses.replace(passing, gradients=(), gradients_error="NHWC")
+    assert (half.passed, half.verdict) == (False, "could not run")
     declared = dataclasses.replace(
         passing, data_format="channels_first", gradients_error="only supports the NHWC format"
     )

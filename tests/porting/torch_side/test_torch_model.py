@@ -12,7 +12,7 @@ from PIL import Image
 from torch import nn
 
 from porting.errors import UsageError
-from porting.torch_side import reference_nets
+from porting.torch_side.reference_nets import Reference, check_function
 
 
 def on_meta(name: str, classes: int = 10, **options) -> nn.Module:
@@ -217,13 +217,13 @@ def test_bvlc_weights(shared_data):
 def test_a_reference_that_is_no_network(tmp_path, body, message):
     (tmp_path / "net.py").write_text(f"def make(model, **options):\n    {body}\n")
     with pytest.raises(UsageError, match=message):
-        reference_nets.build("lenet5", classes=10, reference=f"{tmp_path / 'net.py'}:make")
+        Reference("lenet5", 10, function=f"{tmp_path / 'net.py'}:make").build()
 
 
 def test_a_reference_of_the_users_own(tmp_path):
     code = "import torch\ndef make(model, *, classes, aux_heads, size):\n"
     code += "    return torch.nn.Linear(len(model) + sum(size), classes)\n"
     (tmp_path / "net.py").write_text(code)
-    reference = reference_nets.check_reference(f"{tmp_path / 'net.py'}:make")
-    net = reference_nets.build("lenet5", classes=10, size=(28, 30), reference=reference)
+    function = check_function(f"{tmp_path / 'net.py'}:make")
+    net = Reference("lenet5", 10, size=(28, 30), function=function).build()
     assert (net.in_features, net.out_features, net.training) == (6 + 58, 10, False)

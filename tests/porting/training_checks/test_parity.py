@@ -20,13 +20,14 @@ from porting.checkpoints.files import write_checkpoint
 from porting.commands import app as cli
 from porting.commands import check as commands_check
 from porting.errors import UsageError
+from porting.torch_side.reference_nets import Reference
 from porting.torch_side.seeded import seeded_state_dict
 from porting.training_checks import candidate as training_candidate
 from porting.training_checks import reference as training_reference
-from porting.training_checks.check import check_training, default_size
+from porting.training_checks.check import TrainingRequest, check_training, default_size
 from porting.training_checks.parity import Arrays, Measure, training_job, write_batches
 from porting.training_checks.results import TrainingCell, TrainingCheck, training_to_json
-from porting.weights.spec_tables import Put, weight_map
+from porting.weights.spec_tables import counterpart
 
 StateDicts = Callable[[str], dict[str, np.ndarray]]
 # As small as still shows everything: momentum acts from the second step.
@@ -42,17 +43,18 @@ class Trained:
 
     def __init__(self, name: str, weights: Path) -> None:
         spec = SPECS[name]
+        settings = dict(SETTINGS[name])
+        size = settings.pop("size")
         self.check = TrainingCheck(
-            name,
+            Reference(name, spec.classes, aux_heads=bool(spec.aux), size=size),
+            counterpart(spec, spec.classes, size=size),
             weights,
-            classes=spec.classes,
-            aux_heads=bool(spec.aux),
             learning_rate=1e-3,
             momentum=0.9,
             weight_decay=5e-4,
             seed=0,
             backends=("torch",),
-            **SETTINGS[name],  # type: ignore[arg-type]
+            **settings,
         )
         self.batches = weights.with_name("batches.npz")
         write_batches(self.check, self.batches)
@@ -99,8 +101,7 @@ def googlenet(trained: Callable[[str], Trained]) -> tuple[Trained, Arrays]:
 
 def assert_agrees(trained: Trained, candidate: Arrays) -> None:
     check, cell = trained.check, trained.measure.cell("torch", "float64", candidate)
-    table = weight_map(check.spec, check.classes, aux_heads=check.aux_heads, size=check.size)
-    assert [t.name for t in cell.tensors] == [put.key for put in table if isinstance(put, Put)]
+    assert [t.name for t in cell.tensors] == [put.key for put in check.counterpart.puts]
     assert cell.farthest is not None
     assert cell.farthest.passed, cell.farthest
     assert cell.passed
@@ -300,7 +301,11 @@ def test_a_mistake_gets_one_message(
 
 
 def test_heads_of_a_file_may_be_left_out(trained: Callable[[str], Trained]) -> None:
-    job = trained("googlenet").job("float64", "headless.npz") | {"aux_heads": False}
+    whole = trained("googlenet").check
+    reference = dataclasses.replace(whole.reference, aux_heads=False)
+    heads = counterpart(SPECS["googlenet"], reference.classes, aux_heads=False)
+    job = trained("googlenet").job("float64", "headless.npz")
+    job |= {"reference": dataclasses.asdict(reference), "counterpart": heads.to_json()}
     training_reference.main(job)
     with np.load(job["output"]) as archive:
         keys = {name.removeprefix("final/") for name in archive if name.startswith("final/")}
@@ -312,8 +317,9 @@ def test_heads_of_a_file_may_be_left_out(trained: Callable[[str], Trained]) -> N
 def test_a_file_without_heads_cannot_train_them(tmp_path: Path) -> None:
     weights = tmp_path / "w.npz"
     write_checkpoint(weights, seeded_state_dict("googlenet", classes=4, size=(32, 32)))
+    request = TrainingRequest("googlenet", str(weights), aux_heads=True, size=(32, 32))
     with pytest.raises(UsageError, match=r"w\.npz holds no auxiliary heads"):
-        check_training("googlenet", weights, tmp_path, aux_heads=True, size=(32, 32))
+        check_training(request, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -328,7 +334,7 @@ def test_the_default_size_serves_the_weights(name: str, size: tuple[int, int]) -
 @pytest.mark.parametrize("name", ["alexnet", "googlenet"])
 def test_ten_steps_on_every_backend(name: str, tmp_path: Path) -> None:
     """What `python -m porting check-training MODEL` runs."""
-    result = check_training(name, None, tmp_path)
+    result = check_training(TrainingRequest(name), tmp_path)
     for cell in result.cells:
         assert cell.passed, (cell.backend, cell.error, cell.divergence, cell.farthest)
     assert result.passed

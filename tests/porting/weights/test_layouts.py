@@ -1,3 +1,5 @@
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -6,48 +8,53 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from porting.weights import layouts
+from porting.weights.layouts import Transform
 
 dimensions = st.integers(1, 5)
 seeds = st.integers(0, 2**32 - 1)
 
-_RANKS = {"vector": 1, "conv": 4, "dense": 2, "flat_dense": 2}
+_TESTED = {
+    *("vector", "conv", "transposed_conv", "depthwise_conv", "dense", "flat_dense", "heads"),
+    "from_heads",
+}
 
 
 def _draw(seed: int, *shape: int) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
-def _assert_inverse(name: str, array: np.ndarray, chw: layouts.CHW) -> None:
+def _assert_inverse(name: str, array: np.ndarray, *parameters: int) -> None:
     """Both ways back to the same bits, and no value lost or invented on the way."""
-    transform = layouts.TRANSFORMS[name]
-    there = transform.to_keras(array, chw)
-    np.testing.assert_array_equal(transform.to_torch(there, chw), array)
+    transform = Transform(name, parameters)
+    there = transform.to_keras(array)
+    np.testing.assert_array_equal(transform.to_torch(there), array)
     np.testing.assert_array_equal(np.sort(there, axis=None), np.sort(array, axis=None))
-    back = transform.to_torch(there, chw)
-    np.testing.assert_array_equal(transform.to_keras(back, chw), there)
+    back = transform.to_torch(there)
+    np.testing.assert_array_equal(transform.to_keras(back), there)
 
 
 def test_every_transform_has_a_test() -> None:
-    assert set(_RANKS) == set(layouts.TRANSFORMS)
+    assert set(layouts.TRANSFORMS) == _TESTED
 
 
 @given(o=dimensions, i=dimensions, h=dimensions, w=dimensions, seed=seeds)
 def test_conv_inverse(o: int, i: int, h: int, w: int, seed: int) -> None:
     kernel = _draw(seed, o, i, h, w)
-    _assert_inverse("conv", kernel, (i, h, w))
+    _assert_inverse("conv", kernel)
+    _assert_inverse("transposed_conv", kernel)
     assert layouts.conv_to_keras(kernel).shape == (h, w, i, o)
     assert layouts.conv_to_torch(_draw(seed, h, w, i, o)).shape == (o, i, h, w)
 
 
 @given(o=dimensions, i=dimensions, seed=seeds)
 def test_dense_inverse(o: int, i: int, seed: int) -> None:
-    _assert_inverse("dense", _draw(seed, o, i), (i, 1, 1))
+    _assert_inverse("dense", _draw(seed, o, i))
     assert layouts.dense_to_keras(_draw(seed, o, i)).shape == (i, o)
 
 
 @given(o=dimensions, c=dimensions, h=dimensions, w=dimensions, seed=seeds)
 def test_flat_dense_inverse(o: int, c: int, h: int, w: int, seed: int) -> None:
-    _assert_inverse("flat_dense", _draw(seed, o, c * h * w), (c, h, w))
+    _assert_inverse("flat_dense", _draw(seed, o, c * h * w), c, h, w)
     keras_kernel = _draw(seed, h * w * c, o)
     torch_kernel = layouts.flat_dense_to_torch(keras_kernel, (c, h, w))
     assert torch_kernel.shape == (o, c * h * w)
@@ -58,9 +65,9 @@ def test_flat_dense_inverse(o: int, c: int, h: int, w: int, seed: int) -> None:
 
 @given(n=dimensions, seed=seeds)
 def test_vector_is_left_alone(n: int, seed: int) -> None:
-    _assert_inverse("vector", _draw(seed, n), (n, 1, 1))
+    _assert_inverse("vector", _draw(seed, n))
     array = _draw(seed, n)
-    np.testing.assert_array_equal(layouts.TRANSFORMS["vector"].to_keras(array, None), array)
+    np.testing.assert_array_equal(Transform("vector").to_keras(array), array)
 
 
 @given(n=dimensions, c=dimensions, h=dimensions, w=dimensions, seed=seeds)
@@ -151,13 +158,107 @@ def test_square_dense_kernel_is_transposed() -> None:
     assert converted[3, 7] == kernel[7, 3]
 
 
-def test_flat_dense_needs_the_map() -> None:
-    transform = layouts.TRANSFORMS["flat_dense"]
-    for change in transform:
-        with pytest.raises(ValueError, match=r"'flat_dense' needs the \(C, H, W\)"):
-            change(np.zeros((2, 2)), None)
+@pytest.mark.parametrize(
+    ("name", "parameters", "text"),
+    [
+        ("flat_dense", (), "'flat_dense' takes 3 parameters, got ()"),
+        ("conv", (3,), "'conv' takes 0 parameters, got (3,)"),
+        ("convolution", (), "unknown transform 'convolution'; known: vector, conv, "),
+    ],
+)
+def test_transforms_that_do_not_exist(name: str, parameters: tuple[int, ...], text: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(text)):
+        Transform(name, parameters)
 
 
 def test_flat_dense_refuses_another_map() -> None:
     with pytest.raises(ValueError, match="reshape"):
         layouts.flat_dense_to_keras(np.zeros((4, 10)), (3, 2, 2))
+
+
+@given(i=dimensions, m=dimensions, h=dimensions, w=dimensions, seed=seeds)
+def test_depthwise_inverse(i: int, m: int, h: int, w: int, seed: int) -> None:
+    _assert_inverse("depthwise_conv", _draw(seed, i * m, 1, h, w), i)
+
+
+@given(n=dimensions, d=dimensions, i=dimensions, seed=seeds)
+def test_heads_inverse(n: int, d: int, i: int, seed: int) -> None:
+    _assert_inverse("heads", _draw(seed, n * d, i), n)
+    _assert_inverse("from_heads", _draw(seed, i, n * d), n)
+
+
+def _planes(seed: int, *shape: int) -> tuple[np.ndarray, torch.Tensor]:
+    array = _draw(seed, *shape)
+    return array, torch.from_numpy(array)
+
+
+def test_depthwise_convolutions_agree() -> None:
+    theirs = torch.nn.Conv2d(3, 6, (3, 2), groups=3, bias=False)
+    array, planes = _planes(0, 2, 3, 7, 8)
+    layer = keras.layers.DepthwiseConv2D((3, 2), depth_multiplier=2, use_bias=False)
+    maps = np.ascontiguousarray(layouts.nchw_to_nhwc(array))
+    layer.build(maps.shape)
+    kernel = Transform("depthwise_conv", (3,)).to_keras(theirs.weight.detach().numpy())
+    layer.set_weights([kernel])
+    wanted = layouts.nchw_to_nhwc(theirs(planes).detach().numpy())
+    got = keras.ops.convert_to_numpy(layer(maps))
+    np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6)
+    assert not np.allclose(got[..., ::-1], wanted, atol=1e-3)
+
+
+def test_transposed_convolutions_agree() -> None:
+    theirs = torch.nn.ConvTranspose2d(3, 5, (3, 2), stride=2, bias=False)
+    array, planes = _planes(0, 2, 3, 4, 5)
+    layer = keras.layers.Conv2DTranspose(5, (3, 2), strides=2, use_bias=False)
+    maps = layouts.nchw_to_nhwc(array)
+    layer.build(maps.shape)
+    layer.set_weights([Transform("transposed_conv").to_keras(theirs.weight.detach().numpy())])
+    wanted = layouts.nchw_to_nhwc(theirs(planes).detach().numpy())
+    got = keras.ops.convert_to_numpy(layer(maps))
+    np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_attention_heads_agree() -> None:
+    """Torch's one kernel of queries, keys and values has three variables in Keras."""
+    heads, size, width = 2, 3, 6
+    theirs = torch.nn.MultiheadAttention(width, heads, bias=False, batch_first=True)
+    array, tokens = _planes(0, 2, 5, width)
+    layer = keras.layers.MultiHeadAttention(heads, size, use_bias=False)
+    layer.build(array.shape, array.shape)
+    parts = np.split(theirs.in_proj_weight.detach().numpy(), 3)
+    onto, back = Transform("heads", (heads,)), Transform("from_heads", (heads,))
+    query, key, value = map(onto.to_keras, parts)
+    last = back.to_keras(theirs.out_proj.weight.detach().numpy())
+    by_name = {"query": query, "key": key, "value": value, "attention_output": last}
+    for variable in layer.weights:
+        variable.assign(by_name[variable.path.split("/")[-2]])
+    wanted = theirs(tokens, tokens, tokens)[0].detach().numpy()
+    got = keras.ops.convert_to_numpy(layer(array, array))
+    np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("transform", "shape"),
+    [
+        (Transform("conv"), (5, 4, 3, 2)),
+        (Transform("transposed_conv"), (5, 4, 3, 2)),
+        (Transform("depthwise_conv", (3,)), (6, 1, 3, 2)),
+        (Transform("dense"), (5, 4)),
+        (Transform("flat_dense", (2, 3, 4)), (5, 24)),
+        (Transform("heads", (2,)), (6, 5)),
+        (Transform("from_heads", (2,)), (5, 6)),
+        (Transform("vector"), (5,)),
+    ],
+    ids=lambda value: value.name if isinstance(value, Transform) else "",
+)
+def test_only_blocks_of_the_first_axis_are_taken_apart(
+    transform: Transform, shape: tuple[int, ...]
+) -> None:
+    """What `in_blocks` says holds: `assignment` writes such arrays slice by slice."""
+    array = _draw(0, *shape)
+    whole = transform.to_keras(array)
+    if not transform.in_blocks:
+        return
+    for start in range(0, shape[0], 2):
+        part = transform.to_keras(array[start : start + 2])
+        np.testing.assert_array_equal(whole[..., start : start + 2], part)

@@ -4,7 +4,8 @@ import pytest
 from helpers.models import EACH, meta_shapes
 
 from keras_alexnet.specs import SPECS
-from porting.weights.spec_tables import Put, fit, identify, weight_map
+from porting.weights.spec_tables import fit, identify, weight_map
+from porting.weights.table import Put
 
 
 @pytest.mark.parametrize("classes", [1000, 10, 1])

@@ -19,7 +19,8 @@ from porting import load_state_dict, to_state_dict
 from porting.checkpoints.files import as_tensors
 from porting.errors import TransferError
 from porting.weights.recognition import architecture_of
-from porting.weights.spec_tables import Carried, Put, weight_map
+from porting.weights.spec_tables import weight_map
+from porting.weights.table import Carried, Put
 from porting.weights.transfer import counters_of
 
 

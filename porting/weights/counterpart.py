@@ -1,0 +1,87 @@
+"""What of a Keras model corresponds to what of a torch network: weights, layers, outputs."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from porting.weights.layouts import Transform
+from porting.weights.table import Carried, Put, Table
+
+
+@dataclass(frozen=True)
+class LayerPair:
+    """A Keras layer and the torch module with the same output."""
+
+    layer: str
+    module: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class Output:
+    """One output of a network.
+
+    Attributes:
+        name: What it is called; the main one comes first and is called `logits`.
+        module: Torch module whose output it is; None for what the network itself returns.
+        reads: Torch module whose output that one takes, for heads that a network leaves out in
+            inference.
+    """
+
+    name: str
+    module: str | None = None
+    reads: str | None = None
+
+
+@dataclass(frozen=True)
+class Counterpart:
+    """What of a Keras model corresponds to what of a torch network.
+
+    Attributes:
+        table: Which variable holds which key, in the order of torch's state_dict.
+        pairs: The layers that both frameworks can show, in the order of computation.
+        outputs: The outputs, the main one first.
+        first_layer: The Keras layer that reads the normalised image.
+        ignored: Keys that a state_dict may have besides: of parts that the model was built without.
+    """
+
+    table: Table
+    pairs: tuple[LayerPair, ...]
+    outputs: tuple[Output, ...]
+    first_layer: str
+    ignored: tuple[str, ...] = ()
+
+    @property
+    def puts(self) -> tuple[Put, ...]:
+        """The rows of the table that a variable holds."""
+        return tuple(entry for entry in self.table if isinstance(entry, Put))
+
+    @property
+    def counters(self) -> tuple[str, ...]:
+        """The keys that no variable holds."""
+        return tuple(entry.key for entry in self.table if isinstance(entry, Carried))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as JSON holds it; `from_json` makes it again."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Self:
+        """Return the record that `to_json` made into JSON, which knows no tuples."""
+        return cls(
+            tuple(_entry(entry) for entry in fields["table"]),
+            tuple(LayerPair(**pair) for pair in fields["pairs"]),
+            tuple(Output(**output) for output in fields["outputs"]),
+            fields["first_layer"],
+            tuple(fields["ignored"]),
+        )
+
+
+def _entry(fields: Mapping[str, Any]) -> Put | Carried:
+    if "variable" not in fields:
+        return Carried(fields["key"])
+    name, parameters = fields["transform"]["name"], tuple(fields["transform"]["parameters"])
+    return Put(
+        fields["variable"], fields["key"], Transform(name, parameters), tuple(fields["shape"])
+    )

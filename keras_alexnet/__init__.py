@@ -11,12 +11,12 @@ from typing import Any
 
 _HOME = {
     "AlexNet": "models.constructors",
-    "GoogLeNet": "models.googlenet",
+    "GoogLeNet": "models.constructors",
     "LocalResponseNormalization": "layers",
     "Preprocessing": "specs.preprocessing",
-    "create_model": "models.registry",
+    "create_model": "models.constructors",
     "feature_extractor": "models.features",
-    "list_models": "models.registry",
+    "list_models": "models.constructors",
     "load_model": "models.weights",
     "normalize": "data.preprocessing",
     "optimize": "optimizing.optimize",

@@ -21,8 +21,8 @@ from keras_alexnet.benchmarking.plan import (
 from keras_alexnet.benchmarking.report import notes, sheet, to_json
 from keras_alexnet.benchmarking.runner import run, steps
 from keras_alexnet.commands.common import FormatOption, progress
-from keras_alexnet.commands.sizes import parse_size
 from keras_alexnet.core.backend import BACKENDS, installed_backends
+from keras_alexnet.core.fields import parse_size
 from keras_alexnet.core.files import atomic_output, check_output
 from keras_alexnet.core.tables import Format, write_json, write_sheet
 from keras_alexnet.errors import ConfigurationError

@@ -1,4 +1,4 @@
-"""Options that several commands share, and the bar that shows how far they are."""
+"""What several commands share: options, the bar that shows how far they are."""
 
 import contextlib
 from collections.abc import Callable, Iterator

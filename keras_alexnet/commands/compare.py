@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from keras_alexnet.commands.common import FormatOption
+from keras_alexnet.core.figures import check_picture
 from keras_alexnet.core.tables import Format, write_json, write_sheet
-from keras_alexnet.summary.picture import check_picture
 from keras_alexnet.training.runs import plots
 from keras_alexnet.training.runs.comparison import compare, read_runs
 

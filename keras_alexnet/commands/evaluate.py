@@ -18,13 +18,13 @@ from keras_alexnet.commands.common import (
     progress,
 )
 from keras_alexnet.core.backend import choose_backend
+from keras_alexnet.core.figures import check_picture
 from keras_alexnet.core.files import atomic_output, check_output
 from keras_alexnet.core.tables import Column, Format, Sheet, write_json, write_sheet
 from keras_alexnet.data.sources.registry import SOURCES, find_data
 from keras_alexnet.errors import DataError
 from keras_alexnet.inference.views import Views
 from keras_alexnet.models.record import read_record
-from keras_alexnet.summary.picture import check_picture
 from keras_alexnet.training.runs.plots import confusion_matrix
 
 if TYPE_CHECKING:

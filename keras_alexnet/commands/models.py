@@ -12,12 +12,13 @@ from typing import Annotated
 import typer
 
 from keras_alexnet.commands.common import FormatOption
-from keras_alexnet.commands.sizes import parse_size
+from keras_alexnet.core.fields import parse_size
+from keras_alexnet.core.figures import check_picture
 from keras_alexnet.core.tables import Column, Format, Sheet, write_json, write_sheet
 from keras_alexnet.errors import UnknownModelError
 from keras_alexnet.specs import SPECS, find_spec
 from keras_alexnet.summary.costs import DEFINITIONS, Cost
-from keras_alexnet.summary.picture import check_picture, draw_profile
+from keras_alexnet.summary.picture import draw_profile
 from keras_alexnet.summary.profile import Profile, profile
 
 

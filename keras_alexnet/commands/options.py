@@ -2,19 +2,17 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import Field, field
+from dataclasses import Field
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
 
-def option(default: Any, text: str) -> Any:
-    """Return a dataclass field with the sentence that `--help` shows for it."""
-    return field(default=default, metadata={"help": text})
-
-
 def with_options(
-    command: Callable[..., None], fields: Sequence[Field[Any]], types: Mapping[str, Any], panel: str
+    command: Callable[..., None],
+    fields: Sequence[Field[Any]],
+    types: Mapping[str, Any],
+    panel: str | None = None,
 ) -> Callable[..., None]:
     """Return a Typer command with an option for each field beside its own.
 
@@ -26,11 +24,15 @@ def with_options(
     """
     signature = inspect.signature(command)
     own = [p for name, p in signature.parameters.items() if name != "overrides"]
-    names = [entry.name for entry in fields]
+    known = {entry.name: entry for entry in fields}
 
     def run(**values: Any) -> None:
-        overrides = {name: values.pop(name) for name in names}
-        given = {name: value for name, value in overrides.items() if value is not None}
+        overrides = {name: values.pop(name) for name in known}
+        given = {
+            name: _parsed(known[name], value)
+            for name, value in overrides.items()
+            if value is not None
+        }
         command(**values, overrides=given)
 
     added = [
@@ -38,14 +40,7 @@ def with_options(
             entry.name,
             inspect.Parameter.KEYWORD_ONLY,
             default=None,
-            annotation=Annotated[
-                _optional(types[entry.name]),
-                typer.Option(
-                    help=entry.metadata["help"],
-                    show_default=_default(entry.default),
-                    rich_help_panel=panel,
-                ),
-            ],
+            annotation=Annotated[_type(entry, types), _option(entry, panel)],
         )
         for entry in fields
     ]
@@ -56,12 +51,27 @@ def with_options(
     return run
 
 
-def _optional(hint: Any) -> Any:
-    """Return a type that takes None too, for options that are not given."""
+def _option(entry: Field[Any], panel: str | None) -> Any:
+    details = dict(entry.metadata["details"])
+    flags = [details.pop("flag")] if "flag" in details else []
+    details.setdefault("show_default", _default(entry.default))
+    return typer.Option(*flags, help=entry.metadata["help"], rich_help_panel=panel, **details)
+
+
+def _type(entry: Field[Any], types: Mapping[str, Any]) -> Any:
+    """Return the type of an option, which takes None too where it is not given."""
+    if entry.metadata["parse"]:
+        return str | None
+    hint = types[entry.name]
     arguments = get_args(hint)
     if get_origin(hint) is Literal or type(None) not in arguments:
         return hint | None
     return hint
+
+
+def _parsed(entry: Field[Any], value: Any) -> Any:
+    parse = entry.metadata["parse"]
+    return parse(value) if parse else value
 
 
 def _default(value: Any) -> str | bool:
@@ -70,4 +80,7 @@ def _default(value: Any) -> str | bool:
         return False
     if isinstance(value, bool):
         return "on" if value else "off"
-    return " ".join(f"{v:g}" for v in value) if isinstance(value, tuple) else str(value)
+    if isinstance(value, tuple):
+        words = all(isinstance(v, str) for v in value)
+        return ",".join(value) if words else " ".join(f"{v:g}" for v in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)

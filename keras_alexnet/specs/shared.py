@@ -27,3 +27,7 @@ TORCHVISION_GOOGLENET_INIT = Init(Normal(0.01), bias=None)
 # of .2, but of 0 in the classifiers.
 CAFFE_GOOGLENET_INIT = Init(Uniform(1.0, "fan_in"), bias=0.2)
 CAFFE_CLASSIFIER_INIT = Init(Uniform(1.0, "fan_in"), bias=0.0)
+
+# Weight of each auxiliary head's loss beside the main one's: Szegedy et al. 2014, section 5, and
+# torchvision's references/classification/train.py.
+AUX_LOSS_WEIGHT = 0.3

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from keras_alexnet.core.backend import require
-from keras_alexnet.core.files import atomic_output, check_output
-from keras_alexnet.errors import ConfigurationError
+from keras_alexnet.core.figures import METADATA, check_picture
+from keras_alexnet.core.files import atomic_output
 from keras_alexnet.specs.schema import ModelSpec
 from keras_alexnet.summary.picture_boxes import shape_text
 from keras_alexnet.summary.picture_layout import (
@@ -20,12 +20,6 @@ from keras_alexnet.summary.picture_layout import (
 )
 from keras_alexnet.summary.profile import Profile, profile
 
-# Suffix -> metadata that would give the same picture other bytes each time.
-_METADATA: Mapping[str, Mapping[str, None]] = {
-    ".svg": {"Date": None},
-    ".png": {},
-    ".pdf": {"CreationDate": None},
-}
 # Kind of a box -> its face and its edge.
 _COLOURS: Mapping[str, tuple[str, str]] = {
     "input, output": ("#ffffff", "#444444"),
@@ -78,20 +72,10 @@ def draw(
     return draw_profile(profile(spec, size=size, classes=classes, aux_heads=aux_heads), path)
 
 
-def check_picture(path: str | Path) -> None:
-    """Raise what `draw` would raise for this path, before any work is done."""
-    if Path(path).suffix.lower() not in _METADATA:
-        raise ConfigurationError(
-            f"cannot draw {path}: its suffix must be one of {', '.join(_METADATA)}"
-        )
-    check_output(path)
-    require("matplotlib")
-
-
 def draw_profile(network: Profile, path: str | Path) -> Path:
     """Draw a network whose profile is known, into a path that has passed `check_picture`."""
     suffix = Path(path).suffix.lower()
-    metadata = {"Title": network.spec.name, **_METADATA[suffix]}
+    metadata = {"Title": network.spec.name, **METADATA[suffix]}
     with require("matplotlib").rc_context(_RC), atomic_output(path) as temporary:
         render(network).savefig(temporary, format=suffix[1:], dpi=120, metadata=metadata)
     return Path(path).resolve()

@@ -358,12 +358,12 @@ def test_no_framework_is_imported(run_python: Callable[..., Any], tmp_path: Path
     make_run(tmp_path / "one")
     code = """
 import sys
-from keras_alexnet import cli
+from keras_alexnet.commands import app
 for arguments in (["compare", "one"], ["--help"], ["evaluate", "--help"],
                   ["evaluate", "none.keras", "--data", "digits"]):
     sys.argv = ["keras-alexnet", *arguments]
     try:
-        cli.main()
+        app.main()
     except SystemExit:
         pass
 packages = {name.partition(".")[0] for name in sys.modules}

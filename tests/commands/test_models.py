@@ -293,10 +293,10 @@ def test_a_full_disk_is_one_error() -> None:
 def test_no_framework_is_imported(run_python: Callable[..., Any]) -> None:
     code = """
 import sys
-from keras_alexnet import cli
+from keras_alexnet.commands import app
 sys.argv = ["keras-alexnet", *sys.argv[1:]]
 try:
-    cli.main()
+    app.main()
 except SystemExit as end:
     assert not end.code, end.code
 packages = {name.partition(".")[0] for name in sys.modules}

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from helpers.classifiers import record_of
 from helpers.project import ROOT
+from keras_alexnet.exporting.jobs import run_job
 from PIL import Image
 
 from keras_alexnet import LocalResponseNormalization, create_model
@@ -24,7 +25,6 @@ from keras_alexnet.data.sources.registry import open_data
 from keras_alexnet.errors import ConfigurationError
 from keras_alexnet.exporting import verification
 from keras_alexnet.exporting.formats import FORMATS
-from keras_alexnet.exporting.jobs import run_job
 from keras_alexnet.exporting.samples import ModelInput
 from keras_alexnet.exporting.staging import publish
 from keras_alexnet.exporting.verification import (

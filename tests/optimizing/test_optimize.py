@@ -14,9 +14,8 @@ import torch
 from helpers.models import BOTH, assert_close
 
 from keras_alexnet import create_model, optimize
-from keras_alexnet.errors import ConfigurationError, MissingDependencyError
+from keras_alexnet.errors import CompilationError, ConfigurationError, MissingDependencyError
 from keras_alexnet.optimizing.engines.registry import ENGINES
-from keras_alexnet.optimizing.engines.torch_compile import CompilationError
 from keras_alexnet.optimizing.operations import (
     Affine,
     Conv,

@@ -1,0 +1,40 @@
+"""Fields of records that are options of a command line too, and how their values are written."""
+
+from collections.abc import Callable
+from dataclasses import field
+from typing import Any, TypeVar
+
+from keras_alexnet.errors import ConfigurationError
+
+T = TypeVar("T")
+
+
+def option(
+    default: Any, text: str, *, parse: Callable[[str], Any] | None = None, **details: Any
+) -> Any:
+    """Return a dataclass field with what its option on a command line needs.
+
+    Args:
+        default: Value of the field.
+        text: The sentence that `--help` shows.
+        parse: Makes a value of text, for types that a command line does not know.
+        **details: Further arguments of `typer.Option`; `flag` is its own name of the option.
+    """
+    return field(default=default, metadata={"help": text, "parse": parse, "details": details})
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Read `224` or `193x251` as height and width in pixels; a single number is a square.
+
+    Raises:
+        ConfigurationError: The text is neither N nor HEIGHTxWIDTH.
+    """
+    numbers = text.strip().lower().split("x")
+    if not (1 <= len(numbers) <= 2 and all(n.isdecimal() and int(n) > 0 for n in numbers)):
+        raise ConfigurationError(f"size {text!r} is neither N nor HEIGHTxWIDTH, in pixels")
+    return int(numbers[0]), int(numbers[-1])
+
+
+def comma_separated(parse: Callable[[str], T]) -> Callable[[str], tuple[T, ...]]:
+    """Return what reads several values with commas between them."""
+    return lambda text: tuple(parse(part) for part in text.split(","))

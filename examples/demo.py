@@ -7,9 +7,8 @@ weights where they can be downloaded, seeded ones elsewhere.
 import sys
 from pathlib import Path
 
-from rich.console import Console
-
 from keras_alexnet.core.children import Workers
+from keras_alexnet.core.tables import terminal
 from porting.checks.check import CheckRequest, check
 from porting.checks.report import write_report
 from porting.checks.results import ParityResult
@@ -19,7 +18,7 @@ from porting.errors import DownloadError, PortingError
 FOLDER = Path(__file__).resolve().parents[1] / "demo"
 SIZES = ((224, 224), (193, 251))
 
-console = Console(width=None if sys.stdout.isatty() else 160)
+console = terminal()
 
 
 def compare(name: str, source: str | None, workers: Workers) -> ParityResult:

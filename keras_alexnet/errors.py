@@ -1,5 +1,10 @@
 """The exceptions of this package: one tree, each also a built-in kind that callers may catch."""
 
+import re
+
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # of Keras' messages
+_LONGEST = 300  # characters of a foreign error
+
 
 class KerasAlexNetError(Exception):
     """Base of every error that this package raises on purpose."""
@@ -63,3 +68,12 @@ class CompilationError(KerasAlexNetError, RuntimeError):
 
 class BenchmarkError(KerasAlexNetError, RuntimeError):
     """A competitor cannot do what is measured."""
+
+
+def one_line(error: Exception, *, named: bool = False) -> str:
+    """Return the first line of a foreign error's message, with its kind in front where `named`."""
+    lines = [line.strip() for line in _COLOURS.sub("", str(error)).splitlines() if line.strip()]
+    kind = type(error).__name__
+    text = lines[0] if lines else kind
+    text = f"{kind}: {text}" if named and lines else text
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

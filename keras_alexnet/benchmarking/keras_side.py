@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from keras_alexnet.benchmarking.environment import settle_torch
-from keras_alexnet.benchmarking.plan import ENGINES, Competitor, Plan
+from keras_alexnet.benchmarking.plan import Competitor, Plan
 from keras_alexnet.benchmarking.timing import StepWatch
 from keras_alexnet.core.backend import load_keras, require
 from keras_alexnet.core.machine import check_device
 from keras_alexnet.errors import ConfigurationError
+from keras_alexnet.optimizing.engines.registry import ENGINES
 from keras_alexnet.training.precision import check_precision
 
 # So small that hundreds of steps on one batch leave the weights where they are: neither NaN nor
@@ -71,7 +72,7 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 def _inference_step(
     plan: Plan, competitor: Competitor
 ) -> Callable[[np.ndarray], Callable[[], Any]]:
-    from keras_alexnet import create_model
+    from keras_alexnet.models.constructors import create_model
 
     keras = load_keras()
     model = create_model(
@@ -93,10 +94,10 @@ def _inference_step(
 
 
 def _optimized_step(model: Any, engine: str, images: np.ndarray) -> Callable[[], Any]:
-    from keras_alexnet import optimize
+    from keras_alexnet.optimizing.optimize import optimize
 
     optimized, x = optimize(model, engine=engine, batch_size=len(images)), images
-    if engine == "auto" or ENGINES[engine] == load_keras().backend.backend():
+    if engine == "auto" or ENGINES[engine].package == load_keras().backend.backend():
         x = load_keras().ops.convert_to_tensor(images)  # lies on the device
     _check_finite(optimized(x))
     return lambda: optimized(x)
@@ -115,6 +116,7 @@ def _model_call(model: Any) -> Callable[[Any], Any]:
 
 def _training_step(plan: Plan) -> Callable[[np.ndarray], Callable[[], Any]]:
     """Return batch -> the step that `keras_alexnet.train` compiles, without its augmentation."""
+    from keras_alexnet.models.interface import named_outputs
     from keras_alexnet.training.experiment import Experiment
     from keras_alexnet.training.network import build_network, compile_training
     from keras_alexnet.training.optim.optimizers import create_optimizer
@@ -137,9 +139,7 @@ def _training_step(plan: Plan) -> Callable[[np.ndarray], Callable[[], Any]]:
     network = build_network(experiment, plan.spec.classes, normalized)
     # A model around the network, as `training_model` makes one.
     images_in = keras.Input(network.input_shape[1:])
-    outputs = network(images_in)
-    if not isinstance(outputs, dict):
-        outputs = {"logits": outputs}
+    outputs = named_outputs(network(images_in))
     trainer = keras.Model(images_in, outputs)
     optimizer = create_optimizer(
         "sgd",

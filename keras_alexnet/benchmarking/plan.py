@@ -6,6 +6,7 @@ from typing import Any, Self
 
 from keras_alexnet.core.backend import BACKENDS, installed, pip_line
 from keras_alexnet.errors import ConfigurationError, MissingDependencyError
+from keras_alexnet.optimizing.engines.registry import ENGINES
 from keras_alexnet.specs import find_spec
 from keras_alexnet.specs.schema import ModelSpec
 from keras_alexnet.specs.shapes import too_small
@@ -14,17 +15,8 @@ from keras_alexnet.specs.shapes import too_small
 MODES: Mapping[str, tuple[int, ...]] = {"inference": (1, 32), "train": (32,), "pipeline": (64,)}
 DTYPES = ("float32", "mixed_bfloat16", "mixed_float16")
 DEVICES = ("cpu", "gpu")
-# Engine -> package that it needs beside the Keras backend.
-ENGINES: Mapping[str, str | None] = {
-    "keras": None,
-    "auto": None,
-    "torch": "torch",
-    "torch_compile": "torch",
-    "tensorflow": "tensorflow",
-    "jax": "jax",
-    "openvino": "openvino",
-    "onnxruntime": "onnxruntime",
-}
+# The model as it was built, then what `keras_alexnet.optimize` makes of it.
+ENGINE_NAMES = ("keras", "auto", *ENGINES)
 # Baseline -> packages that it needs.
 BASELINES: Mapping[str, tuple[str, ...]] = {
     "torchvision": ("torch", "torchvision"),
@@ -93,7 +85,7 @@ class Competitor:
     Attributes:
         kind: `"keras"`, or one of `BASELINES`.
         backend: Keras backend of its process; None for the configured one, and without Keras.
-        engine: One of `ENGINES`; `"keras"` calls the model as it was built.
+        engine: One of `ENGINE_NAMES`; `"keras"` calls the model as it was built.
         data_format: Memory layout of torchvision's images.
         compiled: Whether `torch.compile` compiles torchvision's network.
         workers: Processes of torchvision's DataLoader, in mode `"pipeline"`.
@@ -125,7 +117,7 @@ def keras_side(plan: Plan, backends: tuple[str, ...], engines: tuple[str, ...]) 
     Args:
         plan: What is measured.
         backends: Keras backends; none for the configured one.
-        engines: Of `ENGINES`.
+        engines: Of `ENGINE_NAMES`.
 
     Raises:
         ConfigurationError: A name is unknown, or an engine cannot do what is measured.
@@ -135,10 +127,9 @@ def keras_side(plan: Plan, backends: tuple[str, ...], engines: tuple[str, ...]) 
         check_choice("backend", backend, BACKENDS)
         _need(backend, f"Keras backend {backend!r}")
     for engine in engines:
-        check_choice("engine", engine, ENGINES)
-        package = ENGINES[engine]
-        if package is not None:
-            _need(package, f"engine {engine!r}")
+        check_choice("engine", engine, ENGINE_NAMES)
+        if engine in ENGINES:
+            _need(ENGINES[engine].package, f"engine {engine!r}")
         if engine != "keras" and plan.mode != "inference":
             raise ConfigurationError(f"engine {engine!r} is for inference, not for {plan.mode!r}")
     return [Competitor("keras", b, e) for b in backends or (None,) for e in engines]

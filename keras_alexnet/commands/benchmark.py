@@ -1,6 +1,5 @@
 """`benchmark`: how fast a model is here, and against torchvision."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +10,7 @@ from keras_alexnet.benchmarking.plan import (
     BASELINES,
     DEVICES,
     DTYPES,
-    ENGINES,
+    ENGINE_NAMES,
     MODES,
     Plan,
     baselines,
@@ -23,8 +22,8 @@ from keras_alexnet.benchmarking.runner import run, steps
 from keras_alexnet.commands.common import FormatOption, progress
 from keras_alexnet.core.backend import BACKENDS, installed_backends
 from keras_alexnet.core.fields import parse_size
-from keras_alexnet.core.files import atomic_output, check_output
-from keras_alexnet.core.tables import Format, write_json, write_sheet
+from keras_alexnet.core.files import check_output, write_json
+from keras_alexnet.core.tables import Format, print_json, write_sheet
 from keras_alexnet.errors import ConfigurationError
 from keras_alexnet.specs import SPECS, find_spec
 
@@ -52,7 +51,7 @@ def benchmark_command(
         str,
         typer.Option(
             help="What runs the model, with commas: keras, the model as it is; or what "
-            f"keras_alexnet.optimize makes of it: {', '.join(list(ENGINES)[1:])}."
+            f"keras_alexnet.optimize makes of it: {', '.join(ENGINE_NAMES[1:])}."
         ),
     ] = "keras",
     against: Annotated[
@@ -127,11 +126,9 @@ def benchmark_command(
         found = run(plan, competitors, advance_to)
     content = to_json(found)
     if json_file is not None:
-        with atomic_output(json_file) as temporary:
-            text = json.dumps(content, indent=1, allow_nan=False)
-            temporary.write_text(text + "\n", encoding="utf-8")
+        write_json(json_file, content)
     if format_ is Format.JSON:
-        write_json(content)
+        print_json(content)
     else:
         write_sheet(sheet(found), format_, notes(found))
 

@@ -7,7 +7,7 @@ import typer
 
 from keras_alexnet.commands.common import FormatOption
 from keras_alexnet.core.figures import check_picture
-from keras_alexnet.core.tables import Format, write_json, write_sheet
+from keras_alexnet.core.tables import Format, print_json, write_sheet
 from keras_alexnet.training.runs import plots
 from keras_alexnet.training.runs.comparison import compare, read_runs
 
@@ -32,6 +32,6 @@ def compare_command(
         names = [record["run"] for record in sheet.records]
         plots.comparison(names, [run.rows for run in found], sheet.records, plot)
     if format_ is Format.JSON:
-        write_json(sheet.records)
+        print_json(sheet.records)
     else:
         write_sheet(sheet, format_)

@@ -1,6 +1,5 @@
 """`evaluate`: how well a model file does on labelled images."""
 
-import json
 import sys
 from enum import StrEnum
 from operator import attrgetter
@@ -19,8 +18,8 @@ from keras_alexnet.commands.common import (
 )
 from keras_alexnet.core.backend import choose_backend
 from keras_alexnet.core.figures import check_picture
-from keras_alexnet.core.files import atomic_output, check_output
-from keras_alexnet.core.tables import Column, Format, Sheet, write_json, write_sheet
+from keras_alexnet.core.files import check_output, write_json
+from keras_alexnet.core.tables import Column, Format, Sheet, print_json, write_sheet
 from keras_alexnet.data.sources.registry import SOURCES, find_data
 from keras_alexnet.errors import DataError
 from keras_alexnet.inference.views import Views
@@ -117,8 +116,7 @@ def evaluate_command(
     content = {"model": str(model), "data": found.name, "part": chosen.value, "views": views.value}
     content |= result.to_json()
     if output is not None:
-        with atomic_output(output) as temporary:
-            temporary.write_text(json.dumps(content, allow_nan=False) + "\n", encoding="utf-8")
+        write_json(output, content)
     if confusion is not None:
         confusion_matrix(result.confusion, result.classes, confusion)
     if result.skipped:
@@ -128,7 +126,7 @@ def evaluate_command(
             file=sys.stderr,
         )
     if format_ is Format.JSON:
-        write_json(content)
+        print_json(content)
     else:
         title = f"{model.name} on the {chosen} part of {found.name}, views: {views}"
         write_sheet(_sheet(title, result), format_, _notes(result))

@@ -1,6 +1,5 @@
 """`export`: a model file in another runtime's format, verified."""
 
-import json
 import sys
 from collections.abc import Iterable
 from enum import StrEnum
@@ -9,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from keras_alexnet.core.files import atomic_output, check_output
+from keras_alexnet.core.files import check_output, write_json
 from keras_alexnet.core.tables import Column, Format, Sheet, write_sheet
+from keras_alexnet.data.sources.folders import expand
 from keras_alexnet.errors import ConfigurationError, ModelFileError, VerificationError
 from keras_alexnet.exporting.formats import FORMATS, find_format, output_path
-from keras_alexnet.exporting.quantization import LEAST_AGREEMENT, check_calibration, image_files
+from keras_alexnet.exporting.quantization import LEAST_AGREEMENT, check_calibration
 from keras_alexnet.exporting.staging import check_target
 from keras_alexnet.exporting.verification import LEAST_RESPONSE, LIMIT
 from keras_alexnet.models.record import read_record
@@ -91,8 +91,8 @@ def export_command(
     check_target(chosen, target, overwrite=overwrite)
     if json_file is not None:
         check_output(json_file)
-    images = image_files(calibration or (), calibration_images, "--calibration")
-    compared = image_files([evaluation], None, "--evaluation") if evaluation else []
+    images = expand(calibration or (), limit=calibration_images, purpose="--calibration")
+    compared = expand([evaluation], purpose="--evaluation") if evaluation else []
 
     from keras_alexnet.exporting.exporter import Request, export_model
 
@@ -103,9 +103,7 @@ def export_command(
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(1) from error
     if json_file is not None:
-        with atomic_output(json_file) as temporary:
-            content = json.dumps(result.to_json(), indent=1, allow_nan=False)
-            temporary.write_text(content + "\n", encoding="utf-8")
+        write_json(json_file, result.to_json())
     _report(result)
     for check in result.verified.checks:
         if check.is_weak:

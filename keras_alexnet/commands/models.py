@@ -14,7 +14,7 @@ import typer
 from keras_alexnet.commands.common import FormatOption
 from keras_alexnet.core.fields import parse_size
 from keras_alexnet.core.figures import check_picture
-from keras_alexnet.core.tables import Column, Format, Sheet, write_json, write_sheet
+from keras_alexnet.core.tables import Column, Format, Sheet, print_json, write_sheet
 from keras_alexnet.errors import UnknownModelError
 from keras_alexnet.specs import SPECS, find_spec
 from keras_alexnet.summary.costs import DEFINITIONS, Cost
@@ -98,7 +98,7 @@ def summary_command(
             "definitions": dict(DEFINITIONS),
             "notes": network.notes,
         }
-        write_json(content)
+        print_json(content)
         return
     headings = {column.key: column.heading for column in _LAYER_COLUMNS}
     definitions = [f"{headings[key]}: {text}" for key, text in DEFINITIONS.items()]
@@ -112,7 +112,7 @@ def models_command(
     """List the models with their origin, input, parameters, operations and weights."""
     sheet = model_sheet(pattern)
     if format_ is Format.JSON:
-        write_json(sheet.records)
+        print_json(sheet.records)
     else:
         write_sheet(sheet, format_)
 

@@ -18,8 +18,8 @@ from keras_alexnet.commands.common import (
     progress,
 )
 from keras_alexnet.core.backend import choose_backend
-from keras_alexnet.data.sources.folders import find_images
-from keras_alexnet.errors import ConfigurationError, DataError, ImageFileError
+from keras_alexnet.data.sources.folders import expand
+from keras_alexnet.errors import ConfigurationError
 from keras_alexnet.inference.ray_job import PredictionJob, run_job
 from keras_alexnet.inference.views import Views
 from keras_alexnet.models.record import read_record
@@ -73,7 +73,7 @@ def predict_command(
     # Whatever can be wrong is found before a framework is imported, which takes seconds.
     read_record(model)
     choose_backend(backend)
-    files = list_files(photos, recursive=recursive)
+    files = expand(photos, recursive=recursive)
     if output is not None:
         job = PredictionJob(
             model, output, top, views, resize_size, batch_size, backend, workers
@@ -117,29 +117,6 @@ def _report(failures: int, number: int) -> None:
     if failures:
         print(f"warning: {failures} of {number} files could not be read", file=sys.stderr)
         raise typer.Exit(1)
-
-
-def list_files(places: Sequence[Path], *, recursive: bool) -> list[Path]:
-    """Return the files that are named, and the image files in the folders that are.
-
-    Raises:
-        ImageFileError: A place does not exist.
-        DataError: A folder holds no image files, or cannot be read.
-    """
-    files: list[Path] = []
-    for place in places:
-        if not place.is_dir():
-            if not place.exists():
-                raise ImageFileError(f"{place}: no such file or folder")
-            files.append(place)
-            continue
-        found = find_images(place)
-        if not recursive:
-            found = [path for path in found if path.parent == place]
-        if not found:
-            raise DataError(f"{place}: no image files in this folder")
-        files += found
-    return files
 
 
 class _Writer:

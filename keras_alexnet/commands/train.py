@@ -1,15 +1,13 @@
 """The command that trains: one experiment, one command."""
 
 import signal
-import sys
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
-from rich.console import Console
 
 from keras_alexnet.commands.options import with_options
-from keras_alexnet.core.tables import Column, Format, Sheet, write_sheet
+from keras_alexnet.core.tables import Column, Format, Sheet, terminal, write_sheet
 from keras_alexnet.data.augmentation.record import Augmentation
 from keras_alexnet.errors import ConfigurationError
 from keras_alexnet.training.devices.placement import Placement
@@ -76,7 +74,7 @@ def train(
                 f"--resume goes on with a run as it was configured; leave out "
                 f"--{given[0].replace('_', '-')}"
             )
-        summary = resume_run(resume, placement=placement, console=_console())
+        summary = resume_run(resume, placement=placement, console=terminal())
     else:
         if preset is None and not overrides:
             raise ConfigurationError(
@@ -88,7 +86,7 @@ def train(
         if preset is not None:
             check_weights(preset, experiment)
         summary = start(
-            experiment, output=output, preset=preset, placement=placement, console=_console()
+            experiment, output=output, preset=preset, placement=placement, console=terminal()
         )
     if summary is None:
         raise typer.Exit(128 + signal.SIGINT)
@@ -104,10 +102,6 @@ def preset_sheet() -> Sheet:
             for name, p in PRESETS.items()
         ],
     )
-
-
-def _console() -> Console:
-    return Console(width=None if sys.stdout.isatty() else 160)
 
 
 train_command = with_options(

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -13,17 +12,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
-from types import TracebackType
 from typing import Any, Self
 
-from keras_alexnet.errors import ChildError, KerasAlexNetError
+from keras_alexnet.errors import ChildError, KerasAlexNetError, one_line
 
 ROOT = Path(__file__).resolve().parents[2]
 _TAIL = 40  # lines of output in an error
 _POLL = 0.02  # seconds
 _DONE = ".done"
-_COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # of Keras' messages
-_LONGEST = 300  # characters of a foreign error
 
 
 def call_child(
@@ -67,12 +63,7 @@ class Workers:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         for worker in self._workers.values():
             worker.stop()
 
@@ -202,7 +193,7 @@ def enter_child(main: Callable[[dict[str, Any]], object]) -> None:
         except Exception as error:
             # Frameworks and converters raise whatever they happen to raise on what they cannot do.
             traceback.print_exc()
-            reply = {"error": one_line(error)}
+            reply = {"error": one_line(error, named=True)}
         unfinished = path.with_suffix(".part")
         unfinished.write_text(json.dumps(reply))
         unfinished.rename(path.with_suffix(_DONE))
@@ -211,13 +202,6 @@ def enter_child(main: Callable[[dict[str, Any]], object]) -> None:
 def report_progress(what: str) -> None:
     """Say in a child what it is about to do, so that its parent knows that it is at work."""
     print(what, flush=True)
-
-
-def one_line(error: Exception) -> str:
-    """Return the kind of a foreign error and the first line of its message."""
-    lines = [line.strip() for line in _COLOURS.sub("", str(error)).splitlines() if line.strip()]
-    text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def _error_class(name: str) -> type[KerasAlexNetError]:

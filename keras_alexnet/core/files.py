@@ -1,9 +1,11 @@
 """Output files that are complete or absent."""
 
 import contextlib
+import json
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from keras_alexnet.errors import ConfigurationError
 
@@ -57,3 +59,11 @@ def atomic_output(path: str | Path) -> Iterator[Path]:
         raise ConfigurationError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Write a JSON file, which knows no NaN, completely or not at all."""
+    with atomic_output(path) as temporary:
+        temporary.write_text(
+            json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8"
+        )

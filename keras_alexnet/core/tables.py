@@ -24,6 +24,11 @@ class Format(StrEnum):
     JSON = "json"
 
 
+def terminal() -> Console:
+    """Return standard output; in a file or a pipe, rows are worth more than a width of 80."""
+    return Console(width=None if sys.stdout.isatty() else 160)
+
+
 @dataclass(frozen=True)
 class Column:
     """A column of a table.
@@ -149,6 +154,6 @@ def _tables(sheet: Sheet, room: int) -> Iterator[Table]:
         yield table
 
 
-def write_json(content: Any) -> None:
+def print_json(content: Any) -> None:
     """Print a value as JSON, which knows no NaN."""
     print(json.dumps(content, indent=1, allow_nan=False))

@@ -1,5 +1,6 @@
 """Child process: loads a `.keras` file on the backend that can, computes with it, exports it."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,8 @@ from keras_alexnet.core.backend import require
 from keras_alexnet.core.children import enter_child
 from keras_alexnet.errors import ModelFileError
 from keras_alexnet.exporting.formats import FORMATS, ExportFormat
-from keras_alexnet.exporting.samples import ModelInput
-from keras_alexnet.models.record import read_record
+from keras_alexnet.exporting.samples import fixed_input, load, samples
+from keras_alexnet.models.record import ModelInput, read_record
 
 
 def export(job: dict[str, Any]) -> dict[str, Any]:
@@ -29,7 +30,7 @@ def export(job: dict[str, Any]) -> dict[str, Any]:
     # On TensorFlow this splits grouped convolutions, which no converter knows as XLA has them.
     model = load_model(job["model"])
     # A model that was never called is none that Keras exports; `_reference` calls it.
-    takes = ModelInput.of_model(model, read_record(job["model"]))
+    takes = fixed_input(model, read_record(job["model"]))
     _check_precision(model)
     names, tensors = _outputs(model)
     _reference(model, names, takes, job["samples"])
@@ -37,8 +38,8 @@ def export(job: dict[str, Any]) -> dict[str, Any]:
     if format_.positional:
         # A list has the same order everywhere; the order of a dict is each converter's own.
         model = keras.Model(model.inputs[0], tensors, name=model.name)
-        model(np.zeros((1, *takes.shape), np.float32))
-    shape = (job["batch_size"], *takes.shape)
+        model(np.zeros((1, *takes.image_shape), np.float32))
+    shape = (job["batch_size"], *takes.image_shape)
     signature = [keras.InputSpec(shape=shape, dtype="float32", name=model.inputs[0].name)]
     options = _options(format_, takes, job)
     model.export(
@@ -54,7 +55,7 @@ def export(job: dict[str, Any]) -> dict[str, Any]:
     # LRN squares its input, whose range int8 then cannot hold.
     sensitive = [e.name for e in model.layers if isinstance(e, LocalResponseNormalization)]
     return {
-        "input": takes.to_json(),
+        "input": asdict(takes),
         "outputs": names,
         "versions": versions,
         "sensitive": sensitive,
@@ -92,7 +93,7 @@ def _reference(model: Any, names: list[str], takes: ModelInput, path: str) -> No
     from keras_alexnet.layers import keras
 
     arrays: dict[str, np.ndarray] = {}
-    for key, images in takes.samples().items():
+    for key, images in samples(takes).items():
         arrays[f"{key}/input"] = images
         result = model(images, training=False)
         values = result if isinstance(result, dict) else {names[0]: result}
@@ -114,7 +115,7 @@ def _options(format_: ExportFormat, takes: ModelInput, job: dict[str, Any]) -> d
 
         def representative() -> Any:
             for path in job["calibration"]:
-                images = takes.load([path])
+                images = load(takes, [path])
                 yield [np.repeat(images, job["batch_size"] or 1, axis=0)]
 
         return {

@@ -5,7 +5,8 @@ from typing import Any
 
 from keras_alexnet.core.backend import require
 from keras_alexnet.core.children import enter_child
-from keras_alexnet.exporting.samples import ModelInput
+from keras_alexnet.exporting.samples import load
+from keras_alexnet.models.record import ModelInput
 
 
 def quantize(job: dict[str, Any]) -> dict[str, Any]:
@@ -20,7 +21,7 @@ def quantize(job: dict[str, Any]) -> dict[str, Any]:
     batch = job["batch_size"] or 1
 
     def read(path: str) -> Any:
-        return takes.load([path]).repeat(batch, axis=0)
+        return load(takes, [path]).repeat(batch, axis=0)
 
     images = nncf.Dataset(job["calibration"], read)
     model = openvino.Core().read_model(job["file"])

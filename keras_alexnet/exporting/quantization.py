@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_alexnet.data.sources.folders import find_images, listed
-from keras_alexnet.errors import ConfigurationError, DataError, ImageFileError
+from keras_alexnet.data.sources.folders import listed
+from keras_alexnet.errors import ConfigurationError
 from keras_alexnet.exporting.children import run_job
 from keras_alexnet.exporting.formats import ExportFormat
 from keras_alexnet.exporting.samples import COUNT
@@ -41,31 +41,6 @@ class Quantized:
     rate_before: float
     rate_after: float
     batch: int
-
-
-def image_files(places: Sequence[Path], limit: int | None, purpose: str) -> list[Path]:
-    """Return image files, those of folders included, no more than `limit`.
-
-    Of more, every n-th is taken, as folders are sorted by class.
-
-    Raises:
-        ImageFileError: A place does not exist.
-        DataError: A folder holds no image files.
-    """
-    files: list[Path] = []
-    for place in places:
-        if place.is_dir():
-            found = find_images(place)
-            if not found:
-                raise DataError(f"{place}: no image files in this folder, which {purpose} needs")
-            files += found
-        elif place.exists():
-            files.append(place)
-        else:
-            raise ImageFileError(f"{place}: no such file or folder")
-    if limit is not None and len(files) > limit:
-        files = [files[i] for i in np.linspace(0, len(files) - 1, limit).round().astype(int)]
-    return files
 
 
 def check_calibration(int8: bool, calibration: Sequence[Path], evaluation: Path | None) -> None:

@@ -15,7 +15,8 @@ from keras_alexnet.core.backend import require
 from keras_alexnet.core.children import enter_child
 from keras_alexnet.errors import ModelFileError
 from keras_alexnet.exporting.formats import FORMATS
-from keras_alexnet.exporting.samples import ModelInput
+from keras_alexnet.exporting.samples import load
+from keras_alexnet.models.record import ModelInput
 
 Outputs = dict[str, np.ndarray]
 Run = Callable[[np.ndarray], Outputs]
@@ -137,9 +138,9 @@ def _compare(job: dict[str, Any]) -> dict[str, Any]:
     runs = {name: open_exported(job["format"], path) for name, path in job["files"].items()}
     batch, images = job["batch"], job["images"]
     classes: dict[str, list[int]] = {name: [] for name in runs}
-    x = np.zeros((0, *takes.shape), np.float32)
+    x = np.zeros((0, *takes.image_shape), np.float32)
     for start in range(0, len(images), batch):
-        x = takes.load(map(Path, images[start : start + batch]))
+        x = load(takes, map(Path, images[start : start + batch]))
         count = len(x)
         x = x[np.arange(batch) % count]  # the last one is filled up
         for name, run in runs.items():

@@ -1,6 +1,5 @@
 """A model together with all that stands between images and probabilities."""
 
-import contextlib
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -8,20 +7,32 @@ from typing import Any, Self
 
 import numpy as np
 
-from keras_alexnet.core.keras_internals import MissingPartError, maker_of
 from keras_alexnet.data.examples import Examples
 from keras_alexnet.data.preprocessing import normalize
 from keras_alexnet.errors import ModelFileError
 from keras_alexnet.inference.views import ViewBatches, Views
 from keras_alexnet.layers import keras
-from keras_alexnet.models.record import Use, read_record, use_of
+from keras_alexnet.models.interface import (
+    input_of,
+    is_channels_first,
+    last_activation,
+    main_output,
+)
+from keras_alexnet.models.record import read_record
 from keras_alexnet.models.weights import load_model
-from keras_alexnet.specs import SPECS
 from keras_alexnet.specs.preprocessing import Preprocessing
 
 BATCH_SIZE = 64
 # The smallest normal float32: what a softmax inside a model rounds to 0 may lie anywhere below.
 _TINY = float(np.finfo(np.float32).tiny)
+
+
+_NO_RECORD = (
+    "it was saved without a record of its preprocessing, so what to do with images before the "
+    "model {!r} is not known. Files of `keras-alexnet train` and `python -m porting convert` have "
+    "one; in Python, save with keras_alexnet.save_model, or make a keras_alexnet.Predictor with "
+    "the preprocessing"
+)
 
 
 class Predictor:
@@ -101,18 +112,17 @@ class Predictor:
         record = read_record(path)
         model = load_model(path)
         try:
-            use = _implied(model) if record is None else use_of(record)
-            preprocessing = use.preprocessing
-            height, width = _size(model, preprocessing)
-            if height and width and (height, width) != preprocessing.crop_size:
-                preprocessing = preprocessing.at_size(height, width)
+            takes = input_of(model, record)
+            preprocessing = takes.preprocessing
+            if preprocessing is None:
+                raise ModelFileError(_NO_RECORD.format(model.name))
             if resize_size is not None:
                 preprocessing = replace(preprocessing, resize_size=resize_size)
             return cls(
                 model,
                 preprocessing,
-                normalized=use.normalized,
-                labels=use.labels,
+                normalized=takes.pixels,
+                labels=takes.labels,
                 batch_size=batch_size,
                 views=views,
             )
@@ -187,17 +197,15 @@ def _scores(model: Any) -> tuple[Any, bool]:
     inputs, outputs = getattr(model, "inputs", None), getattr(model, "outputs", None)
     if not inputs or not outputs or len(inputs) != 1:
         raise ModelFileError(f"{model.name} is no functional or sequential model of one image")
-    # A Sequential has no `output`, and of a Functional it alone has the names.
-    structure = getattr(model, "output", outputs[0])
-    scores = structure.get("logits") if isinstance(structure, dict) else structure
+    scores = main_output(model)
     shape: tuple[int | None, ...] = getattr(scores, "shape", ())
     if len(shape) != 2 or shape[-1] is None:
         raise ModelFileError(
             f"{model.name} gives no scores of classes: a classifier's output is (N, classes), or "
             f"a dict of them with 'logits'; this model's is "
-            f"{keras.tree.map_structure(lambda tensor: tuple(tensor.shape), structure)}"
+            f"{keras.tree.map_structure(lambda tensor: tuple(tensor.shape), _outputs(model))}"
         )
-    name = _activation(model, scores)
+    name = last_activation(model, scores)
     if name in ("sigmoid", "tanh"):
         raise ModelFileError(
             f"{model.name} ends with {name!r}: its outputs are no probabilities of classes that "
@@ -206,49 +214,12 @@ def _scores(model: Any) -> tuple[Any, bool]:
     return scores, name == "softmax"
 
 
-def _activation(model: Any, scores: Any) -> str:
-    """Return the name of the activation that a model's output comes from."""
-    layer = _maker(model, scores)
-    while isinstance(layer, keras.Model):  # a model in a model
-        layer = _maker(layer, layer.outputs[0])
-    if isinstance(layer, keras.layers.Softmax):
-        return "softmax"
-    return getattr(getattr(layer, "activation", None), "__name__", "linear")
-
-
-def _maker(model: Any, tensor: Any) -> Any:
-    """Return the operation of a model that makes a tensor."""
-    with contextlib.suppress(MissingPartError):
-        return maker_of(tensor)[0]
-    operations = getattr(model, "operations", model.layers)
-    return next(o for o in operations if any(x is tensor for x in keras.tree.flatten(o.output)))
+def _outputs(model: Any) -> Any:
+    return getattr(model, "output", model.outputs)
 
 
 def _is_channels_first(model: Any, preprocessing: Preprocessing) -> bool:
-    shape, channels = model.inputs[0].shape[1:], len(preprocessing.channels)
-    if len(shape) != 3 or channels not in (shape[0], shape[-1]):
-        raise ModelFileError(
-            f"{model.name} takes {tuple(shape)}, not images of {channels} channels "
-            f"({preprocessing.channels})"
-        )
-    return shape[-1] != channels
-
-
-def _size(model: Any, preprocessing: Preprocessing) -> tuple[int | None, int | None]:
-    """Return height and width that a model takes, None where they are free."""
-    shape = model.inputs[0].shape
-    height, width = shape[2:] if _is_channels_first(model, preprocessing) else shape[1:3]
-    return height, width
-
-
-def _implied(model: Any) -> Use:
-    """Return how to use a model that was saved without a record."""
-    holds_it = any(layer.name.startswith("preprocessing_") for layer in model.layers)
-    if model.name not in SPECS or not holds_it:
-        raise ModelFileError(
-            "it was saved without a record of its preprocessing, so what to do with images before "
-            f"the model {model.name!r} is not known. Files of `keras-alexnet train` and `python -m "
-            "porting convert` have one; in Python, save with keras_alexnet.save_model, or make a "
-            "keras_alexnet.Predictor with the preprocessing"
-        )
-    return Use(SPECS[model.name].preprocessing, normalized=True, labels=None)
+    if len(model.inputs[0].shape) != 4:
+        shape = tuple(model.inputs[0].shape[1:])
+        raise ModelFileError(f"{model.name} takes {shape}, not images")
+    return is_channels_first(model, preprocessing.channels)

@@ -126,23 +126,19 @@ def GoogLeNet(  # noqa: N802  (keras.applications names its constructors after t
 
     Args:
         include_top: Whether the global pool and the dense layer are included.
-        weights: None for new weights (normal with deviation .01 as in torchvision), or the path of
-            a `.keras` or `.weights.h5` file.
-        input_tensor: Keras tensor to build on instead of a new input.
-        input_shape: Shape of one image in the order of `data_format`; height and width at least
-            15 pixels. By default (224, 224, 3), and (None, None, 3) without top. None in the shape
-            lets one model serve every size; with auxiliary heads TensorFlow graphs then serve one
-            size per loaded model, since Keras' adaptive pooling needs static sizes there.
-        pooling: Without top: None for the last feature map, `"avg"` or `"max"` for a global pool.
+        weights: As for `AlexNet`; new ones are normal with deviation .01, as in torchvision.
+        input_tensor: As for `AlexNet`.
+        input_shape: As for `AlexNet`, height and width at least 15 pixels. None in the shape lets
+            one model serve every size, but with auxiliary heads: see there.
+        pooling: As for `AlexNet`.
         classes: Number of classes.
         classifier_activation: Activation of the outputs; None for logits.
         dropout_rate: Rate of the dropout before the last layer, in [0, 1). The auxiliary heads
             have torchvision's fixed .7.
-        include_preprocessing: Whether the model normalises its input: it then takes RGB 0..255,
-            uint8 or float. Otherwise it takes values normalised by `preprocessing.normalize`.
+        include_preprocessing: As for `AlexNet`.
         name: Name of the model.
-        data_format: `"channels_last"`, `"channels_first"`, or None for Keras' global setting.
-        dtype: Keras dtype policy such as `"mixed_bfloat16"`; None for the global one.
+        data_format: As for `AlexNet`.
+        dtype: As for `AlexNet`.
         aux_heads: Whether both auxiliary classifiers are outputs too; the output is then a dict
             with the keys `"logits"`, `"aux1"` and `"aux2"`.
         transform_input: Whether the network first maps ImageNet-normalised values to mean .5 and

@@ -5,17 +5,8 @@ from typing import Any
 
 from keras_alexnet.errors import ConfigurationError
 from keras_alexnet.layers import keras
-from keras_alexnet.specs import SPECS
-from keras_alexnet.specs.schema import (
-    LRN,
-    BatchNorm,
-    Conv,
-    MaxPool,
-    ModelSpec,
-    ReLU,
-    Row,
-    keras_name,
-)
+from keras_alexnet.models.interface import spec_of
+from keras_alexnet.specs.schema import keras_name
 from keras_alexnet.specs.shapes import trace
 
 
@@ -40,8 +31,8 @@ def feature_extractor(model: Any, nodes: Sequence[str] | dict[str, str]) -> Any:
     wanted = dict(nodes) if isinstance(nodes, dict) else {node: node for node in nodes}
     if not wanted:
         raise ConfigurationError("nodes is empty: name at least one layer or stage")
-    known = {layer.name: type(layer).__name__ for layer in model.layers}
-    stages, modules = _names_of(known)
+    known = {layer.name for layer in model.layers}
+    stages, modules = _names_of(model)
     outputs = {}
     for node, output in wanted.items():
         layer = keras_name(stages.get(node) or modules.get(node, node))
@@ -55,33 +46,10 @@ def feature_extractor(model: Any, nodes: Sequence[str] | dict[str, str]) -> Any:
     return keras.Model(model.input, outputs, name=f"{model.name}_features")
 
 
-def _names_of(layers: Mapping[str, str]) -> tuple[Mapping[str, str], Mapping[str, str]]:
-    """Return stage -> row and torch module -> row of the architecture with these layers.
-
-    Args:
-        layers: Layer name -> class name.
-    """
-    for spec in SPECS.values():
-        if _is_body_of(spec, layers):
-            rows = [traced.row for traced in trace(spec)]
-            return spec.stages, {row.torch_module: row.name for row in rows if row.torch_module}
-    return {}, {}
-
-
-# Rows whose names occur in several architectures, at other places.
-_CLASSES: Mapping[type[Row], str] = {
-    Conv: "Conv2D",
-    BatchNorm: "BatchNormalization",
-    LRN: "LocalResponseNormalization",
-    ReLU: "ReLU",
-    MaxPool: "MaxPooling2D",
-}
-
-
-def _is_body_of(spec: ModelSpec, layers: Mapping[str, str]) -> bool:
-    """Return whether a model has all layers of an architecture's body, each of its kind."""
-    for row, *_ in trace(spec, aux_heads=False, include_top=False):
-        found = layers.get(keras_name(row.name))
-        if found is None or found != _CLASSES.get(type(row), found):
-            return False
-    return True
+def _names_of(model: Any) -> tuple[Mapping[str, str], Mapping[str, str]]:
+    """Return stage -> row and torch module -> row of a model's architecture."""
+    spec = spec_of(model)
+    if spec is None:
+        return {}, {}
+    rows = [traced.row for traced in trace(spec)]
+    return spec.stages, {row.torch_module: row.name for row in rows if row.torch_module}

@@ -11,12 +11,15 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+import numpy as np
 
 from keras_alexnet.core.backend import load_keras
 from keras_alexnet.core.files import atomic_output
 from keras_alexnet.core.keras_internals import reading_variables_by, without_tensorflow
 from keras_alexnet.core.memory import as_array
+from keras_alexnet.data.preprocessing import normalize
 from keras_alexnet.errors import ModelFileError
 from keras_alexnet.specs.preprocessing import Preprocessing, damaged
 
@@ -116,3 +119,47 @@ def use_of(record: Mapping[str, Any]) -> Use:
     if not isinstance(labels, list | tuple | None):
         raise damaged("labels", labels, "a list of names, or null")
     return Use(preprocessing, normalized, tuple(map(str, labels or ())) or None)
+
+
+@dataclass(frozen=True)
+class ModelInput:
+    """What a model takes, see `interface.input_of`.
+
+    Attributes:
+        shape: One image as the model takes it, (h, w, C) or (C, h, w), None where it may vary.
+        channels_first: Which of the two it is.
+        pixels: Whether the model takes 0..255 and normalises itself.
+        preprocessing: What happens to photos before, at the model's size; None where that is not
+            known.
+        labels: Names of the classes by index, where they are known.
+    """
+
+    shape: tuple[int | None, ...]
+    channels_first: bool
+    pixels: bool
+    preprocessing: Preprocessing | None
+    labels: tuple[str, ...] | None = None
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """The shape, where no number of it varies."""
+        assert None not in self.shape
+        return tuple(map(int, filter(None, self.shape)))
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Self:
+        """Return what `dataclasses.asdict` made into JSON, without the labels."""
+        known = fields["preprocessing"]
+        return cls(
+            tuple(fields["shape"]),
+            fields["channels_first"],
+            fields["pixels"],
+            None if known is None else Preprocessing.from_record(known),
+        )
+
+    def of_images(self, images: np.ndarray) -> np.ndarray:
+        """Turn uint8 (N, h, w, C), R, G, B or grey, into the model's float32 input."""
+        assert self.preprocessing is not None
+        x = images if self.pixels else normalize(images, self.preprocessing)
+        x = x.transpose(0, 3, 1, 2) if self.channels_first else x
+        return np.ascontiguousarray(x, np.float32)

@@ -10,23 +10,7 @@ from typing import Any
 from keras_alexnet.errors import ConfigurationError
 from keras_alexnet.layers import LocalResponseNormalization, keras
 from keras_alexnet.models.initialization import built_on, initializers
-from keras_alexnet.specs.schema import (
-    LRN,
-    AdaptiveAvgPool,
-    AvgPool,
-    BatchNorm,
-    Concat,
-    Conv,
-    Dense,
-    Dropout,
-    Flatten,
-    Init,
-    MaxPool,
-    ReLU,
-    Row,
-    Sigmoid,
-    keras_name,
-)
+from keras_alexnet.specs import schema
 
 layers = keras.layers
 
@@ -47,7 +31,7 @@ class Settings:
     dtype: Any
     classes: int
     dropout_rate: float
-    init: Init
+    init: schema.Init
 
     @property
     def channel_axis(self) -> int:
@@ -60,13 +44,15 @@ class Settings:
         return shape[0], shape[1]
 
 
-def apply_rows(rows: tuple[Row, ...], x: Any, settings: Settings, outputs: dict[str, Any]) -> Any:
+def apply_rows(
+    rows: tuple[schema.Row, ...], x: Any, settings: Settings, outputs: dict[str, Any]
+) -> Any:
     """Run `x` through rows, entering every row's output into `outputs` under its name."""
     for row in rows:
-        if isinstance(row, Concat):
+        if isinstance(row, schema.Concat):
             branches = [apply_rows(branch, x, settings, outputs) for branch in row.branches]
             x = layers.Concatenate(
-                axis=settings.channel_axis, name=keras_name(row.name), dtype=settings.dtype
+                axis=settings.channel_axis, name=schema.keras_name(row.name), dtype=settings.dtype
             )(branches)
         else:
             x = _BUILDERS[type(row)](row, x, settings)
@@ -74,7 +60,7 @@ def apply_rows(rows: tuple[Row, ...], x: Any, settings: Settings, outputs: dict[
     return x
 
 
-def _conv(row: Conv, x: Any, settings: Settings) -> Any:
+def _conv(row: schema.Conv, x: Any, settings: Settings) -> Any:
     """A convolution that pads zeros symmetrically, as torch does, or by TensorFlow's "same".
 
     Keras' "same" is symmetric too at stride 1 and an odd kernel; with a stride it pads the bottom
@@ -94,7 +80,7 @@ def _conv(row: Conv, x: Any, settings: Settings) -> Any:
         padding="same" if row.is_same else "valid",
         groups=row.groups,
         use_bias=row.bias,
-        name=keras_name(row.name),
+        name=schema.keras_name(row.name),
         data_format=settings.data_format,
         dtype=settings.dtype,
         **initializers(row.init or settings.init, channels // row.groups * row.kernel**2),
@@ -102,38 +88,38 @@ def _conv(row: Conv, x: Any, settings: Settings) -> Any:
     return built_on(convolution, x)
 
 
-def _batch_norm(row: BatchNorm, x: Any, settings: Settings) -> Any:
+def _batch_norm(row: schema.BatchNorm, x: Any, settings: Settings) -> Any:
     normalization = layers.BatchNormalization(
         axis=settings.channel_axis,
         epsilon=row.eps,
         momentum=1 - row.momentum,  # Keras weighs the old statistics, torch the new ones.
-        name=keras_name(row.name),
+        name=schema.keras_name(row.name),
         dtype=settings.dtype,
     )
     return normalization(x)
 
 
-def _lrn(row: LRN, x: Any, settings: Settings) -> Any:
+def _lrn(row: schema.LRN, x: Any, settings: Settings) -> Any:
     return LocalResponseNormalization(
         row.size,
         row.alpha,
         row.beta,
         row.k,
         data_format=settings.data_format,
-        name=keras_name(row.name),
+        name=schema.keras_name(row.name),
         dtype=settings.dtype,
     )(x)
 
 
-def _relu(row: ReLU, x: Any, settings: Settings) -> Any:
-    return layers.ReLU(name=keras_name(row.name), dtype=settings.dtype)(x)
+def _relu(row: schema.ReLU, x: Any, settings: Settings) -> Any:
+    return layers.ReLU(name=schema.keras_name(row.name), dtype=settings.dtype)(x)
 
 
-def _sigmoid(row: Sigmoid, x: Any, settings: Settings) -> Any:
-    return layers.Activation("sigmoid", name=keras_name(row.name), dtype=settings.dtype)(x)
+def _sigmoid(row: schema.Sigmoid, x: Any, settings: Settings) -> Any:
+    return layers.Activation("sigmoid", name=schema.keras_name(row.name), dtype=settings.dtype)(x)
 
 
-def _max_pool(row: MaxPool, x: Any, settings: Settings) -> Any:
+def _max_pool(row: schema.MaxPool, x: Any, settings: Settings) -> Any:
     """Max pooling of a non-negative map (every pool of ours follows a ReLU).
 
     There a zero is as neutral as the -inf that torch pads with. Ceil mode with a window one pixel
@@ -151,32 +137,32 @@ def _max_pool(row: MaxPool, x: Any, settings: Settings) -> Any:
         row.size,
         strides=row.stride,
         padding="same" if same else "valid",
-        name=keras_name(row.name),
+        name=schema.keras_name(row.name),
         data_format=settings.data_format,
         dtype=settings.dtype,
     )
     return pooling(x)
 
 
-def _avg_pool(row: AvgPool, x: Any, settings: Settings) -> Any:
+def _avg_pool(row: schema.AvgPool, x: Any, settings: Settings) -> Any:
     pooling = layers.AveragePooling2D(
         row.size,
         strides=row.stride,
-        name=keras_name(row.name),
+        name=schema.keras_name(row.name),
         data_format=settings.data_format,
         dtype=settings.dtype,
     )
     return pooling(x)
 
 
-def _adaptive_avg_pool(row: AdaptiveAvgPool, x: Any, settings: Settings) -> Any:
+def _adaptive_avg_pool(row: schema.AdaptiveAvgPool, x: Any, settings: Settings) -> Any:
     """Adaptive average pooling from the cheapest stock layer that is exact at this size.
 
     Keras' `AdaptiveAveragePooling2D` refuses maps one pixel wide on TensorFlow; such an axis is
     only repeated, and is repeated here before.
     """
     shared = {"data_format": settings.data_format, "dtype": settings.dtype}
-    name = keras_name(row.name)
+    name = schema.keras_name(row.name)
     if row.size == 1:
         return layers.GlobalAveragePooling2D(keepdims=True, name=name, **shared)(x)
     height, width = settings.spatial(x)
@@ -191,44 +177,47 @@ def _adaptive_avg_pool(row: AdaptiveAvgPool, x: Any, settings: Settings) -> Any:
     return pooling(x)
 
 
-def _flatten(row: Flatten, x: Any, settings: Settings) -> Any:
+def _flatten(row: schema.Flatten, x: Any, settings: Settings) -> Any:
     # Keras moves the channels last before it flattens, so both formats share one dense kernel.
     return layers.Flatten(
-        name=keras_name(row.name), data_format=settings.data_format, dtype=settings.dtype
+        name=schema.keras_name(row.name), data_format=settings.data_format, dtype=settings.dtype
     )(x)
 
 
-def _dropout(row: Dropout, x: Any, settings: Settings) -> Any:
+def _dropout(row: schema.Dropout, x: Any, settings: Settings) -> Any:
     rate = settings.dropout_rate if row.rate is None else row.rate
-    return layers.Dropout(rate, name=keras_name(row.name), dtype=settings.dtype)(x)
+    return layers.Dropout(rate, name=schema.keras_name(row.name), dtype=settings.dtype)(x)
 
 
-def _dense(row: Dense, x: Any, settings: Settings) -> Any:
+def _dense(row: schema.Dense, x: Any, settings: Settings) -> Any:
     dense = layers.Dense(
         settings.classes if row.units is None else row.units,
-        name=keras_name(row.name),
+        name=schema.keras_name(row.name),
         dtype=settings.dtype,
         **initializers(row.init or settings.init, fan_in=x.shape[-1]),
     )
     return built_on(dense, x)
 
 
-_BUILDERS: dict[type[Row], Any] = {
-    Conv: _conv,
-    BatchNorm: _batch_norm,
-    LRN: _lrn,
-    ReLU: _relu,
-    Sigmoid: _sigmoid,
-    MaxPool: _max_pool,
-    AvgPool: _avg_pool,
-    AdaptiveAvgPool: _adaptive_avg_pool,
-    Flatten: _flatten,
-    Dropout: _dropout,
-    Dense: _dense,
+_BUILDERS: dict[type[schema.Row], Any] = {
+    schema.Conv: _conv,
+    schema.BatchNorm: _batch_norm,
+    schema.LRN: _lrn,
+    schema.ReLU: _relu,
+    schema.Sigmoid: _sigmoid,
+    schema.MaxPool: _max_pool,
+    schema.AvgPool: _avg_pool,
+    schema.AdaptiveAvgPool: _adaptive_avg_pool,
+    schema.Flatten: _flatten,
+    schema.Dropout: _dropout,
+    schema.Dense: _dense,
 }
 
 
 def _zero_pad(x: Any, padding: Any, name: str, settings: Settings) -> Any:
     return layers.ZeroPadding2D(
-        padding, name=keras_name(name), data_format=settings.data_format, dtype=settings.dtype
+        padding,
+        name=schema.keras_name(name),
+        data_format=settings.data_format,
+        dtype=settings.dtype,
     )(x)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
-from keras_alexnet.errors import ModelFileError
+from keras_alexnet.errors import ModelFileError, one_line
 from keras_alexnet.layers import keras
 from keras_alexnet.models.archives import check_model_file, check_weights_file
 from keras_alexnet.models.fast.quicken import quicken
@@ -39,7 +39,7 @@ def load_model(path: str | Path) -> Any:
                 "free some there"
             ) from error
         # Keras raises whatever its readers happen to raise on damaged input.
-        raise ModelFileError(f"{path}: Keras cannot load it ({_first_line(error)})") from error
+        raise ModelFileError(f"{path}: Keras cannot load it ({one_line(error)})") from error
     return quicken(model)
 
 
@@ -66,7 +66,7 @@ def load_weights(model: Any, path: str | Path) -> None:
         except Exception as error:
             model.set_weights(before)  # Keras stops in the middle.
             raise ModelFileError(
-                f"{path}: does not fit {model.name} ({_first_line(error)})"
+                f"{path}: does not fit {model.name} ({one_line(error)})"
             ) from error
         return
     if path.suffix != ".keras":
@@ -135,7 +135,3 @@ def copy_by_name(
     for own, other in assignments:
         own.assign(other)
     return kept
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

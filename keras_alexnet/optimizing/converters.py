@@ -12,18 +12,7 @@ import numpy as np
 from keras_alexnet.core.keras_internals import maker_of
 from keras_alexnet.errors import ConfigurationError
 from keras_alexnet.layers import LocalResponseNormalization, keras
-from keras_alexnet.optimizing.operations import (
-    LRN,
-    AdaptiveAvgPool,
-    Affine,
-    AvgPool,
-    Concat,
-    Flatten,
-    GlobalPool,
-    MaxPool,
-    Pad,
-    Repeat,
-)
+from keras_alexnet.optimizing import operations as op
 from keras_alexnet.optimizing.plan_builder import Builder
 from keras_alexnet.optimizing.weighted import (
     Tensors,
@@ -97,18 +86,18 @@ def _flip(layer: Any, plan: Builder, tensors: Tensors) -> int:
     if [axis % 4 for axis in axes or ()] != [plan.channel_axis]:
         raise unsupported(layer, f"axis={layer.axis}; it may reverse the channels")
     one, zero = np.ones(()), np.zeros(())
-    return plan.add(Affine(layer.name, (plan.value(tensors[0]),), one, zero, reverse=True))
+    return plan.add(op.Affine(layer.name, (plan.value(tensors[0]),), one, zero, reverse=True))
 
 
 def _zero_padding(layer: Any, plan: Builder, tensors: Tensors) -> int:
-    return plan.add(Pad(layer.name, (plan.value(tensors[0]),), layer.padding))
+    return plan.add(op.Pad(layer.name, (plan.value(tensors[0]),), layer.padding))
 
 
 def _max_pool(layer: Any, plan: Builder, tensors: Tensors) -> int:
     (x,) = tensors
     size, strides = pair(layer.pool_size), pair(layer.strides)
     padding = own_padding(layer, plan, x, size)
-    pad = plan.fusible(x, Pad) if layer.padding == "valid" else None
+    pad = plan.fusible(x, op.Pad) if layer.padding == "valid" else None
     # Zeros are as neutral as minus infinity beside what is never negative, but for a window that
     # holds nothing else.
     if (
@@ -116,8 +105,8 @@ def _max_pool(layer: Any, plan: Builder, tensors: Tensors) -> int:
         and all(max(sides) < width for sides, width in zip(pad.padding, size, strict=True))
         and plan.never_negative(pad.inputs[0])
     ):
-        return plan.replace(x, MaxPool(layer.name, pad.inputs, size, strides, pad.padding))
-    return plan.add(MaxPool(layer.name, (plan.value(x),), size, strides, padding))
+        return plan.replace(x, op.MaxPool(layer.name, pad.inputs, size, strides, pad.padding))
+    return plan.add(op.MaxPool(layer.name, (plan.value(x),), size, strides, padding))
 
 
 def _avg_pool(layer: Any, plan: Builder, tensors: Tensors) -> int:
@@ -126,42 +115,42 @@ def _avg_pool(layer: Any, plan: Builder, tensors: Tensors) -> int:
     size, strides = pair(layer.pool_size), pair(layer.strides)
     if size == strides == (1, 1):
         return plan.value(tensors[0])
-    return plan.add(AvgPool(layer.name, (plan.value(tensors[0]),), size, strides))
+    return plan.add(op.AvgPool(layer.name, (plan.value(tensors[0]),), size, strides))
 
 
 def _adaptive_avg_pool(layer: Any, plan: Builder, tensors: Tensors) -> int:
     size = pair(layer.output_size)
-    return plan.add(AdaptiveAvgPool(layer.name, (plan.value(tensors[0]),), size))
+    return plan.add(op.AdaptiveAvgPool(layer.name, (plan.value(tensors[0]),), size))
 
 
 def _global_pool(layer: Any, plan: Builder, tensors: Tensors) -> int:
     largest = isinstance(layer, layers.GlobalMaxPooling2D)
     inputs = (plan.value(tensors[0]),)
-    return plan.add(GlobalPool(layer.name, inputs, largest, bool(layer.keepdims)))
+    return plan.add(op.GlobalPool(layer.name, inputs, largest, bool(layer.keepdims)))
 
 
 def _up_sampling(layer: Any, plan: Builder, tensors: Tensors) -> int:
     if layer.interpolation != "nearest":
         raise unsupported(layer, f"interpolation={layer.interpolation!r}")
-    return plan.add(Repeat(layer.name, (plan.value(tensors[0]),), pair(layer.size)))
+    return plan.add(op.Repeat(layer.name, (plan.value(tensors[0]),), pair(layer.size)))
 
 
 def _flatten(layer: Any, plan: Builder, tensors: Tensors) -> int:
     if len(tensors[0].shape) == 2:
         return plan.value(tensors[0])
-    return plan.add(Flatten(layer.name, (plan.value(tensors[0]),)))
+    return plan.add(op.Flatten(layer.name, (plan.value(tensors[0]),)))
 
 
 def _concatenate(layer: Any, plan: Builder, tensors: Tensors) -> int:
     rank = len(tensors[0].shape)
     if layer.axis % rank != (plan.channel_axis if rank == 4 else 1):
         raise unsupported(layer, f"axis={layer.axis} in a {plan.data_format} model")
-    return plan.add(Concat(layer.name, tuple(map(plan.value, tensors))))
+    return plan.add(op.Concat(layer.name, tuple(map(plan.value, tensors))))
 
 
 def _lrn(layer: Any, plan: Builder, tensors: Tensors) -> int:
     inputs = (plan.value(tensors[0]),)
-    return plan.add(LRN(layer.name, inputs, layer.size, layer.alpha, layer.beta, layer.k))
+    return plan.add(op.LRN(layer.name, inputs, layer.size, layer.alpha, layer.beta, layer.k))
 
 
 _CONVERTERS: dict[type, Converter] = {

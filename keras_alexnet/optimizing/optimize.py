@@ -7,7 +7,7 @@ import numpy as np
 from keras_alexnet.core.keras_internals import MissingPartError, warn_of_stock_layers
 from keras_alexnet.errors import ConfigurationError
 from keras_alexnet.layers import keras
-from keras_alexnet.optimizing.engines.registry import ENGINES, Engine
+from keras_alexnet.optimizing.engines.registry import ENGINES, Engine, open_engine
 from keras_alexnet.optimizing.engines.stock import StockEngine
 from keras_alexnet.optimizing.plan import Plan, make_plan, stock_plan
 
@@ -143,7 +143,7 @@ def optimize(model: Any, engine: str = "auto", batch_size: int | None = None) ->
         raise ConfigurationError(f"batch_size must be a positive integer, got {batch_size!r}")
     try:
         plan = make_plan(model)
-        run = ENGINES[engine](model, plan, batch_size)
+        run = open_engine(engine, model, plan, batch_size)
     except MissingPartError:
         warn_of_stock_layers(model.name)
         engine, plan, run = "keras", stock_plan(model), StockEngine(model)

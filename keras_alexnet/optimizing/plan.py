@@ -7,11 +7,10 @@ from typing import Any
 from keras_alexnet.core.keras_internals import maker_of
 from keras_alexnet.errors import ConfigurationError
 from keras_alexnet.layers import keras
+from keras_alexnet.models.interface import MAIN_OUTPUT, data_formats, main_output
 from keras_alexnet.optimizing.converters import convert
 from keras_alexnet.optimizing.operations import Operation
 from keras_alexnet.optimizing.plan_builder import Builder
-
-MAIN_OUTPUT = "logits"
 
 
 @dataclass(frozen=True)
@@ -97,11 +96,10 @@ def main_tensors(model: Any) -> tuple[Any, Any]:
             f"{model.name} must take one batch of images (N, H, W, C) or (N, C, H, W); "
             f"it takes {shapes}"
         )
-    output = getattr(model, "output", None) if len(model.outputs) > 1 else model.outputs[0]
-    if isinstance(output, dict) and MAIN_OUTPUT in output:
-        output = output[MAIN_OUTPUT]
-    if isinstance(output, dict | list | tuple):
-        names = ", ".join(output) if isinstance(output, dict) else f"a list of {len(output)}"
+    output = main_output(model)
+    if output is None:
+        several = model.output
+        names = ", ".join(several) if isinstance(several, dict) else f"a list of {len(several)}"
         raise ConfigurationError(
             f"{model.name} has several outputs ({names}) and none is called {MAIN_OUTPUT!r}; "
             f"optimize a keras.Model of the one that you need"
@@ -137,11 +135,7 @@ def _check_precision(model: Any, layers: list[Any]) -> None:
 
 
 def _data_format(model: Any, layers: list[Any]) -> str:
-    formats = {
-        layer.data_format
-        for layer in layers
-        if getattr(layer, "data_format", None) and len(layer.input.shape) == 4
-    }
+    formats = data_formats(layers)
     if len(formats) > 1:
         raise ConfigurationError(
             f"{model.name} has layers of both data formats; only models of one are optimized"

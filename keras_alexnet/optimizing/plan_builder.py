@@ -4,15 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from keras_alexnet.optimizing.operations import (
-    Activation,
-    Concat,
-    Conv,
-    Dense,
-    MaxPool,
-    Operation,
-    Repeat,
-)
+from keras_alexnet.optimizing import operations as op
 
 
 @dataclass
@@ -28,7 +20,7 @@ class Builder:
 
     data_format: str
     uses: Counter[int]
-    operations: list[Operation] = field(default_factory=list)
+    operations: list[op.Operation] = field(default_factory=list)
     values: dict[int, int] = field(default_factory=dict)
 
     @property
@@ -55,7 +47,7 @@ class Builder:
             if self.value(source) == number:
                 self.uses[id(tensor)] += self.uses[id(source)] - 1
 
-    def fusible(self, tensor: Any, *kinds: type[Operation]) -> Any:
+    def fusible(self, tensor: Any, *kinds: type[op.Operation]) -> Any:
         """Return the operation that makes a tensor, or None.
 
         It is None for another kind of operation, and for a tensor that something else reads too.
@@ -66,13 +58,13 @@ class Builder:
         made_by = self.operations[number - 1]
         return made_by if isinstance(made_by, kinds) else None
 
-    def replace(self, tensor: Any, operation: Operation) -> int:
+    def replace(self, tensor: Any, operation: op.Operation) -> int:
         """Put an operation in the place of the one that makes a tensor; return its value."""
         number = self.value(tensor)
         self.operations[number - 1] = operation
         return number
 
-    def add(self, operation: Operation) -> int:
+    def add(self, operation: op.Operation) -> int:
         """Append an operation; return its value."""
         self.operations.append(operation)
         return len(self.operations)
@@ -82,8 +74,8 @@ class Builder:
         if number == 0:
             return False
         operation = self.operations[number - 1]
-        if isinstance(operation, Conv | Dense):
+        if isinstance(operation, op.Conv | op.Dense):
             return operation.relu
-        if isinstance(operation, MaxPool | Concat | Repeat):
+        if isinstance(operation, op.MaxPool | op.Concat | op.Repeat):
             return all(map(self.never_negative, operation.inputs))
-        return isinstance(operation, Activation) and operation.function != "tanh"
+        return isinstance(operation, op.Activation) and operation.function != "tanh"

@@ -7,20 +7,7 @@ import numpy as np
 
 from keras_alexnet.errors import ConfigurationError
 from keras_alexnet.layers import keras
-from keras_alexnet.optimizing.operations import (
-    ACTIVATIONS,
-    NO_PADDING,
-    Activation,
-    Affine,
-    Conv,
-    Dense,
-    Pad,
-    Padding,
-    Pair,
-    composed,
-    same_padding,
-    scaled,
-)
+from keras_alexnet.optimizing import operations as op
 from keras_alexnet.optimizing.plan_builder import Builder
 
 Tensors = list[Any]
@@ -33,25 +20,25 @@ def unsupported(layer: Any, setting: str) -> ConfigurationError:
     )
 
 
-def pair(value: Any) -> Pair:
+def pair(value: Any) -> op.Pair:
     """Return a setting for height and width, which may be one number for both."""
     height, width = (value, value) if isinstance(value, int) else value
     return int(height), int(width)
 
 
-def own_padding(layer: Any, plan: Builder, x: Any, window: Pair) -> Padding | None:
+def own_padding(layer: Any, plan: Builder, x: Any, window: op.Pair) -> op.Padding | None:
     """Return the padding of a layer's own, None where the size of the map decides it."""
     strides = pair(layer.strides)
     if layer.padding == "valid":
-        return NO_PADDING
+        return op.NO_PADDING
     if layer.padding != "same":
         raise unsupported(layer, f"padding={layer.padding!r}")
     height, width = plan.spatial(x)
     if strides == (1, 1):
-        return same_padding(window, window, strides)
+        return op.same_padding(window, window, strides)
     if height is None or width is None:
         return None
-    return same_padding((height, width), window, strides)
+    return op.same_padding((height, width), window, strides)
 
 
 def normalization(layer: Any, plan: Builder, tensors: Tensors) -> int:
@@ -100,11 +87,11 @@ def batch_norm(layer: Any, plan: Builder, tensors: Tensors) -> int:
 
 def _affine(layer: Any, plan: Builder, x: Any, scale: np.ndarray, offset: np.ndarray) -> int:
     """Add x * scale + offset, given in float64, (C,) or (); into the operation before if it can."""
-    if (before := plan.fusible(x, Conv, Dense)) and not before.relu:
-        return plan.replace(x, scaled(before, scale, offset, layer.name))
-    if before := plan.fusible(x, Affine):
-        return plan.replace(x, composed(before, scale, offset, layer.name))
-    return plan.add(Affine(layer.name, (plan.value(x),), scale, offset))
+    if (before := plan.fusible(x, op.Conv, op.Dense)) and not before.relu:
+        return plan.replace(x, op.scaled(before, scale, offset, layer.name))
+    if before := plan.fusible(x, op.Affine):
+        return plan.replace(x, op.composed(before, scale, offset, layer.name))
+    return plan.add(op.Affine(layer.name, (plan.value(x),), scale, offset))
 
 
 def conv(layer: Any, plan: Builder, tensors: Tensors) -> int:
@@ -116,10 +103,10 @@ def conv(layer: Any, plan: Builder, tensors: Tensors) -> int:
     bias = _array(layer.bias) if layer.use_bias else np.zeros(layer.filters, np.float32)
     padding = own_padding(layer, plan, x, kernel.shape[:2])
     inputs: tuple[int, ...] = (plan.value(x),)
-    pad = plan.fusible(x, Pad) if layer.padding == "valid" else None
+    pad = plan.fusible(x, op.Pad) if layer.padding == "valid" else None
     if pad is not None:
         padding, inputs = pad.padding, pad.inputs
-    made = Conv(layer.name, inputs, kernel, bias, pair(layer.strides), padding, layer.groups)
+    made = op.Conv(layer.name, inputs, kernel, bias, pair(layer.strides), padding, layer.groups)
     number = plan.add(made) if pad is None else plan.replace(x, made)
     return _activate(layer, plan, number)
 
@@ -130,7 +117,9 @@ def dense(layer: Any, plan: Builder, tensors: Tensors) -> int:
         raise unsupported(layer, f"an input of {len(tensors[0].shape)} axes; it may have 2")
     bias = _array(layer.bias) if layer.use_bias else np.zeros(layer.units, np.float32)
     inputs = (plan.value(tensors[0]),)
-    return _activate(layer, plan, plan.add(Dense(layer.name, inputs, _array(layer.kernel), bias)))
+    return _activate(
+        layer, plan, plan.add(op.Dense(layer.name, inputs, _array(layer.kernel), bias))
+    )
 
 
 def _activate(layer: Any, plan: Builder, number: int) -> int:
@@ -141,7 +130,7 @@ def _activate(layer: Any, plan: Builder, number: int) -> int:
     if function == "relu":
         plan.operations[number - 1] = replace(plan.operations[number - 1], relu=True)  # type: ignore[call-arg]
         return number
-    return plan.add(Activation(layer.name, (number,), function))
+    return plan.add(op.Activation(layer.name, (number,), function))
 
 
 def activation(layer: Any, plan: Builder, tensors: Tensors) -> int:
@@ -153,7 +142,7 @@ def activation(layer: Any, plan: Builder, tensors: Tensors) -> int:
         return _rectify(layer, plan, tensors[0])
     if function == "softmax" and len(tensors[0].shape) == 4 and plan.channel_axis != 3:
         raise unsupported(layer, "softmax along the last axis of a channels_first map")
-    return plan.add(Activation(layer.name, (plan.value(tensors[0]),), function))
+    return plan.add(op.Activation(layer.name, (plan.value(tensors[0]),), function))
 
 
 def relu(layer: Any, plan: Builder, tensors: Tensors) -> int:
@@ -164,16 +153,16 @@ def relu(layer: Any, plan: Builder, tensors: Tensors) -> int:
 
 
 def _rectify(layer: Any, plan: Builder, x: Any) -> int:
-    if before := plan.fusible(x, Conv, Dense):
+    if before := plan.fusible(x, op.Conv, op.Dense):
         return plan.replace(x, replace(before, name=layer.name, relu=True))
-    return plan.add(Activation(layer.name, (plan.value(x),), "relu"))
+    return plan.add(op.Activation(layer.name, (plan.value(x),), "relu"))
 
 
 def _function(layer: Any) -> str:
-    known = {keras.activations.get(name): name for name in (*ACTIVATIONS, "linear")}
+    known = {keras.activations.get(name): name for name in (*op.ACTIVATIONS, "linear")}
     if layer.activation not in known:
         name = getattr(layer.activation, "__name__", layer.activation)
-        raise unsupported(layer, f"the activation {name!r}; there are {', '.join(ACTIVATIONS)}")
+        raise unsupported(layer, f"the activation {name!r}; there are {', '.join(op.ACTIVATIONS)}")
     return known[layer.activation]
 
 

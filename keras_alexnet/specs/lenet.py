@@ -31,7 +31,7 @@ LENET5 = ModelSpec(
         Sigmoid("classifier.3"),
         Dense("classifier.4", None),
     ),
-    stages={"stage1": "features.1", "stage2": "features.4", "stage3": "features.5"},
+    stage_rows=("features.1", "features.4", "features.5"),
     classes=10,
     dropout_rate=0.0,
     init=TORCH_INIT,

@@ -70,6 +70,8 @@ class Preprocessing:
 
     def at_size(self, height: int, width: int) -> Self:
         """Return the same record for another input size, the margin of the resize kept."""
+        if (height, width) == self.crop_size:
+            return self
         resize_size = round(max(height, width) * self.resize_size / max(self.crop_size))
         return replace(self, resize_size=resize_size, crop_size=(height, width))
 

@@ -5,7 +5,6 @@ torch's dots; the Keras layer is called the same with underscores (`keras_name`)
 are in pixels of the row's input; channel counts are outputs.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -191,7 +190,7 @@ class ModelSpec:
         body: Rows up to the last feature map.
         head: Rows from there to the logits.
         aux: Auxiliary classifiers, in torch's order of definition.
-        stages: Stage name -> row whose output is the last feature map at that stride.
+        stage_rows: The rows whose outputs are the last feature maps at their strides, in order.
         classes: Number of classes where the user gives none.
         dropout_rate: Rate of the head's dropout rows that have no rate of their own.
         init: Distribution of new weights.
@@ -205,7 +204,7 @@ class ModelSpec:
     reference: str
     body: tuple[Row, ...]
     head: tuple[Row, ...]
-    stages: Mapping[str, str]
+    stage_rows: tuple[str, ...]
     dropout_rate: float
     init: Init
     preprocessing: Preprocessing
@@ -213,6 +212,11 @@ class ModelSpec:
     aux: tuple[AuxHead, ...] = ()
     transform_input: bool = False
     weights: tuple[str, ...] = ()
+
+    @property
+    def stages(self) -> dict[str, str]:
+        """Stage name, from `stage1` on -> row."""
+        return {f"stage{number}": row for number, row in enumerate(self.stage_rows, 1)}
 
     @property
     def default_size(self) -> tuple[int, int]:

@@ -3,29 +3,19 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from keras_alexnet.specs.schema import (
-    AdaptiveAvgPool,
-    AvgPool,
-    Concat,
-    Conv,
-    Dense,
-    Flatten,
-    MaxPool,
-    ModelSpec,
-    Row,
-)
+from keras_alexnet.specs import schema
 
 
 class Traced(NamedTuple):
     """A row with the shapes, (C, H, W) or (features,), around it."""
 
-    row: Row
+    row: schema.Row
     before: tuple[int, ...]
     after: tuple[int, ...]
 
 
 def trace(
-    spec: ModelSpec,
+    spec: schema.ModelSpec,
     *,
     classes: int | None = None,
     size: tuple[int, int] | None = None,
@@ -62,7 +52,7 @@ def trace(
         yield from _trace_rows(spec.head, shape, classes)
 
 
-def min_size(spec: ModelSpec, *, aux_heads: bool = False) -> int:
+def min_size(spec: schema.ModelSpec, *, aux_heads: bool = False) -> int:
     """Return the smallest height and width in pixels at which no feature map vanishes."""
     size = 1
     while True:
@@ -76,7 +66,7 @@ def min_size(spec: ModelSpec, *, aux_heads: bool = False) -> int:
 
 
 def too_small(
-    spec: ModelSpec, size: Sequence[int | None], *, aux_heads: bool = False
+    spec: schema.ModelSpec, size: Sequence[int | None], *, aux_heads: bool = False
 ) -> str | None:
     """Return a sentence where images are too small for a network, else None.
 
@@ -102,9 +92,11 @@ def too_small(
     )
 
 
-def _trace_rows(rows: tuple[Row, ...], shape: tuple[int, ...], classes: int) -> Iterator[Traced]:
+def _trace_rows(
+    rows: tuple[schema.Row, ...], shape: tuple[int, ...], classes: int
+) -> Iterator[Traced]:
     for row in rows:
-        if isinstance(row, Concat):
+        if isinstance(row, schema.Concat):
             channels = 0
             for branch in row.branches:
                 *inner, last = _trace_rows(branch, shape, classes)
@@ -119,31 +111,31 @@ def _trace_rows(rows: tuple[Row, ...], shape: tuple[int, ...], classes: int) -> 
         shape = after
 
 
-def _shape_after(row: Row, shape: tuple[int, ...], classes: int) -> tuple[int, ...]:
+def _shape_after(row: schema.Row, shape: tuple[int, ...], classes: int) -> tuple[int, ...]:
     match row:
-        case Conv():
+        case schema.Conv():
             return (row.filters, *(convolved_size(n, row) for n in shape[1:]))
-        case MaxPool():
+        case schema.MaxPool():
             return (shape[0], *(pooled_size(n, row) for n in shape[1:]))
-        case AvgPool():
+        case schema.AvgPool():
             return (shape[0], *((n - row.size) // row.stride + 1 for n in shape[1:]))
-        case AdaptiveAvgPool():
+        case schema.AdaptiveAvgPool():
             return (shape[0], row.size, row.size)
-        case Flatten():
+        case schema.Flatten():
             return (shape[0] * shape[1] * shape[2],)
-        case Dense():
+        case schema.Dense():
             return (classes if row.units is None else row.units,)
     return shape
 
 
-def convolved_size(size: int, conv: Conv) -> int:
+def convolved_size(size: int, conv: schema.Conv) -> int:
     """Return the output size of `conv` along an axis of `size` pixels (below 1 if it vanishes)."""
     if conv.padding == "same":
         return -(-size // conv.stride)
     return (size + 2 * conv.padding - conv.kernel) // conv.stride + 1
 
 
-def conv_padding(size: int, conv: Conv) -> tuple[int, int]:
+def conv_padding(size: int, conv: schema.Conv) -> tuple[int, int]:
     """Return the zeros that `conv` puts before and behind an axis of `size` pixels."""
     if conv.padding != "same":
         return conv.padding, conv.padding
@@ -151,7 +143,7 @@ def conv_padding(size: int, conv: Conv) -> tuple[int, int]:
     return total // 2, total - total // 2
 
 
-def pooled_size(size: int, pool: MaxPool) -> int:
+def pooled_size(size: int, pool: schema.MaxPool) -> int:
     """Return torch's output size of `pool` along an axis of `size` pixels (0 where it vanishes)."""
     span = size + 2 * pool.padding - pool.size
     if not pool.ceil:

@@ -8,21 +8,7 @@ from dataclasses import astuple, dataclass
 from math import prod
 from typing import NamedTuple
 
-from keras_alexnet.specs.schema import (
-    LRN,
-    AdaptiveAvgPool,
-    AvgPool,
-    BatchNorm,
-    Concat,
-    Conv,
-    Dense,
-    Dropout,
-    Flatten,
-    MaxPool,
-    ReLU,
-    Row,
-    Sigmoid,
-)
+from keras_alexnet.specs import schema
 
 FLOAT32 = 4  # bytes
 
@@ -79,60 +65,62 @@ class Uncounted(NamedTuple):
         return f"{self.kind} {self.flops:,} FLOPs and {self.madd:,} MAdd ({self.rule})"
 
 
-def row_cost(row: Row, before: tuple[int, ...], after: tuple[int, ...]) -> Cost:
+def row_cost(row: schema.Row, before: tuple[int, ...], after: tuple[int, ...]) -> Cost:
     """Return what a layer adds to each total; `DEFINITIONS` gives the rules in words."""
     inputs, outputs = prod(before), prod(after)
     numbers = macs = madd = flops = 0
     reads = inputs
     match row:
-        case Conv():
+        case schema.Conv():
             taps = row.kernel**2 * before[0] // row.groups
             numbers = taps * row.filters + row.bias * row.filters
             macs = taps * outputs
             madd = (2 * taps - 1 + row.bias) * outputs
             flops = macs + row.bias * outputs
             reads += numbers
-        case Dense():
+        case schema.Dense():
             macs = flops = inputs * outputs
             numbers = macs + outputs
             madd = (2 * inputs - 1) * outputs
             reads += numbers
-        case BatchNorm():
+        case schema.BatchNorm():
             numbers = 2 * before[0]
             madd, flops = (4 * inputs, 2 * inputs) if len(before) == 3 else (0, 0)
             reads += numbers
-        case ReLU():
+        case schema.ReLU():
             madd = flops = inputs
-        case MaxPool():
+        case schema.MaxPool():
             madd, flops = (row.size**2 - 1) * outputs, inputs
-        case AvgPool():
+        case schema.AvgPool():
             madd, flops = row.size**2 * outputs, inputs
-        case Concat():
+        case schema.Concat():
             reads = outputs
-        case Flatten():
+        case schema.Flatten():
             return Cost()
     return Cost(numbers, FLOAT32 * outputs, macs, madd, flops, FLOAT32 * reads, FLOAT32 * outputs)
 
 
-def row_uncounted(row: Row, before: tuple[int, ...], after: tuple[int, ...]) -> Uncounted | None:
+def row_uncounted(
+    row: schema.Row, before: tuple[int, ...], after: tuple[int, ...]
+) -> Uncounted | None:
     """Return what torchstat's columns leave out of a layer, or None where they have a rule."""
     count = prod(before)
     match row:
-        case BatchNorm() if len(before) == 1:
+        case schema.BatchNorm() if len(before) == 1:
             rule = "2 FLOPs and 4 MAdd per element, as for maps"
             return Uncounted("BatchNorm of vectors", rule, 2 * count, 4 * count)
-        case LRN(size=size):
+        case schema.LRN(size=size):
             each = 2 * size + 3
             rule = f"{each} per element: {size} squares, their sum, scale, offset, power, division"
             return Uncounted("LRN", rule, each * count, each * count)
-        case Sigmoid():
+        case schema.Sigmoid():
             rule = "4 per element: negation, exponential, addition, division"
             return Uncounted("Sigmoid", rule, 4 * count, 4 * count)
-        case AdaptiveAvgPool(size=size):
+        case schema.AdaptiveAvgPool(size=size):
             rows, columns = (sum(adaptive_windows(n, size)) for n in before[1:])
             rule = "as AvgPool with the same windows"
             return Uncounted("AdaptiveAvgPool", rule, count, after[0] * rows * columns)
-        case Dropout():
+        case schema.Dropout():
             return Uncounted("Dropout", "the identity at inference", 0, 0)
     return None
 

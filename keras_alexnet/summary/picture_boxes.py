@@ -5,84 +5,77 @@ A convolution or dense layer shares its box with the batch norm and activation b
 
 from collections.abc import Mapping, Sequence
 
-from keras_alexnet.specs.schema import (
-    LRN,
-    AdaptiveAvgPool,
-    AvgPool,
-    BatchNorm,
-    Concat,
-    Conv,
-    Dense,
-    Dropout,
-    Flatten,
-    MaxPool,
-    ReLU,
-    Row,
-    Sigmoid,
-    keras_name,
-)
+from keras_alexnet.specs import schema
 from keras_alexnet.summary.profile import Profile
 
 # What goes by the row's class alone: the kind of a box, and what it says of the rows that join it.
-KINDS: Mapping[type[Row], str] = {
-    Conv: "convolution",
-    MaxPool: "pooling",
-    AvgPool: "pooling",
-    AdaptiveAvgPool: "pooling",
-    BatchNorm: "normalisation",
-    LRN: "normalisation",
-    ReLU: "activation",
-    Sigmoid: "activation",
-    Concat: "concatenation",
-    Flatten: "flatten",
-    Dropout: "dropout",
-    Dense: "dense",
+KINDS: Mapping[type[schema.Row], str] = {
+    schema.Conv: "convolution",
+    schema.MaxPool: "pooling",
+    schema.AvgPool: "pooling",
+    schema.AdaptiveAvgPool: "pooling",
+    schema.BatchNorm: "normalisation",
+    schema.LRN: "normalisation",
+    schema.ReLU: "activation",
+    schema.Sigmoid: "activation",
+    schema.Concat: "concatenation",
+    schema.Flatten: "flatten",
+    schema.Dropout: "dropout",
+    schema.Dense: "dense",
 }
-_FOLLOWERS: Mapping[type[Row], str] = {BatchNorm: "bn", ReLU: "relu", Sigmoid: "sigmoid"}
+_FOLLOWERS: Mapping[type[schema.Row], str] = {
+    schema.BatchNorm: "bn",
+    schema.ReLU: "relu",
+    schema.Sigmoid: "sigmoid",
+}
 
 
-def groups(rows: Sequence[Row]) -> list[tuple[Row, ...]]:
+def groups(rows: Sequence[schema.Row]) -> list[tuple[schema.Row, ...]]:
     """Join batch norm and activations to the convolution or dense layer before them."""
-    found: list[tuple[Row, ...]] = []
+    found: list[tuple[schema.Row, ...]] = []
     for row in rows:
-        if type(row) in _FOLLOWERS and found and isinstance(found[-1][0], Conv | Dense):
+        if (
+            type(row) in _FOLLOWERS
+            and found
+            and isinstance(found[-1][0], schema.Conv | schema.Dense)
+        ):
             found[-1] += (row,)
         else:
             found.append((row,))
     return found
 
 
-def label(network: Profile, group: tuple[Row, ...]) -> tuple[str, ...]:
+def label(network: Profile, group: tuple[schema.Row, ...]) -> tuple[str, ...]:
     """Return the lines of a box: name, what it does, and output shape."""
     first, *others = group
     does = ", ".join([_does(network, first), *(_FOLLOWERS[type(row)] for row in others)])
-    name = keras_name(first.name)
+    name = schema.keras_name(first.name)
     return name, does, shape_text(network.by_name[name].output)
 
 
-def _does(network: Profile, row: Row) -> str:
+def _does(network: Profile, row: schema.Row) -> str:
     """Return a row's parameters, in the manner of the papers."""
     match row:
-        case Conv(filters=filters, kernel=kernel, stride=stride, padding=padding):
+        case schema.Conv(filters=filters, kernel=kernel, stride=stride, padding=padding):
             text = f"{filters} @ {_window(kernel, stride)}"
             text += " same" if padding == "same" else f" p{padding}" if padding else ""
             return text + (f", {row.groups} groups" if row.groups > 1 else "")
-        case MaxPool(size=size, stride=stride, padding=padding):
+        case schema.MaxPool(size=size, stride=stride, padding=padding):
             text = f"max {_window(size, stride)}" + (f" p{padding}" if padding else "")
             return text + (" ceil" if row.ceil else "")
-        case AvgPool(size=size, stride=stride):
+        case schema.AvgPool(size=size, stride=stride):
             return f"average {_window(size, stride)}"
-        case AdaptiveAvgPool(size=size):
+        case schema.AdaptiveAvgPool(size=size):
             return "global average" if size == 1 else f"average to {size}x{size}"
-        case LRN(size=size):
+        case schema.LRN(size=size):
             return f"lrn over {size} channels"
-        case Dropout(rate=rate):
+        case schema.Dropout(rate=rate):
             return f"dropout {network.spec.dropout_rate if rate is None else rate:g}"
-        case Dense(units=units):
+        case schema.Dense(units=units):
             return f"dense {network.classes if units is None else units}"
-        case Flatten():
+        case schema.Flatten():
             return "to a vector"
-        case Concat():
+        case schema.Concat():
             return "concatenate channels"
     return _FOLLOWERS[type(row)]
 

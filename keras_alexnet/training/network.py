@@ -10,6 +10,7 @@ from keras_alexnet.errors import ConfigurationError
 from keras_alexnet.layers import keras, ops
 from keras_alexnet.models.builder import build
 from keras_alexnet.models.initialization import weights_will_follow
+from keras_alexnet.models.interface import is_preprocessing, named_outputs
 from keras_alexnet.models.record import read_record, save_model
 from keras_alexnet.models.weights import copy_by_name, load_model
 from keras_alexnet.specs import find_spec
@@ -94,7 +95,7 @@ def start_from(model: Any, path: Path, spec: ModelSpec) -> list[str]:
         load_model(path),
         model,
         may_differ=heads,
-        leave=lambda layer: layer.name.startswith("preprocessing_"),
+        leave=is_preprocessing,
         what=str(path),
         hint=f"Only classifiers ({', '.join(sorted(heads))}) may differ.",
     )
@@ -144,10 +145,7 @@ def training_model(
         data_format=experiment.data_format,
         pca=pca,
     )(tensors)
-    outputs = model(images)
-    if not isinstance(outputs, dict):
-        outputs = {"logits": outputs}
-    return make(tensors, outputs, f"{model.name}_training")
+    return make(tensors, named_outputs(model(images)), f"{model.name}_training")
 
 
 def for_heads(batches: Any, heads: Sequence[str]) -> Any:

@@ -6,7 +6,7 @@ import numpy as np
 
 from keras_alexnet.core.backend import load_keras, require
 from keras_alexnet.core.machine import gpus
-from keras_alexnet.errors import ConfigurationError
+from keras_alexnet.errors import ConfigurationError, one_line
 
 # Backend -> dtype policies in which a step of training on a CPU takes longer than in float32
 # (benchmarks/RESULTS.md).
@@ -35,10 +35,9 @@ def check_precision(policy: str) -> None:
     try:
         model.train_on_batch(images, keras.ops.convert_to_numpy(keras.ops.ones((4, 2))))
     except Exception as error:  # whatever the backend raises for what it has no kernel for
-        line = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ConfigurationError(
             f"precision {policy!r} is not supported by {keras.backend.backend()} on this device "
-            f"({line}); use float32 or another device"
+            f"({one_line(error)}); use float32 or another device"
         ) from error
 
 

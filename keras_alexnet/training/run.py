@@ -6,6 +6,7 @@ from typing import Any
 from rich.console import Console
 
 from keras_alexnet.core.backend import choose_backend, keras_home
+from keras_alexnet.core.files import write_json
 from keras_alexnet.core.machine import check_device, describe
 from keras_alexnet.errors import KerasAlexNetError, TrainingError
 from keras_alexnet.training.devices.group import Group
@@ -24,7 +25,7 @@ from keras_alexnet.training.precision import (
     precision_warning,
     seed_everything,
 )
-from keras_alexnet.training.runs.folder import Log, RunFolder, write_json
+from keras_alexnet.training.runs.folder import Log, RunFolder
 
 
 def start(

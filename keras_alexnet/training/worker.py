@@ -1,11 +1,9 @@
 """A process of a run that torchrun's agent has started, see `distribution.launch`."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
+from keras_alexnet.core.tables import terminal
 from keras_alexnet.training.devices.launch import enter_process
 from keras_alexnet.training.devices.placement import Placement
 from keras_alexnet.training.experiment import Experiment
@@ -23,7 +21,7 @@ def main(job: dict[str, Any]) -> dict[str, Any] | None:
         The run's summary, or None if it was stopped.
     """
     placement = Placement(distribute=True, join_timeout=job["join_timeout"])
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    console = terminal()
     path = Path(job["path"])
     if job["experiment"] is None:
         return resume(path, placement=placement, console=console)

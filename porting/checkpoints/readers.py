@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from keras_alexnet.core.backend import require
-from keras_alexnet.errors import MissingDependencyError, ModelFileError
+from keras_alexnet.errors import MissingDependencyError, ModelFileError, one_line
 from porting.checkpoints.caffe_model import read_caffe_model
 from porting.checkpoints.guards import check_npz, check_torch
 from porting.checkpoints.npy_dict import read_npy_dict
@@ -51,7 +51,7 @@ def read(path: Path, *, allow_pickle: bool) -> Any:
         raise CheckpointError(str(error)) from error
     except Exception as error:
         # On damaged input the libraries raise whatever happens to fail first.
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = one_line(error)
         raise CheckpointError(f"{path}: truncated or not {kind} ({reason})") from error
 
 

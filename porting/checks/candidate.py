@@ -16,9 +16,10 @@ import numpy as np
 from keras_alexnet.core.backend import load_keras, require
 from keras_alexnet.core.children import enter_child, report_progress
 from keras_alexnet.data.preprocessing import normalize
+from keras_alexnet.models.interface import data_formats, named_outputs, takes_pixels
 from keras_alexnet.models.weights import copy_by_name, load_model
 from keras_alexnet.specs.shared import TRANSFORM_INPUT_OFFSET, TRANSFORM_INPUT_SCALE
-from porting.checks.gradients import named_outputs, weight_gradients
+from porting.checks.gradients import weight_gradients
 from porting.checks.inputs import InputSet, gradient_labels
 from porting.checks.precision import float64_allowed, full_precision
 from porting.weights.counterpart import Counterpart
@@ -58,13 +59,11 @@ class _Variants:
     """The loaded model at other input sizes and in the other data format, weights shared."""
 
     def __init__(self, model: Any, counterpart: Counterpart) -> None:
-        names = {layer.name for layer in model.layers}
-        convolution = next(layer for layer in model.layers if hasattr(layer, "data_format"))
         self.architecture: Architecture = architecture_of(model)
         self._counterpart = counterpart
-        self.data_format: str = convolution.data_format
-        self.preprocessing = any(name.startswith("preprocessing_") for name in names)
-        self.transform_input = "transform_input" in names
+        (self.data_format,) = data_formats(model.layers)
+        self.preprocessing = takes_pixels(model)
+        self.transform_input = any(layer.name == "transform_input" for layer in model.layers)
         self._model = model
         self._size = self._size_of(model.input_shape)
         self._latest: tuple[Any, Any] = (None, None)

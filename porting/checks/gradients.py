@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from keras_alexnet.core.backend import load_keras, require
+from keras_alexnet.models.interface import named_outputs
 from keras_alexnet.specs.shared import AUX_LOSS_WEIGHT
 
 
@@ -23,11 +24,6 @@ def weight_gradients(
     """
     gradients = _GRADIENTS[backend](model, images, labels)
     return [np.asarray(gradient) for gradient in gradients]
-
-
-def named_outputs(outputs: Any) -> dict[str, Any]:
-    """Return a model's outputs as name -> value; a single one is called `logits`."""
-    return outputs if isinstance(outputs, dict) else {"logits": outputs}
 
 
 def _loss(outputs: Any, labels: np.ndarray) -> Any:

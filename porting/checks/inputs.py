@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from keras_alexnet.data.preprocessing import decode, load_images
+from keras_alexnet.data.sources.folders import expand
 from keras_alexnet.specs.preprocessing import Preprocessing
 from porting.errors import UsageError
-
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 
 Size = tuple[int, int]
 
@@ -73,10 +72,11 @@ def input_sets(
         seed: Seed of the noise.
 
     Raises:
-        UsageError: A path does not exist, a folder holds no image, or nothing is left to compare.
-        ImageFileError: A photo cannot be decoded.
+        UsageError: Nothing is left to compare.
+        ImageFileError: A photo does not exist or cannot be decoded.
+        DataError: A folder holds no image.
     """
-    paths = sample_photos() if images is None else find_images(images)
+    paths = sample_photos() if images is None else expand(images)
     for path in paths:
         decode(path)  # found out here rather than minutes later in a child
     sets = []
@@ -91,23 +91,6 @@ def input_sets(
     if not sets:
         raise UsageError("nothing to compare: no photos, and noise images are switched off")
     return sets
-
-
-def find_images(arguments: Sequence[str | Path]) -> list[Path]:
-    """Return image files from files and folders, folders sorted and searched to any depth."""
-    found: list[Path] = []
-    for argument in map(Path, arguments):
-        if argument.is_dir():
-            inside = sorted(p for p in argument.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-            if not inside:
-                suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
-                raise UsageError(f"{argument}: the folder holds no image ({suffixes})")
-            found += inside
-        elif argument.is_file():
-            found.append(argument)
-        else:
-            raise UsageError(f"{argument}: no such image file or folder")
-    return found
 
 
 def sample_photos() -> list[Path]:

@@ -1,6 +1,5 @@
 """The commands that compare frameworks: check, check-training."""
 
-import json
 import tempfile
 from dataclasses import fields
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from keras_alexnet.commands.options import with_options
-from keras_alexnet.core.files import atomic_output, check_output
+from keras_alexnet.core.files import check_output, write_json
 from porting.checks.check import CheckRequest, check
 from porting.checks.report import write_report
 from porting.checks.results import to_json
@@ -40,7 +39,7 @@ def _check(
     print_parity(console, result)
     print_photos(console, result)
     if json_file:
-        _write_json(json_file, to_json(result))
+        write_json(json_file, to_json(result))
     if report:
         console.print(f"report: {write_report(report, [result])}", markup=False, soft_wrap=True)
     raise typer.Exit(0 if result.passed else 1)
@@ -56,13 +55,8 @@ def _check_training(
         result = check_training(TrainingRequest(model, **overrides), Path(folder), say)
     print_training(console, result)
     if json_file:
-        _write_json(json_file, training_to_json(result))
+        write_json(json_file, training_to_json(result))
     raise typer.Exit(0 if result.passed else 1)
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    with atomic_output(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, allow_nan=False))
 
 
 def _with_fields(command: Any, request: type) -> Any:

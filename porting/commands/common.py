@@ -1,18 +1,16 @@
 """What the commands share: arguments, the console, the line of progress."""
 
 import contextlib
-import sys
 from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
+from keras_alexnet.core.tables import terminal
 from keras_alexnet.specs import SPECS
 from porting.conversion.sources import ALLOW_PICKLE, TRANSFORM_INPUT
 
-# In a file or a pipe, rows are worth more than a width of 80.
-console = Console(width=None if sys.stdout.isatty() else 160)
+console = terminal()
 
 Name = Annotated[str, typer.Argument(metavar="MODEL", help=f"One of: {', '.join(SPECS)}.")]
 TransformInput = Annotated[

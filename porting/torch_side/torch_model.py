@@ -10,22 +10,7 @@ from itertools import groupby
 from typing import Any
 
 from keras_alexnet.core.backend import require
-from keras_alexnet.specs import find_spec
-from keras_alexnet.specs.schema import (
-    LRN,
-    AdaptiveAvgPool,
-    AvgPool,
-    BatchNorm,
-    Concat,
-    Conv,
-    Dense,
-    Dropout,
-    Flatten,
-    MaxPool,
-    ReLU,
-    Row,
-    Sigmoid,
-)
+from keras_alexnet.specs import find_spec, schema
 from keras_alexnet.specs.shapes import Traced, conv_padding, trace
 
 torch = require("torch")
@@ -35,7 +20,7 @@ nn = torch.nn
 class SameConv2d(nn.Conv2d):  # type: ignore[name-defined]
     """A convolution with TensorFlow's "same" padding, which torch has for stride 1 alone."""
 
-    def __init__(self, row: Conv, channels: int) -> None:
+    def __init__(self, row: schema.Conv, channels: int) -> None:
         super().__init__(
             channels, row.filters, row.kernel, row.stride, bias=row.bias, groups=row.groups
         )
@@ -110,7 +95,7 @@ class _Builder:
         self._traced = traced
         self._dropout_rate = dropout_rate
 
-    def children(self, rows: Sequence[Row], depth: int) -> OrderedDict[str, Any]:
+    def children(self, rows: Sequence[schema.Row], depth: int) -> OrderedDict[str, Any]:
         """Return the chain of modules called by part `depth` of the rows' names."""
         chain: OrderedDict[str, Any] = OrderedDict()
         for part, group in groupby(rows, key=lambda row: row.name.split(".")[depth]):
@@ -123,16 +108,16 @@ class _Builder:
             )
         return chain
 
-    def _leaf(self, row: Row) -> Any:
-        if isinstance(row, Concat):
+    def _leaf(self, row: schema.Row) -> Any:
+        if isinstance(row, schema.Concat):
             depth = len(row.name.split("."))
             return Paths([self.children(branch, depth) for branch in row.branches])
-        if isinstance(row, Dropout):
+        if isinstance(row, schema.Dropout):
             return nn.Dropout(self._dropout_rate if row.rate is None else row.rate)
         return _LEAVES[type(row)](row, self._traced[row.name])
 
 
-def _conv(row: Conv, step: Traced) -> Any:
+def _conv(row: schema.Conv, step: Traced) -> Any:
     if row.padding == "same":
         return SameConv2d(row, step.before[0])
     return nn.Conv2d(
@@ -146,20 +131,22 @@ def _conv(row: Conv, step: Traced) -> Any:
     )
 
 
-def _batch_norm(row: BatchNorm, step: Traced) -> Any:
+def _batch_norm(row: schema.BatchNorm, step: Traced) -> Any:
     kind = nn.BatchNorm2d if len(step.before) == 3 else nn.BatchNorm1d
     return kind(step.before[0], eps=row.eps, momentum=row.momentum)
 
 
-_LEAVES: Mapping[type[Row], Callable[[Any, Traced], Any]] = {
-    Conv: _conv,
-    BatchNorm: _batch_norm,
-    LRN: lambda row, _: nn.LocalResponseNorm(row.size, row.alpha, row.beta, row.k),
-    ReLU: lambda _row, _: nn.ReLU(),
-    Sigmoid: lambda _row, _: nn.Sigmoid(),
-    MaxPool: lambda row, _: nn.MaxPool2d(row.size, row.stride, row.padding, ceil_mode=row.ceil),
-    AvgPool: lambda row, _: nn.AvgPool2d(row.size, row.stride),
-    AdaptiveAvgPool: lambda row, _: nn.AdaptiveAvgPool2d(row.size),
-    Flatten: lambda _row, _: nn.Flatten(),
-    Dense: lambda _, step: nn.Linear(step.before[0], step.after[0]),
+_LEAVES: Mapping[type[schema.Row], Callable[[Any, Traced], Any]] = {
+    schema.Conv: _conv,
+    schema.BatchNorm: _batch_norm,
+    schema.LRN: lambda row, _: nn.LocalResponseNorm(row.size, row.alpha, row.beta, row.k),
+    schema.ReLU: lambda _row, _: nn.ReLU(),
+    schema.Sigmoid: lambda _row, _: nn.Sigmoid(),
+    schema.MaxPool: lambda row, _: nn.MaxPool2d(
+        row.size, row.stride, row.padding, ceil_mode=row.ceil
+    ),
+    schema.AvgPool: lambda row, _: nn.AvgPool2d(row.size, row.stride),
+    schema.AdaptiveAvgPool: lambda row, _: nn.AdaptiveAvgPool2d(row.size),
+    schema.Flatten: lambda _row, _: nn.Flatten(),
+    schema.Dense: lambda _, step: nn.Linear(step.before[0], step.after[0]),
 }

@@ -12,10 +12,10 @@ import numpy as np
 from keras_alexnet.core.backend import load_keras, require
 from keras_alexnet.core.children import enter_child, report_progress
 from keras_alexnet.core.memory import as_array
+from keras_alexnet.models.interface import named_outputs
 from keras_alexnet.specs import find_spec
 from keras_alexnet.specs.shared import AUX_LOSS_WEIGHT
 from porting.checkpoints.files import read_checkpoint
-from porting.checks.gradients import named_outputs
 from porting.checks.precision import computing_in, full_precision
 from porting.torch_side.reference_nets import Reference
 from porting.training_checks.history import History, sample

@@ -1,8 +1,10 @@
 """What a Keras model is: its architecture, from the names and shapes of its weights."""
 
+import contextlib
 from dataclasses import dataclass
 from typing import Any
 
+from keras_alexnet.models.interface import data_formats, spec_of
 from keras_alexnet.specs import SPECS
 from keras_alexnet.specs.schema import ModelSpec, keras_name
 from porting.errors import TransferError
@@ -45,15 +47,12 @@ def architecture_of(model: Any) -> Architecture:
         TransferError: It is none of the known architectures.
     """
     shapes = {name: tuple(variable.shape) for name, variable in variables_of(model).items()}
-    layers = {layer.name: layer for layer in model.layers}
-    for spec in SPECS.values():
-        first = layers.get(first_weighted_layer(spec))
-        if first is None or not hasattr(first, "data_format"):
-            continue
+    spec = spec_of(model)
+    if spec is not None:
         aux = spec.aux
         head_shape = shapes.get(f"{keras_name(spec.classifier)}/kernel")
-        size, channels = _image_shape(first)
-        candidate = Architecture(
+        size, channels = _image_shape(model.get_layer(first_weighted_layer(spec)), model)
+        found = Architecture(
             spec,
             classes=head_shape[-1] if head_shape else spec.classes,
             aux_heads=bool(aux) and any(name.startswith(f"{aux[0].name}_") for name in shapes),
@@ -61,12 +60,10 @@ def architecture_of(model: Any) -> Architecture:
             size=size,
             channels=channels,
         )
-        try:
-            puts = candidate.counterpart.puts
-        except ValueError:  # this architecture does not exist at this size
-            continue
-        if {put.variable: put.keras_shape for put in puts} == shapes:
-            return candidate
+        with contextlib.suppress(ValueError):  # it does not exist at this size
+            puts = found.counterpart.puts
+            if {put.variable: put.keras_shape for put in puts} == shapes:
+                return found
     raise TransferError(
         f"model {model.name!r} is none of the known architectures ({', '.join(SPECS)}): its "
         f"{len(shapes)} weights have other names or shapes. Build it with "
@@ -74,10 +71,12 @@ def architecture_of(model: Any) -> Architecture:
     )
 
 
-def _image_shape(first: Any) -> tuple[Size | None, int]:
+def _image_shape(first: Any, model: Any) -> tuple[Size | None, int]:
     """Return the size and the channels of the images that a network's first layer reads."""
     _, *shape = first.input.shape
-    *size, channels = shape if first.data_format == "channels_last" else (*shape[1:], shape[0])
+    *size, channels = (
+        shape if data_formats(model.layers) != {"channels_first"} else (*shape[1:], shape[0])
+    )
     return (None if None in size else (size[0], size[1])), channels
 
 

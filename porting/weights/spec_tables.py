@@ -7,17 +7,7 @@ identification of unknown files.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from keras_alexnet.specs import SPECS
-from keras_alexnet.specs.schema import (
-    BatchNorm,
-    Concat,
-    Conv,
-    Dense,
-    Dropout,
-    Flatten,
-    ModelSpec,
-    keras_name,
-)
+from keras_alexnet.specs import SPECS, schema
 from keras_alexnet.specs.shapes import too_small, trace
 from porting.weights.counterpart import Counterpart, LayerPair, Output
 from porting.weights.layouts import CHW, Transform
@@ -34,7 +24,7 @@ _BATCH_NORM = {
 
 
 def weight_map(
-    spec: ModelSpec,
+    spec: schema.ModelSpec,
     classes: int,
     *,
     aux_heads: bool = True,
@@ -66,33 +56,33 @@ def weight_map(
         size=size,
         channels=channels,
     ):
-        layer = keras_name(row.name)
+        layer = schema.keras_name(row.name)
         match row:
-            case Conv():
+            case schema.Conv():
                 shape: Shape = (row.filters, before[0] // row.groups, row.kernel, row.kernel)
                 table.append(Put(f"{layer}/kernel", f"{row.name}.weight", CONV, shape))
                 if row.bias:
                     bias = (row.filters,)
                     table.append(Put(f"{layer}/bias", f"{row.name}.bias", VECTOR, bias))
-            case Dense():
+            case schema.Dense():
                 shape = (after[0], before[0])
                 kind = DENSE if flattened is None else Transform("flat_dense", flattened)
                 table.append(Put(f"{layer}/kernel", f"{row.name}.weight", kind, shape))
                 table.append(Put(f"{layer}/bias", f"{row.name}.bias", VECTOR, after))
                 flattened = None
-            case BatchNorm():
+            case schema.BatchNorm():
                 table += [
                     Put(f"{layer}/{variable}", f"{row.name}.{key}", VECTOR, before[:1])
                     for variable, key in _BATCH_NORM.items()
                 ]
                 table.append(Carried(f"{row.name}.num_batches_tracked"))
-            case Flatten():
+            case schema.Flatten():
                 flattened = (before[0], before[1], before[2])
     return tuple(table)
 
 
 def counterpart(
-    spec: ModelSpec,
+    spec: schema.ModelSpec,
     classes: int,
     *,
     aux_heads: bool = True,
@@ -119,13 +109,13 @@ def counterpart(
     )
 
 
-def outputs_of(spec: ModelSpec, *, aux_heads: bool) -> tuple[Output, ...]:
+def outputs_of(spec: schema.ModelSpec, *, aux_heads: bool) -> tuple[Output, ...]:
     """Return the outputs of a spec's networks."""
     heads = (Output(head.name, head.name, head.reads) for head in spec.aux if aux_heads)
     return (Output("logits"), *heads)
 
 
-def _pairs(spec: ModelSpec, *, aux_heads: bool, include_top: bool) -> tuple[LayerPair, ...]:
+def _pairs(spec: schema.ModelSpec, *, aux_heads: bool, include_top: bool) -> tuple[LayerPair, ...]:
     """Return the layers that both frameworks can show, those of auxiliary heads last.
 
     Dropout is left out: in inference it passes its input on.
@@ -134,8 +124,8 @@ def _pairs(spec: ModelSpec, *, aux_heads: bool, include_top: bool) -> tuple[Laye
     main: list[LayerPair] = []
     aux: list[LayerPair] = []
     for row, *_ in trace(spec, aux_heads=aux_heads, include_top=include_top):
-        if row.torch_module is not None and not isinstance(row, Dropout):
-            pair = LayerPair(keras_name(row.name), row.torch_module, type(row).__name__)
+        if row.torch_module is not None and not isinstance(row, schema.Dropout):
+            pair = LayerPair(schema.keras_name(row.name), row.torch_module, type(row).__name__)
             (main if row.name in main_names else aux).append(pair)
     return (*main, *aux)
 
@@ -173,7 +163,7 @@ class Fit:
         return f"{self.name} ({', '.join(options)})" if options else self.name
 
 
-def fit(spec: ModelSpec, shapes: Mapping[str, Shape], *, size: Size | None = None) -> Fit:
+def fit(spec: schema.ModelSpec, shapes: Mapping[str, Shape], *, size: Size | None = None) -> Fit:
     """Compare the keys and shapes of a file with an architecture for images of `size`.
 
     The class count is taken from the file. Auxiliary heads that do not exist at this size are
@@ -207,8 +197,8 @@ def identify(shapes: Mapping[str, Shape]) -> list[Fit]:
     return sorted((fit(spec, shapes) for spec in SPECS.values()), key=lambda fit: fit.problems)
 
 
-def first_weighted_layer(spec: ModelSpec) -> str:
+def first_weighted_layer(spec: schema.ModelSpec) -> str:
     """Return the Keras layer whose input is the normalised image."""
-    row = next(row for row in spec.body if not isinstance(row, Concat))
-    padded = isinstance(row, Conv) and row.padding and not row.is_same
-    return keras_name(f"{row.name}.pad" if padded else row.name)
+    row = next(row for row in spec.body if not isinstance(row, schema.Concat))
+    padded = isinstance(row, schema.Conv) and row.padding and not row.is_same
+    return schema.keras_name(f"{row.name}.pad" if padded else row.name)

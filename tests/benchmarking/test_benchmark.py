@@ -234,31 +234,29 @@ def _children(pid: int) -> list[int]:
 # Turns
 
 _CHILD = """
-import json, sys, time
-from pathlib import Path
+import sys
 from keras_alexnet.core.children import enter_child
+from keras_alexnet.errors import ConfigurationError
 
 name = None
 
 def main(job):
     global name
-    reply = {"result": None}
     if job["work"] == "open":
         name = job["competitor"]["engine"]
-        reply = {"result": {"backend": "torch", "cpu": "a cpu", "gpus": []}}
-    elif job["work"] == "warm":
-        reply = {"result": 5}
-        if name == "mistaken":
-            reply = {"mistake": "what you want is impossible"}
-        elif name == "failing":
-            reply = {"error": "MemoryError: too large"}
-        elif name == "dying":
-            sys.exit(3)
-    else:
-        reply = {"result": 0.25}
     with open(LOG, "a") as log:
         print(name, job["work"], job.get("batch", ""), file=log)
-    Path(job["reply"]).write_text(json.dumps(reply))
+    if job["work"] == "open":
+        return {"backend": "torch", "cpu": "a cpu", "gpus": []}
+    if job["work"] == "measure":
+        return 0.25
+    if name == "mistaken":
+        raise ConfigurationError("what you want is impossible")
+    if name == "failing":
+        raise MemoryError("too large")
+    if name == "dying":
+        sys.exit(3)
+    return 5
 
 enter_child(main)
 """

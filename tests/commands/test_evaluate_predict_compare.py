@@ -259,7 +259,7 @@ def test_nothing_but_bad_files(run_cli: Run, model: Path, photos: Path) -> None:
     ("arguments", "message"),
     [
         (("none.keras", "x.png"), "none.keras: no such file"),
-        (("MODEL", "x.png"), "x.png: no such file or folder"),
+        (("MODEL", "x.png"), "x.png: no such image file or folder"),
         (("MODEL", "empty"), "empty: no image files in this folder"),
         (("MODEL", "outer", "--no-recursive"), "outer: no image files in this folder"),
         (("MODEL", "outer", "--backend", "jax"), "backend 'jax' was asked for, but Keras runs on"),

@@ -14,13 +14,13 @@ from typer.testing import CliRunner
 
 from keras_alexnet import create_model, normalize
 from keras_alexnet.models.initialization import weights_will_follow
+from keras_alexnet.models.interface import named_outputs
 from keras_alexnet.models.record import save_model
 from keras_alexnet.specs import SPECS
 from keras_alexnet.training.optim.losses import CrossEntropy
 from keras_alexnet.training.optim.optimizers import SGD
 from porting import load_state_dict
 from porting.checkpoints.files import as_tensors, read_checkpoint
-from porting.checks.gradients import named_outputs
 from porting.commands.app import app
 from porting.torch_side import torchvision_zoo
 from porting.torch_side.reference_nets import Reference, forward

@@ -17,15 +17,14 @@ import numpy as np
 import pytest
 from helpers.classifiers import record_of
 from helpers.project import ROOT
-from keras_alexnet.exporting.jobs import run_job
 from PIL import Image
 
 from keras_alexnet import LocalResponseNormalization, create_model
 from keras_alexnet.data.sources.registry import open_data
 from keras_alexnet.errors import ConfigurationError
 from keras_alexnet.exporting import verification
+from keras_alexnet.exporting.children import run_job
 from keras_alexnet.exporting.formats import FORMATS
-from keras_alexnet.exporting.samples import ModelInput
 from keras_alexnet.exporting.staging import publish
 from keras_alexnet.exporting.verification import (
     LIMIT,
@@ -35,7 +34,7 @@ from keras_alexnet.exporting.verification import (
     verify,
 )
 from keras_alexnet.models.initialization import weights_will_follow
-from keras_alexnet.models.record import save_model
+from keras_alexnet.models.record import ModelInput, save_model
 from keras_alexnet.specs import SPECS
 from keras_alexnet.specs.preprocessing import Preprocessing
 from porting import load_state_dict
@@ -273,7 +272,7 @@ def exported(lenet: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "batch_size": None,
         "samples": str(folder / "samples.npz"),
     }
-    answer = run_job("keras_alexnet.exporting.export_child", job, folder, backend="torch")
+    answer = run_job("export_child", job, backend="torch")
     assert answer["outputs"] == ["logits"]
     assert ModelInput.from_json(answer["input"]).shape == (28, 28, 1)
     return folder
@@ -476,7 +475,7 @@ def files(tmp_path: Path, lenet: Path) -> Path:
         ),
         (
             "m.keras --format tflite --quantize int8 --calibration gone",
-            "gone: no such file or folder",
+            "gone: no such image file or folder",
         ),
         ("m.keras --format tflite --calibration other", "are for --quantize int8; add that"),
     ],

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from keras_alexnet.core.files import write_json
 from keras_alexnet.training.experiment import Experiment
-from keras_alexnet.training.runs.folder import RunFolder, write_json
+from keras_alexnet.training.runs.folder import RunFolder
 
 CLASSES = ("cat", "dog", "<b>owl</b>")
 

@@ -2,14 +2,14 @@
 
 import itertools
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
 
 from keras_alexnet.data.examples import DataSet, Files
-from keras_alexnet.errors import DataError
+from keras_alexnet.errors import DataError, ImageFileError
 
 # torchvision.datasets.folder.IMG_EXTENSIONS, and GIF, of which Pillow reads the first frame.
 IMAGE_SUFFIXES = frozenset(
@@ -58,6 +58,44 @@ def find_images(folder: Path) -> list[Path]:
             if not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122  (a Path for every file is slow)
         )
     return found
+
+
+def expand(
+    places: Sequence[str | Path],
+    *,
+    recursive: bool = True,
+    limit: int | None = None,
+    purpose: str = "",
+) -> list[Path]:
+    """Return image files: those that are named, and those in the folders that are.
+
+    Args:
+        places: Files and folders.
+        recursive: Whether folders in folders are searched.
+        limit: Most files to return: of more, every n-th is taken, as folders are sorted by class.
+        purpose: Who needs them, for messages.
+
+    Raises:
+        ImageFileError: A place does not exist.
+        DataError: A folder holds no image files, or cannot be read.
+    """
+    files: list[Path] = []
+    for place in map(Path, places):
+        if not place.is_dir():
+            if not place.exists():
+                raise ImageFileError(f"{place}: no such image file or folder")
+            files.append(place)
+            continue
+        found = find_images(place)
+        if not recursive:
+            found = [path for path in found if path.parent == place]
+        if not found:
+            who = f", which {purpose} needs" if purpose else ""
+            raise DataError(f"{place}: no image files in this folder{who}")
+        files += found
+    if limit is not None and len(files) > limit:
+        files = [files[i] for i in np.linspace(0, len(files) - 1, limit).round().astype(int)]
+    return files
 
 
 def _raise(error: OSError) -> NoReturn:

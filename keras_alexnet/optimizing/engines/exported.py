@@ -16,7 +16,7 @@ from keras_alexnet.core.keras_internals import without_tensorflow
 from keras_alexnet.exporting.exporter import Request, export_model
 from keras_alexnet.exporting.formats import find_format
 from keras_alexnet.layers import keras
-from keras_alexnet.optimizing.plan import MAIN_OUTPUT, main_tensors
+from keras_alexnet.optimizing.plan import MAIN_OUTPUT, Plan, main_tensors
 
 
 class _Runtime:
@@ -58,10 +58,11 @@ class OpenVinoEngine(_Runtime):
 
     Args:
         model: The Keras model.
+        plan: Of no account here.
         batch_size: Batch that a network of fixed size is compiled for beside the one for any.
     """
 
-    def __init__(self, model: Any, batch_size: int | None) -> None:
+    def __init__(self, model: Any, plan: Plan, batch_size: int | None) -> None:
         super().__init__(model, "openvino")
         self._openvino = require("openvino")
         self._core = self._openvino.Core()
@@ -93,9 +94,11 @@ class OnnxRuntimeEngine(_Runtime):
 
     Args:
         model: The Keras model.
+        plan: Of no account here.
+        batch_size: Of no account here.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, plan: Plan, batch_size: int | None) -> None:
         super().__init__(model, "onnx")
         session = require("onnxruntime").InferenceSession(
             self._file, providers=["CPUExecutionProvider"]

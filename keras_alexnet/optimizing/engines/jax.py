@@ -25,12 +25,14 @@ class JaxEngine:
     """A plan on JAX, compiled for each shape of a batch.
 
     Args:
-        plan: The network.
+        model: The Keras model.
+        plan: What it computes.
+        batch_size: Of no account here.
     """
 
     fixed_batches = True
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, model: Any, plan: Plan, batch_size: int | None) -> None:
         self._plan = plan
         # Arguments, because XLA takes minutes to fold constants of this size.
         self._weights = [_weights(each) for each in plan.operations]

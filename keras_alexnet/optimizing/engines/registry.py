@@ -1,17 +1,16 @@
-"""The engines by name. Each imports its framework when it is asked for."""
+"""The engines by name. Each imports its framework when asked for; this module imports none."""
 
-from collections.abc import Callable
-from typing import Any, Protocol
+import importlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from keras_alexnet.core.backend import require
-from keras_alexnet.layers import keras
-from keras_alexnet.optimizing.plan import Plan
 
 
 class Engine(Protocol):
-    """What computes a network.
+    """What computes a network; made of the Keras model, its plan, and a batch size or None.
 
     Attributes:
         fixed_batches: Whether each size of a batch costs a compilation.
@@ -29,56 +28,38 @@ class Engine(Protocol):
         """Return an output as an array."""
 
 
-def _torch(model: Any, plan: Plan, batch_size: int | None) -> Engine:
-    require("torch")
-    from keras_alexnet.optimizing.engines.torch import TorchEngine
+class EngineKind(NamedTuple):
+    """The package that an engine needs, and its class: `module.Class` of this folder."""
 
-    return TorchEngine(plan, _torch_device())
-
-
-def _torch_compile(model: Any, plan: Plan, batch_size: int | None) -> Engine:
-    require("torch")
-    from keras_alexnet.optimizing.engines.torch_compile import TorchCompileEngine
-
-    return TorchCompileEngine(plan, _torch_device())
+    package: str
+    home: str
 
 
-def _torch_device() -> str:
-    """Return where Keras' torch backend computes; the CPU beside another backend."""
-    return str(keras.ops.zeros(()).device) if keras.backend.backend() == "torch" else "cpu"
-
-
-def _tensorflow(model: Any, plan: Plan, batch_size: int | None) -> Engine:
-    require("tensorflow")
-    from keras_alexnet.optimizing.engines.tensorflow import TensorFlowEngine
-
-    return TensorFlowEngine(plan)
-
-
-def _jax(model: Any, plan: Plan, batch_size: int | None) -> Engine:
-    require("jax")
-    from keras_alexnet.optimizing.engines.jax import JaxEngine
-
-    return JaxEngine(plan)
-
-
-def _openvino(model: Any, plan: Plan, batch_size: int | None) -> Engine:
-    from keras_alexnet.optimizing.engines.exported import OpenVinoEngine
-
-    return OpenVinoEngine(model, batch_size)
-
-
-def _onnxruntime(model: Any, plan: Plan, batch_size: int | None) -> Engine:
-    from keras_alexnet.optimizing.engines.exported import OnnxRuntimeEngine
-
-    return OnnxRuntimeEngine(model)
-
-
-ENGINES: dict[str, Callable[[Any, Plan, int | None], Engine]] = {
-    "torch": _torch,
-    "torch_compile": _torch_compile,
-    "tensorflow": _tensorflow,
-    "jax": _jax,
-    "openvino": _openvino,
-    "onnxruntime": _onnxruntime,
+ENGINES: Mapping[str, EngineKind] = {
+    "torch": EngineKind("torch", "torch.TorchEngine"),
+    "torch_compile": EngineKind("torch", "torch_compile.TorchCompileEngine"),
+    "tensorflow": EngineKind("tensorflow", "tensorflow.TensorFlowEngine"),
+    "jax": EngineKind("jax", "jax.JaxEngine"),
+    "openvino": EngineKind("openvino", "exported.OpenVinoEngine"),
+    "onnxruntime": EngineKind("onnxruntime", "exported.OnnxRuntimeEngine"),
 }
+
+
+def open_engine(name: str, model: Any, plan: Any, batch_size: int | None) -> Engine:
+    """Return an engine for a model.
+
+    Args:
+        name: One of `ENGINES`.
+        model: The Keras model.
+        plan: What it computes.
+        batch_size: Batch to prepare for, or None.
+
+    Raises:
+        MissingDependencyError: Its package is not installed.
+    """
+    package, home = ENGINES[name]
+    require(package)
+    module, _, kind = home.partition(".")
+    return getattr(importlib.import_module(f"{__package__}.{module}"), kind)(
+        model, plan, batch_size
+    )

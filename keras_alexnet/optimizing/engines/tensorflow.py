@@ -22,12 +22,14 @@ class TensorFlowEngine:
     """A plan on TensorFlow, traced anew for each size of image, not of a batch.
 
     Args:
-        plan: The network.
+        model: The Keras model.
+        plan: What it computes.
+        batch_size: Of no account here.
     """
 
     fixed_batches = False
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, model: Any, plan: Plan, batch_size: int | None) -> None:
         self._plan = plan
         self._graphs: dict[tuple[int | None, ...], Any] = {}
 

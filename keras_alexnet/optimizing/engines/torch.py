@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from keras_alexnet.core.backend import require
+from keras_alexnet.layers import keras
 from keras_alexnet.optimizing import operations as op
 from keras_alexnet.optimizing.plan import Plan
 
@@ -19,19 +20,25 @@ F = torch.nn.functional
 Step = Callable[..., Any]
 
 
+def torch_device() -> str:
+    """Return where Keras' torch backend computes; the CPU beside another backend."""
+    return str(keras.ops.zeros(()).device) if keras.backend.backend() == "torch" else "cpu"
+
+
 class TorchEngine:
     """A plan on PyTorch.
 
     Args:
-        plan: The network.
-        device: Where Keras' torch backend computes.
+        model: The Keras model.
+        plan: What it computes.
+        batch_size: Of no account here.
     """
 
     fixed_batches = False
 
-    def __init__(self, plan: Plan, device: str) -> None:
+    def __init__(self, model: Any, plan: Plan, batch_size: int | None) -> None:
         self._plan = plan
-        self._device = torch.device(device)
+        self._device = torch.device(torch_device())
         # What torch.compile makes of a convolution on a CPU; no public function leads to it.
         packing = (
             self._device.type == "cpu"

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from keras_alexnet.core.backend import require
-from keras_alexnet.errors import CompilationError
+from keras_alexnet.errors import CompilationError, one_line
 from keras_alexnet.optimizing import operations as op
-from keras_alexnet.optimizing.engines.torch import MAKERS, Step
+from keras_alexnet.optimizing.engines.torch import MAKERS, Step, torch_device
 from keras_alexnet.optimizing.plan import Plan
 
 torch = require("torch")
@@ -29,14 +29,15 @@ class TorchCompileEngine:
     """A plan on PyTorch, compiled for each shape of a batch; half a minute for a large network.
 
     Args:
-        plan: The network.
-        device: Where Keras' torch backend computes.
+        model: The Keras model.
+        plan: What it computes.
+        batch_size: Of no account here.
     """
 
     fixed_batches = True
 
-    def __init__(self, plan: Plan, device: str) -> None:
-        self._device = torch.device(device)
+    def __init__(self, model: Any, plan: Plan, batch_size: int | None) -> None:
+        self._device = torch.device(torch_device())
         with torch.no_grad():
             self._network = _Network(plan, self._device)
         self._compiled: dict[tuple[int, ...], Any] = {}
@@ -79,10 +80,9 @@ class TorchCompileEngine:
             with inductor_config.patch(freezing=self._device.type == "cpu"):
                 y = compiled(x)
         except torch._dynamo.exc.TorchDynamoException as error:  # whatever its backends raise
-            reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
             raise CompilationError(
                 f"torch.compile cannot compile for {self._device.type} here "
-                f"({reason or type(error).__name__}). {_HELP}"
+                f"({one_line(error)}). {_HELP}"
             ) from error
         self._compiled[tuple(x.shape)] = compiled
         return y

@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from keras_alexnet.core.files import atomic_output
+from keras_alexnet.core.files import atomic_output, write_json
 from keras_alexnet.data.batches.evaluation import EvaluationBatches
 from keras_alexnet.inference.evaluation import Evaluation, evaluate
 from keras_alexnet.inference.predictor import Predictor
 from keras_alexnet.training.loop.engine import Engine
-from keras_alexnet.training.runs.folder import write_json
 from keras_alexnet.training.runs.plots import confusion_matrix, learning_curves, sample_predictions
 from keras_alexnet.training.runs.report import write_run_report
 

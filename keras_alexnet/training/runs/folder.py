@@ -114,12 +114,6 @@ class RunFolder:
             writer.writerows(rows)
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file, completely or not at all."""
-    with atomic_output(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-
-
 class Log:
     """Says things on the console and in `log.txt`, or where there is no path on the console."""
 

@@ -167,7 +167,7 @@ def test_diff_names_what_differs(run: Run) -> None:
         ),
         ("seed lenet5 --output w.npz --input-size 11", "needs images of at least 12 x 12 pixels"),
         ("check alexnet --images no.jpg", "no.jpg: no such image file or folder"),
-        ("check alexnet --images {root}/porting", "the folder holds no image"),
+        ("check alexnet --images {root}/porting", "porting: no image files in this folder"),
         ("check alexnet --report no/r.html", "there is no folder no"),
         ("check alexnet --source {alex} --candidate no.keras", "no.keras: no such file"),
         ("seed alexnet --output w.bin", "unknown kind of weights file"),

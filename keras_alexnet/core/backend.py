@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from keras_alexnet.core.start_up_notes import import_tensorflow
 from keras_alexnet.errors import ConfigurationError, ImportOrderError, MissingDependencyError
 
 # In order of preference where the user expressed none; also the order of reports.
@@ -72,6 +73,8 @@ def require(package: str) -> ModuleType:
             "or run this part in a process of its own with KERAS_BACKEND=torch."
         )
     try:
+        if package == "tensorflow" and package not in sys.modules:
+            return import_tensorflow()
         return importlib.import_module(package)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != package.partition(".")[0]:
@@ -144,6 +147,8 @@ def _import_keras() -> Any:
     # on by default for some processors of this kind only.
     if backend == "tensorflow" and platform.machine().lower() in ("x86_64", "amd64"):
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    if backend == "tensorflow":
+        require("tensorflow")
     return importlib.import_module("keras")
 
 

@@ -64,6 +64,7 @@ def built_on(layer: Any, x: Any) -> Any:
         return layer(x)
     drawn = layer.kernel_initializer, layer.bias_initializer
     layer.kernel_initializer = layer.bias_initializer = _Untouched()
-    y = layer(x)
-    layer.kernel_initializer, layer.bias_initializer = drawn
-    return y
+    try:
+        return layer(x)
+    finally:
+        layer.kernel_initializer, layer.bias_initializer = drawn

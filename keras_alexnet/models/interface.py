@@ -1,15 +1,16 @@
 """What a model is, takes and gives: the one place that finds it out from the model itself.
 
-The preprocessing layers of ours are known by their names, an architecture by its layers.
+The preprocessing layers of ours are known by their names, an architecture by its layers. Imports no
+framework by itself.
 """
 
 import contextlib
 from collections.abc import Iterable
 from typing import Any
 
+from keras_alexnet.core.backend import load_keras
 from keras_alexnet.core.keras_internals import MissingPartError, maker_of
 from keras_alexnet.errors import ModelFileError
-from keras_alexnet.layers import keras
 from keras_alexnet.models.record import ModelInput, use_of
 from keras_alexnet.specs import SPECS, schema
 from keras_alexnet.specs.shapes import trace
@@ -85,6 +86,7 @@ def main_output(model: Any) -> Any:
 
 def last_activation(model: Any, output: Any) -> str:
     """Return the name of the activation that an output of a model comes from."""
+    keras = load_keras()
     layer = _maker(model, output)
     while isinstance(layer, keras.Model):  # a model in a model
         layer = _maker(layer, layer.outputs[0])
@@ -97,8 +99,9 @@ def _maker(model: Any, tensor: Any) -> Any:
     """Return the operation of a model that makes a tensor."""
     with contextlib.suppress(MissingPartError):
         return maker_of(tensor)[0]
+    flatten = load_keras().tree.flatten
     operations = getattr(model, "operations", model.layers)
-    return next(o for o in operations if any(x is tensor for x in keras.tree.flatten(o.output)))
+    return next(o for o in operations if any(x is tensor for x in flatten(o.output)))
 
 
 def input_of(model: Any, record: dict[str, Any] | None) -> ModelInput:

@@ -3,7 +3,7 @@
 import errno
 import tempfile
 import zipfile
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,7 @@ def copy_by_name(
     *,
     may_differ: Collection[str] = (),
     leave: Callable[[Any], bool] = lambda layer: False,
-    what: str = "the source",
+    what: str = "the file",
     hint: str = "",
 ) -> list[str]:
     """Give a model the weights of the layers of another that are called the same.
@@ -120,10 +120,10 @@ def copy_by_name(
         elif layer.name in may_differ:
             kept.append(layer.name)
         elif layer.name not in layers:
-            problems.append(f"layer {layer.name} is not in it")
+            problems.append(f"layer {layer.name} is not in the file")
         else:
             problems += [
-                f"{layer.name}/{own.name} has "
+                f"{layer.name}/{own.name}: the file has "
                 + ("no such weight" if w is None else f"shape {tuple(w.shape)}")
                 + f", the model wants {tuple(own.shape)}"
                 for own, w in wrong
@@ -132,6 +132,14 @@ def copy_by_name(
         more = [f"and {len(problems) - _MOST_LISTED} more"] if len(problems) > _MOST_LISTED else []
         lines = [f"{what} does not fit {target.name}:", *problems[:_MOST_LISTED], *more]
         raise ModelFileError("\n  ".join(lines) + (f"\n{hint}" if hint else ""))
-    for own, other in assignments:
-        own.assign(other)
+    copy_values((other for _, other in assignments), (own for own, _ in assignments))
     return kept
+
+
+def copy_values(sources: Iterable[Any], targets: Iterable[Any]) -> None:
+    """Give Keras variables the values of others, in memory of their own.
+
+    On JAX `assign` alone would share it, and training or predicting with one model takes it away.
+    """
+    for source, target in zip(sources, targets, strict=True):
+        target.assign(keras.ops.convert_to_numpy(source))

@@ -122,7 +122,7 @@ def first_divergence(inputs: str, layers: Iterable[Compared]) -> Divergence | No
     for compared in layers:
         if not compared.passed:
             gap = compared.difference
-            cause = _CAUSES[compared.kind]
+            cause = _CAUSES.get(compared.kind, f"the arguments and weights of this {compared.kind}")
             if compared.detail:
                 cause = f"{compared.detail}; check {cause}"
             relative = None if gap is None else gap.relative

@@ -3,8 +3,8 @@
 from typing import Any
 
 from keras_alexnet.data.batches.training import TrainingBatches
-from keras_alexnet.layers import keras
 from keras_alexnet.models.initialization import weights_will_follow
+from keras_alexnet.models.weights import copy_values
 from keras_alexnet.training.devices.group import Group
 from keras_alexnet.training.experiment import Experiment
 from keras_alexnet.training.network import build_network, training_model
@@ -44,7 +44,7 @@ class Replicas:
                         experiment, len(prepared.data.classes), prepared.preprocessing
                     )
                 # With the seeds of dropout, which are no weights.
-                _assign(self.network.variables, model.variables)
+                copy_values(model.variables, self.network.variables)
             self.trainer = training_model(
                 self.network,
                 experiment,
@@ -57,9 +57,4 @@ class Replicas:
     def refresh(self) -> None:
         """Give the model the weights that the devices have by now."""
         if self.network is not self.model:
-            _assign(self.model.weights, self.network.weights)
-
-
-def _assign(targets: list[Any], sources: list[Any]) -> None:
-    for target, source in zip(targets, sources, strict=True):
-        target.assign(keras.ops.convert_to_numpy(source))
+            copy_values(self.network.weights, self.model.weights)

@@ -13,7 +13,7 @@ help:
 	@echo "make train-demo    train LeNet-5 on embedded digits, under a minute"
 	@echo "make test          the tests, eleven to fourteen minutes on two cores"
 	@echo "make test-all      the slow tests too"
-	@echo "make lint          ruff and mypy"
+	@echo "make lint          ruff, mypy and the import contracts"
 	@echo "make format        let ruff format the code"
 	@echo "make parity        measure the README's parity table again"
 	@echo "make models-table  write the README's table of models again"
@@ -44,6 +44,7 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .

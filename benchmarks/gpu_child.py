@@ -109,7 +109,8 @@ def _training(plan: Plan, batch: int, cifar: str | None, backend: str) -> tuple[
     """Return the model that `keras_alexnet.train` trains, its batches, and a timer of epochs."""
     import keras
 
-    from keras_alexnet.benchmarking.keras_side import LEARNING_RATE, MOMENTUM, wait_for_device
+    from keras_alexnet.benchmarking.keras_side import wait_for_device
+    from keras_alexnet.benchmarking.plan import LEARNING_RATE, MOMENTUM
     from keras_alexnet.data.augmentation.record import Augmentation
     from keras_alexnet.data.batches.plan import BatchSettings
     from keras_alexnet.data.batches.training import TrainingBatches

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from PIL import Image
 
+from keras_alexnet import run_experiment
 from keras_alexnet.data.sources.registry import open_data
 from keras_alexnet.errors import KerasAlexNetError
 from keras_alexnet.training.presets import PRESETS
-from keras_alexnet.training.run import start
 
 ROOT = Path(__file__).resolve().parents[1]
 GOAL = 0.97
@@ -22,7 +22,7 @@ def main() -> int:
     """Train, test and predict; the exit code is 0 if the accuracy is above the goal."""
     folder = ROOT / "runs" / f"train-demo-{time.strftime('%Y%m%d-%H%M%S')}"
     name = "digits-lenet5"
-    summary = start(PRESETS[name].experiment, output=folder, preset=name)
+    summary = run_experiment(PRESETS[name].experiment, output=folder, preset=name)
     if summary is None:
         return 130
     accuracy = summary["test"]["top1"]

@@ -8,17 +8,13 @@ from typing import Any
 import numpy as np
 
 from keras_alexnet.benchmarking.environment import settle_torch
-from keras_alexnet.benchmarking.plan import Competitor, Plan
+from keras_alexnet.benchmarking.plan import LEARNING_RATE, MOMENTUM, Competitor, Plan
 from keras_alexnet.benchmarking.timing import StepWatch
 from keras_alexnet.core.backend import load_keras, require
 from keras_alexnet.core.machine import check_device
 from keras_alexnet.errors import ConfigurationError
 from keras_alexnet.optimizing.engines.registry import ENGINES
 from keras_alexnet.training.precision import check_precision
-
-# So small that hundreds of steps on one batch leave the weights where they are: neither NaN nor
-# vanishing gradients may decide the speed.
-LEARNING_RATE, MOMENTUM = 1e-5, 0.9
 
 
 def prepare(plan: Plan) -> str:

@@ -23,6 +23,9 @@ BASELINES: Mapping[str, tuple[str, ...]] = {
     "openvino-torchvision": ("torch", "torchvision", "openvino"),
 }
 COUNTERPARTS = ("alexnet", "googlenet")  # torchvision's
+# So small that hundreds of steps on one batch leave the weights where they are: neither NaN nor
+# vanishing gradients may decide the speed.
+LEARNING_RATE, MOMENTUM = 1e-5, 0.9
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from keras_alexnet import __version__
 from keras_alexnet.benchmarking.environment import ALLOCATOR
 from keras_alexnet.benchmarking.plan import Competitor
 from keras_alexnet.benchmarking.runner import Benchmark, Measured
@@ -86,7 +85,7 @@ def versions(competitors: Sequence[Competitor]) -> dict[str, str]:
         for engine in ("openvino", "onnxruntime"):
             if engine in (competitor.engine, competitor.kind.partition("-")[0]):
                 names[engine] = None
-    return {"keras-alexnet": __version__, **installed_versions(names)}
+    return installed_versions(("keras-alexnet", *names))
 
 
 def sheet(found: Benchmark) -> Sheet:

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 
 from keras_alexnet.benchmarking.environment import settle_torch
-from keras_alexnet.benchmarking.keras_side import LEARNING_RATE, MOMENTUM
-from keras_alexnet.benchmarking.plan import Competitor, Plan
+from keras_alexnet.benchmarking.plan import LEARNING_RATE, MOMENTUM, Competitor, Plan
 from keras_alexnet.benchmarking.timing import StepWatch
 from keras_alexnet.core.backend import require
 

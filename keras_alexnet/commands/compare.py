@@ -30,7 +30,7 @@ def compare_command(
     sheet = compare(found)
     if plot is not None:
         names = [record["run"] for record in sheet.records]
-        plots.comparison(names, [run.rows for run in found], sheet.records, plot)
+        plots.compare_curves(names, [run.rows for run in found], sheet.records, plot)
     if format_ is Format.JSON:
         print_json(sheet.records)
     else:

@@ -94,9 +94,9 @@ def export_command(
     images = expand(calibration or (), limit=calibration_images, purpose="--calibration")
     compared = expand([evaluation], purpose="--evaluation") if evaluation else []
 
-    from keras_alexnet.exporting.exporter import Request, export_model
+    from keras_alexnet.exporting.exporter import ExportRequest, export_model
 
-    request = Request(model, chosen, target, batch, images, compared)
+    request = ExportRequest(model, chosen, target, batch, images, compared)
     try:
         result = export_model(request)
     except VerificationError as error:

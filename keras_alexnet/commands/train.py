@@ -13,8 +13,7 @@ from keras_alexnet.errors import ConfigurationError
 from keras_alexnet.training.devices.placement import Placement
 from keras_alexnet.training.experiment import Experiment, option_fields
 from keras_alexnet.training.presets import PRESETS, check_weights, find_preset
-from keras_alexnet.training.run import resume as resume_run
-from keras_alexnet.training.run import start
+from keras_alexnet.training.run import resume_experiment, run_experiment
 
 _PRESET_COLUMNS = (
     Column("name", "preset", text=True),
@@ -74,7 +73,7 @@ def train(
                 f"--resume goes on with a run as it was configured; leave out "
                 f"--{given[0].replace('_', '-')}"
             )
-        summary = resume_run(resume, placement=placement, console=terminal())
+        summary = resume_experiment(resume, placement=placement, console=terminal())
     else:
         if preset is None and not overrides:
             raise ConfigurationError(
@@ -85,7 +84,7 @@ def train(
         experiment = experiment.override(**overrides)
         if preset is not None:
             check_weights(preset, experiment)
-        summary = start(
+        summary = run_experiment(
             experiment, output=output, preset=preset, placement=placement, console=terminal()
         )
     if summary is None:

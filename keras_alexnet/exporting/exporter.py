@@ -22,7 +22,7 @@ from keras_alexnet.exporting.verification import LIMIT, Verified, verify
 
 
 @dataclass(frozen=True)
-class Request:
+class ExportRequest:
     """What to export, and how.
 
     Attributes:
@@ -56,7 +56,7 @@ class Exported:
         quantized: What int8 gained and cost, or None for float32.
     """
 
-    request: Request
+    request: ExportRequest
     bytes: int
     verified: Verified
     versions: dict[str, str]
@@ -84,7 +84,7 @@ class Exported:
         }
 
 
-def export_model(request: Request) -> Exported:
+def export_model(request: ExportRequest) -> Exported:
     """Export a model, verify the export, quantise it where that is asked for, put it in place.
 
     Whatever fails, `request.output` is left as it was, and nothing stays beside it.
@@ -123,7 +123,7 @@ def export_model(request: Request) -> Exported:
 
 
 def _export(
-    request: Request,
+    request: ExportRequest,
     file: Path,
     samples: Path,
     scratch: Path,
@@ -149,7 +149,9 @@ def _export(
         ) from error
 
 
-def _quantize(request: Request, before: Path, after: Path, export: Any, scratch: Path) -> Quantized:
+def _quantize(
+    request: ExportRequest, before: Path, after: Path, export: Any, scratch: Path
+) -> Quantized:
     """Write the int8 file beside the verified float file, and compare the two."""
     format_ = request.format
     if format_.name == "tflite":

@@ -1,4 +1,8 @@
-"""Every architecture by name. A spec's tables are made when it is looked up for the first time."""
+"""Every architecture by name: tables, in the vocabulary of `schema`, and their shapes.
+
+A spec's tables are made when it is looked up for the first time. Imports no framework, only `lrn`
+and `errors`.
+"""
 
 import difflib
 import importlib

@@ -28,7 +28,7 @@ from keras_alexnet.training.precision import (
 from keras_alexnet.training.runs.folder import Log, RunFolder
 
 
-def start(
+def run_experiment(
     experiment: Experiment,
     *,
     output: Path | None = None,
@@ -64,7 +64,7 @@ def start(
             folder, placement, {"experiment": experiment.to_json(), "preset": preset}
         )
     if output is not None and is_restarted() and RunFolder(output).checkpoint.exists():
-        return resume(output, placement=placement, console=console)
+        return resume_experiment(output, placement=placement, console=console)
     group = join(experiment, placement)
     with group.first_process_first():
         made = str(RunFolder.create(output, name).path) if group.is_first else None
@@ -82,7 +82,7 @@ def start(
     return _go(engine, name=folder.path.name, preset=preset)
 
 
-def resume(
+def resume_experiment(
     path: Path, *, placement: Placement | None = None, console: Console | None = None
 ) -> dict[str, Any] | None:
     """Go on with a run from its last checkpoint, as if it had never been stopped.
@@ -93,7 +93,7 @@ def resume(
         console: Where to say what happens; standard output by default.
 
     Returns:
-        As `start`.
+        As `run_experiment`.
 
     Raises:
         KerasAlexNetError: The folder holds no run, or its files are damaged.

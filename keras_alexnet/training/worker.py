@@ -7,7 +7,7 @@ from keras_alexnet.core.tables import terminal
 from keras_alexnet.training.devices.launch import enter_process
 from keras_alexnet.training.devices.placement import Placement
 from keras_alexnet.training.experiment import Experiment
-from keras_alexnet.training.run import resume, start
+from keras_alexnet.training.run import resume_experiment, run_experiment
 
 
 def main(job: dict[str, Any]) -> dict[str, Any] | None:
@@ -24,8 +24,8 @@ def main(job: dict[str, Any]) -> dict[str, Any] | None:
     console = terminal()
     path = Path(job["path"])
     if job["experiment"] is None:
-        return resume(path, placement=placement, console=console)
-    return start(
+        return resume_experiment(path, placement=placement, console=console)
+    return run_experiment(
         Experiment.from_json(job["experiment"]),
         output=path,
         preset=job["preset"],

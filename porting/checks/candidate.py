@@ -104,7 +104,7 @@ class _Variants:
         self, size: tuple[int, int], data_format: str, *, transform_input: bool, **options: Any
     ) -> Any:
         """Return a new model with the loaded weights."""
-        from keras_alexnet import create_model
+        from keras_alexnet.models.constructors import create_model
         from keras_alexnet.models.initialization import weights_will_follow
 
         if self.architecture.spec.aux:

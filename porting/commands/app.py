@@ -3,8 +3,7 @@
 import typer
 
 from keras_alexnet.commands.main import run
-from porting.commands import check as commands_check
-from porting.commands import convert as commands_convert
+from porting.commands import check as commands_check, convert as commands_convert
 
 app = typer.Typer(
     help="Move AlexNets and GoogLeNets between PyTorch and Keras, and prove that both agree.",

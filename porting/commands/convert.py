@@ -13,8 +13,7 @@ from keras_alexnet.specs.schema import DATA_FORMATS
 from porting.checkpoints.files import write_checkpoint
 from porting.commands.common import AllowPickle, Name, TransformInput, console
 from porting.commands.console import print_diff, print_inspection
-from porting.conversion import convert as conversion
-from porting.conversion import inspection
+from porting.conversion import convert as conversion, inspection
 from porting.errors import UsageError
 from porting.torch_side.seeded import seeded_state_dict
 

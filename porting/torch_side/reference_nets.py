@@ -111,6 +111,13 @@ def forward(net: Any, images: Any, outputs: Sequence[Output]) -> dict[str, Any]:
     return {main.name: getattr(result, "logits", result)} | found
 
 
+def batch_norms(net: Any) -> dict[str, Any]:
+    """Return the batch norm layers of a network by name."""
+    nn = require("torch").nn
+    kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+    return {name: module for name, module in net.named_modules() if isinstance(module, kinds)}
+
+
 def training_loss(outputs: Mapping[str, Any], labels: Any) -> Any:
     """Return the mean cross-entropy of the logits and of the auxiliary heads by their weight.
 

@@ -19,7 +19,7 @@ from keras_alexnet.specs.shapes import too_small, trace
 from porting.checkpoints.files import as_tensors
 from porting.errors import UsageError
 from porting.torch_side import torchvision_zoo
-from porting.torch_side.reference_nets import Reference, forward
+from porting.torch_side.reference_nets import Reference, batch_norms, forward
 from porting.weights.spec_tables import outputs_of, weight_map
 from porting.weights.table import Put, Size
 
@@ -119,12 +119,12 @@ def _calibrate(
     classes = len(arrays[f"{spec.classifier}.weight"])
     net = Reference(name, classes, aux_heads=aux_heads, size=size).build()
     net.load_state_dict(as_tensors(arrays))
+    for module in batch_norms(net).values():
+        module.momentum = 1.0  # the statistics of this batch alone
+        module.train()
     last_conv = None
     for module in net.modules():
-        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
-            module.momentum = 1.0  # the statistics of this batch alone
-            module.train()
-        elif isinstance(module, torch.nn.Conv2d):
+        if isinstance(module, torch.nn.Conv2d):
             last_conv = module
         elif isinstance(module, torch.nn.LocalResponseNorm):
             module.register_forward_pre_hook(partial(_raise_for_lrn, last_conv))

@@ -50,7 +50,7 @@ def main(job: dict[str, Any]) -> None:
 
 def _model(job: dict[str, Any]) -> Any:
     """Return the model with the weights of the check, dropout off."""
-    from keras_alexnet import create_model
+    from keras_alexnet.models.constructors import create_model
     from keras_alexnet.models.initialization import weights_will_follow
 
     wanted = Reference.from_json(job["reference"])

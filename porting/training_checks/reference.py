@@ -13,7 +13,13 @@ from keras_alexnet.core.backend import require
 from keras_alexnet.core.children import enter_child, report_progress
 from porting.checkpoints.files import to_numpy
 from porting.checks.precision import full_precision
-from porting.torch_side.reference_nets import Reference, forward, load_weights, training_loss
+from porting.torch_side.reference_nets import (
+    Reference,
+    batch_norms,
+    forward,
+    load_weights,
+    training_loss,
+)
 from porting.training_checks.history import History, sample
 from porting.weights.counterpart import Counterpart
 
@@ -64,7 +70,6 @@ def _keras_variances(net: Any) -> dict[str, Any]:
     Both frameworks normalise with a batch's biased variance. Keras averages that one; torch
     averages the unbiased variance, n / (n - 1) times as large for n values of a channel.
     """
-    norm = require("torch").nn.modules.batchnorm._BatchNorm
     variances: dict[str, Any] = {}
 
     def follow(key: str, module: Any, inputs: tuple[Any]) -> None:
@@ -72,10 +77,9 @@ def _keras_variances(net: Any) -> dict[str, Any]:
         batch = x.detach().var(dim=(0, *range(2, x.ndim)), correction=0)
         variances[key] = (1 - module.momentum) * variances[key] + module.momentum * batch
 
-    for name, module in net.named_modules():
-        if isinstance(module, norm):
-            variances[f"{name}.running_var"] = module.running_var.clone()
-            module.register_forward_pre_hook(partial(follow, f"{name}.running_var"))
+    for name, module in batch_norms(net).items():
+        variances[f"{name}.running_var"] = module.running_var.clone()
+        module.register_forward_pre_hook(partial(follow, f"{name}.running_var"))
     return variances
 
 

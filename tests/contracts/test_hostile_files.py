@@ -25,8 +25,7 @@ import torch
 from helpers.caffe_files import encode_net, field, small_net, varint
 from helpers.checkpoints import boxed, pickled
 from helpers.project import ROOT, RunPython
-from hypothesis import HealthCheck, example, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, example, given, settings, strategies as st
 
 from keras_alexnet.errors import KerasAlexNetError, ModelFileError
 from keras_alexnet.models.weights import load_model, load_weights

@@ -14,8 +14,7 @@ import keras
 import numpy as np
 import pytest
 import torch
-from hypothesis import example, given
-from hypothesis import strategies as st
+from hypothesis import example, given, strategies as st
 
 import keras_alexnet
 from keras_alexnet import LocalResponseNormalization

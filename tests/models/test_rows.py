@@ -4,8 +4,7 @@ import keras
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
+from hypothesis import assume, given, settings, strategies as st
 
 from keras_alexnet.models.rows import Settings, apply_rows
 from keras_alexnet.specs import SPECS

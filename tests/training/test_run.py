@@ -26,7 +26,7 @@ from keras_alexnet.models.weights import load_model
 from keras_alexnet.training import precision
 from keras_alexnet.training.experiment import Experiment
 from keras_alexnet.training.presets import PRESETS
-from keras_alexnet.training.run import resume, start
+from keras_alexnet.training.run import resume_experiment, run_experiment
 
 # Of metrics.csv, which no two runs share.
 TIMES = {"images_per_second", "seconds"}
@@ -41,7 +41,7 @@ def run(tmp_path: Path) -> Run:
     """Run a small experiment with changes; return its folder."""
 
     def go(name: str = "run", **changes: Any) -> Path:
-        start(SMALL.override(**changes), output=tmp_path / name)
+        run_experiment(SMALL.override(**changes), output=tmp_path / name)
         return tmp_path / name
 
     return go
@@ -145,12 +145,12 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     step, changes = FEATURES[case]
     whole = run("whole", **changes)
     interrupt_at(step, monkeypatch)
-    assert start(SMALL.override(**changes), output=tmp_path / "parts") is None
+    assert run_experiment(SMALL.override(**changes), output=tmp_path / "parts") is None
     parts = tmp_path / "parts"
     assert "go on with: keras-alexnet train --resume" in (parts / "log.txt").read_text()
     assert not (parts / "summary.json").exists()
     monkeypatch.undo()
-    assert resume(parts) is not None
+    assert resume_experiment(parts) is not None
     assert rows(parts) == rows(whole)
     for mine, theirs in zip(weights(parts), weights(whole), strict=True):
         np.testing.assert_array_equal(mine, theirs)
@@ -236,7 +236,7 @@ def test_loss_that_is_not_finite_stops_the_run(run: Run, tmp_path: Path) -> None
 def test_full_disk_loses_nothing(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, parts = run("whole"), tmp_path / "parts"
     interrupt_at(5, monkeypatch)
-    start(SMALL, output=parts)
+    run_experiment(SMALL, output=parts)
     monkeypatch.undo()
     before = (parts / "checkpoint.safetensors").read_bytes()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -245,13 +245,13 @@ def test_full_disk_loses_nothing(run: Run, tmp_path: Path, monkeypatch: pytest.M
         with pytest.raises(
             ConfigurationError, match=r"cannot write .*checkpoint|cannot write .*best"
         ):
-            resume(parts)
+            resume_experiment(parts)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert (parts / "checkpoint.safetensors").read_bytes() == before
     assert "the last checkpoint is kept" in (parts / "log.txt").read_text()
     assert not [path for path in parts.iterdir() if path.name.startswith(".")]
-    resume(parts)
+    resume_experiment(parts)
     assert rows(parts) == rows(whole)
 
 
@@ -289,7 +289,7 @@ def test_nothing_is_overwritten_or_left_behind(run: Run, tmp_path: Path) -> None
         run()
     assert [path.name for path in folder.iterdir()] == ["mine.txt"]
     with pytest.raises(ConfigurationError, match="is a file, not a folder"):
-        start(SMALL, output=folder / "mine.txt")
+        run_experiment(SMALL, output=folder / "mine.txt")
     with pytest.raises(ConfigurationError, match="batch_size 512 is larger than"):
         run("other", batch_size=512)
     assert not (tmp_path / "other").exists()
@@ -297,21 +297,21 @@ def test_nothing_is_overwritten_or_left_behind(run: Run, tmp_path: Path) -> None
 
 def test_resume_needs_a_run(run: Run, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="no such folder"):
-        resume(tmp_path / "none")
+        resume_experiment(tmp_path / "none")
     with pytest.raises(TrainingError, match="not the folder of a run"):
-        resume(tmp_path)
+        resume_experiment(tmp_path)
     folder = run(epochs=1)
     checkpoint = folder / "checkpoint.safetensors"
     whole = checkpoint.read_bytes()
     checkpoint.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(TrainingError, match="damaged checkpoint"):
-        resume(folder)
+        resume_experiment(folder)
     checkpoint.unlink()
     with pytest.raises(TrainingError, match="there is no checkpoint"):
-        resume(folder)
+        resume_experiment(folder)
     (folder / "config.json").write_text("{")
     with pytest.raises(TrainingError, match=r"config.json: damaged"):
-        resume(folder)
+        resume_experiment(folder)
 
 
 def test_resume_refuses_other_data(run: Run) -> None:
@@ -320,7 +320,7 @@ def test_resume_refuses_other_data(run: Run) -> None:
     config["experiment"]["train_limit"] = 300
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(TrainingError, match="the data are not those that the run began with"):
-        resume(folder)
+        resume_experiment(folder)
 
 
 def test_a_finished_run_can_write_its_results_again(run: Run) -> None:
@@ -328,7 +328,7 @@ def test_a_finished_run_can_write_its_results_again(run: Run) -> None:
     before = json.loads((folder / "summary.json").read_text())
     (folder / "summary.json").unlink()
     (folder / "report.html").unlink()
-    resume(folder)
+    resume_experiment(folder)
     assert json.loads((folder / "summary.json").read_text()) == before
     assert (folder / "report.html").exists()
 

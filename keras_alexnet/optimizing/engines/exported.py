@@ -13,7 +13,7 @@ import numpy as np
 
 from keras_alexnet.core.backend import require
 from keras_alexnet.core.keras_internals import without_tensorflow
-from keras_alexnet.exporting.exporter import Request, export_model
+from keras_alexnet.exporting.exporter import ExportRequest, export_model
 from keras_alexnet.exporting.formats import find_format
 from keras_alexnet.layers import keras
 from keras_alexnet.optimizing.plan import MAIN_OUTPUT, Plan, main_tensors
@@ -39,7 +39,7 @@ class _Runtime:
         with without_tensorflow():
             single.save(folder / "model.keras")
         self._file = folder / f"model{self._format.suffix}"
-        export_model(Request(folder / "model.keras", self._format, self._file))
+        export_model(ExportRequest(folder / "model.keras", self._format, self._file))
         (folder / "model.keras").unlink()
 
     def is_tensor(self, x: Any) -> bool:

@@ -1,1 +1,4 @@
-"""."""
+"""The epochs of a run: `fit` and its hooks, progress, checkpoints, results.
+
+`engine` ties them together.
+"""

@@ -1,1 +1,4 @@
-"""."""
+"""Optimisers, schedules and losses with PyTorch's arithmetic.
+
+Imports Keras, and nothing else of `training`.
+"""

@@ -134,7 +134,7 @@ def sample_predictions(
     _write(figure, target)
 
 
-def comparison(
+def compare_curves(
     names: Sequence[str],
     curves: Sequence[Rows],
     results: Sequence[Mapping[str, float | None]],

@@ -6,8 +6,7 @@ import keras
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from torchvision.transforms import functional as F  # noqa: N812
 
 from keras_alexnet.data.augmentation import resample as module

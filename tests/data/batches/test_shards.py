@@ -5,8 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from keras_alexnet.data.augmentation.record import Augmentation
 from keras_alexnet.data.batches.plan import BatchSettings

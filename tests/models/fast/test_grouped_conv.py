@@ -20,8 +20,7 @@ import torch
 import keras_alexnet
 from keras_alexnet.core.backend import BACKENDS
 from keras_alexnet.errors import ConfigurationError
-from keras_alexnet.models.fast import grouped_conv as fast_groups
-from keras_alexnet.models.fast import quicken as fast
+from keras_alexnet.models.fast import grouped_conv as fast_groups, quicken as fast
 from keras_alexnet.models.rows import Settings, apply_rows
 from keras_alexnet.specs.schema import DATA_FORMATS, Conv, Dense, Flatten
 from keras_alexnet.specs.shared import TORCH_INIT

@@ -17,13 +17,11 @@ from keras_alexnet.core.children import Workers
 from keras_alexnet.specs import SPECS
 from keras_alexnet.training.optim import optimizers
 from porting.checkpoints.files import write_checkpoint
-from porting.commands import app as cli
-from porting.commands import check as commands_check
+from porting.commands import app as cli, check as commands_check
 from porting.errors import UsageError
 from porting.torch_side.reference_nets import Reference
 from porting.torch_side.seeded import seeded_state_dict
-from porting.training_checks import candidate as training_candidate
-from porting.training_checks import reference as training_reference
+from porting.training_checks import candidate as training_candidate, reference as training_reference
 from porting.training_checks.check import TrainingRequest, check_training, default_size
 from porting.training_checks.parity import Arrays, Measure, training_job, write_batches
 from porting.training_checks.results import TrainingCell, TrainingCheck, training_to_json

@@ -4,8 +4,7 @@ import keras
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from porting.weights import layouts
 from porting.weights.layouts import Transform

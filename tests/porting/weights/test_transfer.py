@@ -9,8 +9,7 @@ import pytest
 import torch
 from helpers.models import EACH, StateDict, meta_shapes, zeros
 from helpers.small import SMALL
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from keras_alexnet import AlexNet, GoogLeNet
 from keras_alexnet.models.initialization import weights_will_follow

@@ -140,7 +140,7 @@ def _draw(picture: str, target: Any) -> None:
             plots.sample_predictions(images, labels, guesses, labels / 3, ("a", "$b$", "c"), target)
         case "comparison":
             results = [{"val_accuracy": 0.5, "test_accuracy": 0.5}, {"val_accuracy": None}]
-            plots.comparison(("a", "b $x$"), (ROWS, []), results, target)
+            plots.compare_curves(("a", "b $x$"), (ROWS, []), results, target)
 
 
 @pytest.mark.parametrize("picture", ["curves", "confusion", "samples", "comparison"])

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from keras_alexnet.core.backend import load_keras
+from keras_alexnet.core.backend import BACKENDS, load_keras
 
 
 class MissingPartError(LookupError):
@@ -53,10 +53,6 @@ def _sample() -> Any:
     return keras.Model(x, keras.layers.ReLU()(x))
 
 
-def _optimizer() -> Any:
-    return load_keras().optimizers.SGD
-
-
 def _backend_package() -> Any:
     """Return the module whose `convert_to_numpy` Keras looks up whenever it saves a variable."""
     backend = importlib.import_module("keras.src.backend")
@@ -75,9 +71,15 @@ PARTS: dict[str, Callable[[], Any]] = {
     "inputs of a model": _attribute("_standardize_inputs", _sample),
     "context of a call": _attribute("_call_context_args", _sample),
     "recomputation of a layer": _attribute("_remat_mode", _sample),
-    "update of all variables": _attribute("_backend_update_step", _optimizer),
-    "sum over devices": _attribute("_all_reduce_sum_gradients", _optimizer),
-    "index of a variable": _attribute("_get_variable_index", _optimizer),
+    "index of a variable": _attribute("_get_variable_index", lambda: load_keras().optimizers.SGD),
+}
+
+
+# Hook of Keras that a mixin below overrides -> its class, and the backends that ask it.
+HOOKS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "_backend_update_step": ("keras.optimizers.SGD", BACKENDS),
+    "_all_reduce_sum_gradients": ("keras.optimizers.SGD", ("tensorflow",)),
+    "_maybe_symbolic_build": ("keras.Model", ("tensorflow",)),
 }
 
 

@@ -33,14 +33,14 @@ def decode(path: str | Path) -> Image.Image:
 def resize_and_crop(
     image: Image.Image | np.ndarray, preprocessing: Preprocessing = IMAGENET
 ) -> np.ndarray:
-    """Resize the short side (bilinear, antialiased) and cut out the centre.
+    """Resize the short side, antialiased, and cut out the centre.
 
     Bit-exact with `torchvision.transforms._presets.ImageClassification` on a PIL image, before its
     conversion to float.
 
     Args:
         image: RGB image, or a uint8 array (H, W, 3).
-        preprocessing: Sizes to use, and whether the network sees grey.
+        preprocessing: Sizes and filter to use, and whether the network sees grey.
 
     Returns:
         uint8 array (crop height, crop width, 3), values 0..255 in the order R, G, B whatever the
@@ -79,7 +79,7 @@ def _resized(image: Image.Image | np.ndarray, preprocessing: Preprocessing) -> I
         long = int(preprocessing.resize_size * long / short)
         short = preprocessing.resize_size
         size = (short, long) if width <= height else (long, short)
-        image = image.resize(size, Image.Resampling.BILINEAR)
+        image = image.resize(size, Image.Resampling[preprocessing.interpolation.upper()])
     return image
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 from keras_alexnet.errors import ModelFileError
 
 CHANNELS = ("RGB", "BGR", "L")
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class Preprocessing:
         std: Standard deviation of the channels, in their order.
         channels: Order in which the network reads them: `"RGB"`, `"BGR"`, or `"L"` for grey.
         scale: Divisor of the pixels 0..255: 255 where mean and deviation are those of [0, 1].
+        interpolation: Filter of the resize, Pillow's of that name: `"nearest"`, `"bilinear"`,
+            `"bicubic"` or `"lanczos"`.
     """
 
     resize_size: int = 256
@@ -32,6 +35,7 @@ class Preprocessing:
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     channels: Literal["RGB", "BGR", "L"] = "RGB"
     scale: float = 255.0
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
 
     @classmethod
     def from_record(cls, values: Any) -> Self:
@@ -52,8 +56,9 @@ class Preprocessing:
             for name, value in values.items()
         }
         found = cls(**given)
-        if found.channels not in CHANNELS:
-            raise damaged("preprocessing.channels", found.channels, "one of " + ", ".join(CHANNELS))
+        for name, choices in (("channels", CHANNELS), ("interpolation", INTERPOLATIONS)):
+            if (value := getattr(found, name)) not in choices:
+                raise damaged(f"preprocessing.{name}", value, "one of " + ", ".join(choices))
         count = len(found.channels)
         for name, right, wanted in (
             ("resize_size", _is_size(found.resize_size), "a whole number from 1 up"),

@@ -37,12 +37,7 @@ def record_of(
     """
     info, preprocessing = source.info, source.spec.preprocessing
     if info is not None:
-        preprocessing = Preprocessing(
-            info.preprocessing["resize_size"],
-            tuple(info.preprocessing["crop_size"]),
-            tuple(info.preprocessing["mean"]),
-            tuple(info.preprocessing["std"]),
-        )
+        preprocessing = Preprocessing.from_record(info.preprocessing)
         if include_preprocessing and preprocessing != source.spec.preprocessing:
             raise UsageError(
                 f"torchvision's {info.name} needs {preprocessing}, which the model cannot include"

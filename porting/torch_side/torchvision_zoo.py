@@ -90,18 +90,22 @@ def transforms(model: str, preprocessing: Preprocessing) -> Any:
     transform = models.get_model_weights(model).DEFAULT.transforms()
     transform.resize_size = [preprocessing.resize_size]
     transform.crop_size = list(preprocessing.crop_size)
+    transform.interpolation = _interpolation(preprocessing)
     return transform
+
+
+def _interpolation(preprocessing: Preprocessing) -> Any:
+    return require("torchvision").transforms.InterpolationMode(preprocessing.interpolation)
 
 
 class _Evaluation:
     """What torchvision's preset does, for networks with other channels and ranges."""
 
     def __init__(self, preprocessing: Preprocessing) -> None:
-        transforms = require("torchvision").transforms
         self.preprocessing = preprocessing
         self.resize_size = [preprocessing.resize_size]
         self.crop_size = list(preprocessing.crop_size)
-        self.interpolation = transforms.InterpolationMode.BILINEAR
+        self.interpolation = _interpolation(preprocessing)
         self.antialias = True
 
     def __call__(self, image: Any) -> Any:
@@ -143,6 +147,7 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
             "crop_size": [transform.crop_size[0]] * 2,
             "mean": transform.mean,
             "std": transform.std,
+            "interpolation": transform.interpolation.value,
         },
     )
     return dataclasses.asdict(info)

@@ -1,0 +1,64 @@
+"""`.keras` files that were written before the modules moved still mean the same."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers.project import RunPython
+
+from keras_alexnet import Predictor, load_model, read_record
+from keras_alexnet.core.backend import BACKENDS, installed
+from porting.tolerances import TOLERANCES
+
+FILES = Path(__file__).resolve().parents[1] / "files" / "before_the_move"
+# File -> the images in `expected.npz` that it was given then.
+IMAGES = {"alexnet_lrn": "images", "lenet5": "grey"}
+KERAS_ALONE = """
+import sys
+import numpy as np
+import keras
+if sys.argv[2] == "alexnet_lrn":
+    import keras_alexnet
+images = np.load(sys.argv[3])
+model = keras.saving.load_model(sys.argv[1])
+np.save(sys.argv[4], model.predict(images, verbose=0))
+"""
+
+
+@pytest.fixture(scope="module")
+def expected() -> dict[str, np.ndarray]:
+    return dict(np.load(FILES / "expected.npz"))
+
+
+def assert_as_then(found: np.ndarray, wanted: np.ndarray) -> None:
+    gap = np.abs(found - wanted).max() / np.abs(wanted).max()
+    assert gap <= TOLERANCES["logits"].limit
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_logits_are_those_of_then(name: str, expected: dict[str, np.ndarray]) -> None:
+    model = load_model(FILES / f"{name}.keras")
+    assert_as_then(model.predict(expected[IMAGES[name]], verbose=0), expected[name])
+    assert read_record(FILES / f"{name}.keras")["model"]["name"] == name
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_the_record_still_says_how_to_use_it(name: str) -> None:
+    predictor = Predictor.from_file(FILES / f"{name}.keras")
+    assert predictor.preprocessing.interpolation == "bilinear"  # a field that it has not
+    assert predictor.preprocessing.crop_size == {"alexnet_lrn": (63, 63), "lenet5": (28, 28)}[name]
+    assert predictor.labels == (("a", "b", "c", "d") if name == "alexnet_lrn" else None)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", IMAGES)
+def test_keras_itself_loads_them(
+    name: str, backend: str, expected: dict[str, Any], run_python: RunPython, tmp_path: Path
+) -> None:
+    if not installed(backend):
+        pytest.skip(f"{backend} is not installed")
+    np.save(tmp_path / "images.npy", expected[IMAGES[name]])
+    files = FILES / f"{name}.keras", name, tmp_path / "images.npy", tmp_path / "found.npy"
+    run_python(KERAS_ALONE, *files, KERAS_BACKEND=backend)
+    assert_as_then(np.load(tmp_path / "found.npy"), expected[name])

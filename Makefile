@@ -4,15 +4,19 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 # A module's tests stay together, as they share what takes long. Threads of torch and TensorFlow
 # would wait for each other.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+TESTS := -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python $(TESTS)
+# The newest Keras before its release, beside everything else of VENV.
+NEXT := .venv-next
 
-.PHONY: help install demo train-demo test test-all lint format parity models-table bench clean
+.PHONY: help install demo train-demo test test-all test-next smoke lint format parity models-table bench clean
 
 help:
 	@echo "make demo          convert both networks, compare them with torchvision, write a report"
 	@echo "make train-demo    train LeNet-5 on embedded digits, under a minute"
 	@echo "make test          the tests, eleven to fourteen minutes on two cores"
-	@echo "make test-all      the slow tests too"
+	@echo "make test-all      the slow tests and the wheel in fresh environments too, hours"
+	@echo "make test-next     the tests against the next Keras, from its nightly build"
 	@echo "make lint          ruff, mypy and the import contracts"
 	@echo "make format        let ruff format the code"
 	@echo "make parity        measure the README's parity table again"
@@ -37,8 +41,19 @@ train-demo: $(INSTALLED)
 test: $(INSTALLED)
 	$(PYTEST)
 
-test-all: $(INSTALLED)
+test-all: $(INSTALLED) smoke
 	$(PYTEST) -m ''
+
+# The wheel in fresh environments that have one framework each.
+smoke: $(INSTALLED)
+	$(BIN)/python tests/smoke.py
+
+test-next: $(INSTALLED)
+	$(PYTHON) -m venv $(NEXT)
+	$(NEXT)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --no-deps keras-nightly
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > "$$($(NEXT)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/shared.pth"
+	OMP_NUM_THREADS=1 $(NEXT)/bin/python -c 'import keras; print("Keras", keras.__version__)'
+	OMP_NUM_THREADS=1 $(NEXT)/bin/python $(TESTS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -69,4 +84,4 @@ bench: $(INSTALLED)
 	$(if $(IMAGES),$(BIN)/python benchmarks/prediction_job.py --images $(IMAGES) $(QUICK))
 
 clean:
-	rm -rf $(VENV) demo runs build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(NEXT) demo runs build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -48,6 +48,10 @@ def resize_and_crop(
 
     Raises:
         ConfigurationError: The array is not (H, W, 3) of uint8.
+
+    Example:
+        >>> resize_and_crop(np.zeros((300, 500, 3), np.uint8)).shape
+        (224, 224, 3)
     """
     image = _resized(image, preprocessing)
     height, width = preprocessing.crop_size
@@ -112,6 +116,11 @@ def load_images(paths: Iterable[str | Path], preprocessing: Preprocessing = IMAG
     Raises:
         ImageFileError: A file cannot be decoded.
         ConfigurationError: There are no paths.
+
+    Example:
+        >>> load_images([])
+        Traceback (most recent call last):
+        keras_alexnet.errors.ConfigurationError: no image files were given
     """
     images = [resize_and_crop(decode(path), preprocessing) for path in paths]
     if not images:
@@ -131,6 +140,10 @@ def normalize(
 
     Returns:
         float32 array of the same shape, its channels in the network's order.
+
+    Example:
+        >>> normalize(np.full((1, 1, 3), 255, np.uint8)).round().tolist()
+        [[[2.0, 2.0, 3.0]]]
     """
     x = np.asarray(pixels, np.float32)
     if preprocessing.channels == "BGR":

@@ -12,7 +12,12 @@ from keras_alexnet.specs.googlenet import GOOGLENET
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Return the names of all models that match a shell pattern such as `"*net*"`, sorted."""
+    """Return the names of all models that match a shell pattern such as `"*net*"`, sorted.
+
+    Example:
+        >>> list_models("google*")
+        ['googlenet', 'googlenet_caffe', 'googlenet_lab', 'googlenet_paper']
+    """
     return sorted(fnmatch.filter(SPECS, pattern))
 
 
@@ -35,6 +40,10 @@ def create_model(name: str, /, **arguments: Any) -> Any:
     Raises:
         UnknownModelError: No model has this name.
         ConfigurationError: An argument is out of range.
+
+    Example:
+        >>> create_model("lenet5", classes=4, include_preprocessing=True).output_shape
+        (None, 4)
     """
     return build(find_spec(name), **arguments)
 
@@ -84,6 +93,10 @@ def AlexNet(  # noqa: N802  (keras.applications names its constructors after the
     Raises:
         ConfigurationError: An argument is out of range.
         ModelFileError: `weights` cannot be read or does not fit.
+
+    Example:
+        >>> AlexNet(include_top=False, data_format="channels_first").output_shape
+        (None, 256, None, None)
     """
     return build(
         ALEXNET,
@@ -152,6 +165,11 @@ def GoogLeNet(  # noqa: N802  (keras.applications names its constructors after t
     Raises:
         ConfigurationError: An argument is out of range.
         ModelFileError: `weights` cannot be read or does not fit.
+
+    Example:
+        >>> model = GoogLeNet(classes=5, input_shape=(64, 64, 3), aux_heads=True)
+        >>> sorted(model.output)
+        ['aux1', 'aux2', 'logits']
     """
     return build(
         GOOGLENET,

@@ -23,6 +23,12 @@ def feature_extractor(model: Any, nodes: Sequence[str] | dict[str, str]) -> Any:
 
     Raises:
         ConfigurationError: A name is neither a layer nor a stage of the model, or `nodes` is empty.
+
+    Example:
+        >>> from keras_alexnet import create_model
+        >>> features = feature_extractor(create_model("lenet5"), {"stage1": "edges"})
+        >>> features.output["edges"].shape
+        (None, 28, 28, 6)
     """
     if isinstance(nodes, str):
         raise ConfigurationError(

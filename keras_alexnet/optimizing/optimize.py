@@ -132,6 +132,12 @@ def optimize(model: Any, engine: str = "auto", batch_size: int | None = None) ->
         ExportError: The model cannot be exported to what the engine runs.
         CompilationError: `torch.compile` finds no working compiler (here if `batch_size` is given,
             else at the first call).
+
+    Example:
+        >>> from keras_alexnet import create_model
+        >>> fast = optimize(create_model("lenet5"))
+        >>> fast.predict(np.zeros((2, 28, 28, 1), np.float32)).shape
+        (2, 10)
     """
     if engine == "auto":
         engine = keras.backend.backend()

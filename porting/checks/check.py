@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from keras_alexnet.core.backend import BACKENDS, installed_backends, pip_line, require
 from keras_alexnet.core.children import Workers
@@ -51,25 +52,10 @@ def same_weights(spec: ModelSpec, size: Size, other: Size) -> bool:
 
 @dataclass(frozen=True)
 class CheckRequest:
-    """A check in the user's words.
+    """A check in the user's words, which the fields' help texts are.
 
-    Attributes:
-        model: Architecture.
-        source: A weights file, the name of torchvision weights, or None for seeded weights.
-        candidate: The `.keras` file to check; by default the source is converted.
-        images: Photo files and folders; None for scikit-learn's samples, empty for noise alone.
-        sizes: Heights and widths in pixels; by default `default_sizes` of the architecture. The
-            weights are those of the first.
-        noise: Noise images of each size.
-        seed: Seed of the noise and of seeded weights.
-        backends: Keras backends; None for all that are installed.
-        data_formats: Data formats to run on each.
-        transform_input: As in `sources.open_source`.
-        reference: `FILE.py:FUNCTION` that returns the torch network to compare with, see
-            `reference_nets.check_function`; by default torchvision's, or one built of torch's
-            layers after the architecture's table.
-        allow_pickle: As in `sources.open_source`.
-        timeout: Seconds of silence after which a child process is stopped.
+    The weights are those of the first size. Without images, noise alone is compared where they are
+    an empty list. `reference` is what `reference_nets.check_function` takes.
     """
 
     model: str
@@ -140,17 +126,14 @@ def check(
     inputs = input_sets(
         request.images, sizes, spec.preprocessing, noise=request.noise, seed=request.seed
     )
-    source = request.source
-    if source is None:
-        say("seeded weights")
-        source = folder / f"{name}-seeded.safetensors"
-        arrays = seeded_state_dict(name, seed=request.seed, aux_heads=bool(spec.aux), size=sizes[0])
-        write_checkpoint(source, arrays)
-    opened = open_source(
-        name,
-        source,
-        transform_input=request.transform_input,
+    opened = open_weights(
+        spec,
+        request.source,
+        folder,
+        seed=request.seed,
         size=sizes[0],
+        say=say,
+        transform_input=request.transform_input,
         allow_pickle=request.allow_pickle,
     )
     _check_sizes(opened, sizes)
@@ -201,6 +184,39 @@ def check(
         say,
         workers,
     )
+
+
+def open_weights(
+    spec: ModelSpec,
+    source: str | Path | None,
+    folder: Path,
+    *,
+    seed: int,
+    size: Size,
+    say: Say,
+    aux_heads: bool = True,
+    **options: Any,
+) -> Source:
+    """Open the weights of a check, seeded ones where it names none.
+
+    Args:
+        spec: Architecture.
+        source: As in `open_source`, or None.
+        folder: Where seeded weights are written.
+        seed: Theirs.
+        size: Height and width of the images in pixels.
+        say: Called with a line of progress.
+        aux_heads: Whether auxiliary heads are wanted, where the architecture has some.
+        **options: Further arguments of `open_source`.
+    """
+    if source is None:
+        say("seeded weights")
+        source = folder / f"{spec.name}-seeded.safetensors"
+        heads = bool(spec.aux) and aux_heads
+        write_checkpoint(
+            source, seeded_state_dict(spec.name, seed=seed, aux_heads=heads, size=size)
+        )
+    return open_source(spec.name, source, size=size, aux_heads=aux_heads, **options)
 
 
 def _check_sizes(opened: Source, sizes: Sequence[Size]) -> None:

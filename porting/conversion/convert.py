@@ -110,6 +110,15 @@ def convert(
     Raises:
         PortingError: As `open_source`.
         KerasAlexNetError: An option is out of range, or the output cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> from porting import seeded_state_dict, write_checkpoint
+        >>> folder = tempfile.mkdtemp()
+        >>> write_checkpoint(f"{folder}/mine.npz", seeded_state_dict("lenet5"))
+        >>> record = convert("lenet5", f"{folder}/mine.npz", f"{folder}/mine.keras")
+        >>> record["model"]["classes"]
+        10
     """
     output = Path(output)
     if output.suffix != ".keras":

@@ -76,6 +76,10 @@ def build_torch(
     Raises:
         UnknownModelError: No model has this name.
         ValueError: The images are too small for the network.
+
+    Example:
+        >>> sum(p.numel() for p in build_torch("lenet5").parameters())
+        61706
     """
     spec = find_spec(name)
     traced = {

@@ -9,13 +9,10 @@ from keras_alexnet.core.children import Workers
 from keras_alexnet.core.fields import comma_separated, option, parse_size
 from keras_alexnet.specs import find_spec
 from keras_alexnet.specs.schema import ModelSpec
-from porting.checkpoints.files import write_checkpoint
-from porting.checks.check import checked_backends, same_weights
+from porting.checks.check import checked_backends, open_weights, same_weights
 from porting.checks.parity import Say
-from porting.conversion.sources import open_source
 from porting.errors import UsageError
 from porting.torch_side.reference_nets import Reference
-from porting.torch_side.seeded import seeded_state_dict
 from porting.training_checks.parity import run_training_check
 from porting.training_checks.results import PRECISIONS, TrainingCheck, TrainingResult
 from porting.weights.spec_tables import counterpart
@@ -39,21 +36,6 @@ class TrainingRequest:
     The images are seeded noise with structure, normalised; dropout is off; batch norm and auxiliary
     heads are in training mode. The loss is the mean cross-entropy, plus 0.3 times that of each
     auxiliary head.
-
-    Attributes:
-        model: Architecture.
-        source: A weights file, the name of torchvision weights, or None for seeded weights.
-        steps: Number of steps.
-        batch_size: Images of a step, at least 2.
-        learning_rate: Of SGD.
-        momentum: Of SGD, in [0, 1).
-        weight_decay: Factor of the weights in the gradient, as in torch.
-        aux_heads: Whether the auxiliary classifiers are trained too; by default where they exist.
-        size: Height and width of the images in pixels; by default `default_size`.
-        seed: Seed of images, classes and seeded weights.
-        backends: Keras backends; None for all that are installed.
-        precisions: `"float64"`, which is judged, and `"float32"`, which is shown.
-        timeout: Seconds of silence after which a training is stopped.
     """
 
     model: str
@@ -127,22 +109,21 @@ def check_training(
     request.check()
     if request.aux_heads and not spec.aux:
         raise UsageError(f"{name} has no auxiliary heads; leave aux_heads out")
-    wanted = request.aux_heads is not False
     size = request.size or default_size(spec)
     chosen = checked_backends(request.backends)
     require("torchvision")  # the reference; said before anything is computed
-    source: str | Path | None = request.source
-    if source is None:
-        say("seeded weights")
-        source = folder / f"{name}-seeded.safetensors"
-        arrays = seeded_state_dict(
-            name, seed=request.seed, aux_heads=bool(spec.aux) and wanted, size=size
-        )
-        write_checkpoint(source, arrays)
-    opened = open_source(name, source, size=size, aux_heads=wanted)
+    opened = open_weights(
+        spec,
+        request.source,
+        folder,
+        seed=request.seed,
+        size=size,
+        say=say,
+        aux_heads=request.aux_heads is not False,
+    )
     if request.aux_heads and not opened.fit.aux_heads:
         raise UsageError(f"{opened.path} holds no auxiliary heads")
-    heads = opened.fit.aux_heads and wanted
+    heads = opened.fit.aux_heads and request.aux_heads is not False
     return run_training_check(
         TrainingCheck(
             Reference(name, opened.classes, aux_heads=heads, size=size),

@@ -53,6 +53,12 @@ def load_state_dict(model: Any, state_dict: Mapping[str, Any]) -> TransferReport
     Raises:
         TransferError: Keys are missing, unexpected, or of a wrong shape, dtype or value. The
             message lists all problems, and the model is unchanged.
+
+    Example:
+        >>> from keras_alexnet import create_model
+        >>> source, target = create_model("lenet5"), create_model("lenet5")
+        >>> load_state_dict(target, to_state_dict(source, framework="numpy")).loaded[:2]
+        ('features.0.weight', 'features.0.bias')
     """
     return load_arrays(model, state_dict, lambda: None)
 
@@ -118,6 +124,12 @@ def to_state_dict(model: Any, *, framework: str = "torch") -> dict[str, Any]:
     Raises:
         TransferError: The model is none of the known architectures.
         ValueError: `framework` has another value.
+
+    Example:
+        >>> from keras_alexnet import create_model
+        >>> weights = to_state_dict(create_model("lenet5"), framework="numpy")
+        >>> weights["features.0.weight"].shape  # (O, I, H, W)
+        (6, 1, 5, 5)
     """
     if framework not in ("torch", "numpy"):
         raise ValueError(f"framework must be 'torch' or 'numpy', got {framework!r}")

@@ -33,7 +33,11 @@ def alexnet() -> StateDict:
     return seeded_state_dict("alexnet", seed=3, classes=7)
 
 
-CASES = [(b, ".pth") for b in BACKENDS if installed(b)]
+CASES = [
+    pytest.param(backend, ".pth", marks=[] if backend == "torch" else pytest.mark.slow)
+    for backend in BACKENDS
+    if installed(backend)
+]
 CASES += [pytest.param("torch", ".safetensors", marks=pytest.mark.slow)]
 
 

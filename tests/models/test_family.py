@@ -320,7 +320,14 @@ def test_weights_of_another_size_are_refused(member: Member) -> None:
 
 
 @pytest.mark.parametrize(
-    "member", [name for name in ODD_SIZES if SPECS[name].aux], indirect=True, scope="module"
+    "member",
+    [
+        pytest.param(name, marks=[] if name == "googlenet_paper" else pytest.mark.slow)
+        for name in ODD_SIZES
+        if SPECS[name].aux
+    ],
+    indirect=True,
+    scope="module",
 )
 def test_dropped_heads_need_not_fit_the_size(member: Member, tmp_path: Path) -> None:
     """A network with its auxiliary heads cut off takes images that the heads do not."""

@@ -51,6 +51,7 @@ def worker_of_rank(rank: int, output: Path) -> int:
     raise AssertionError(f"no process of rank {rank}")
 
 
+@pytest.mark.slow
 def test_a_killed_worker_of_torch_ends_the_run_which_others_finish(tmp_path: Path) -> None:
     folder, whole = tmp_path / "struck", tmp_path / "whole"
     process = begin(*LONG, "--backend", "torch", "--devices", 2, "--output", folder)

@@ -64,11 +64,7 @@ def test_lenet_is_trained_as_on_one_device(backend: str, tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     "backend",
-    [
-        "tensorflow",
-        pytest.param("torch", marks=pytest.mark.slow),
-        pytest.param("jax", marks=pytest.mark.slow),
-    ],
+    [pytest.param(name, marks=pytest.mark.slow) for name in ("tensorflow", "torch", "jax")],
 )
 def test_processes_train_as_one_does(backend: str, tmp_path: Path) -> None:
     one, several = tmp_path / "one", tmp_path / "several"

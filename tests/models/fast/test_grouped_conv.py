@@ -55,7 +55,11 @@ CASES = [
 NUMBERS = pytest.mark.parametrize("number", range(len(CASES)))
 
 # One thread as in this process; XLA's optimiser takes longer than anything it would speed up here.
-ENVIRONMENT = {"OMP_NUM_THREADS": "1", "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "XLA_FLAGS": "--xla_backend_optimization_level=0",
+    "TF_ENABLE_ONEDNN_OPTS": "1",  # for convolutions in channels_first
+}
 CHILD = """
 import json, os, sys
 from pathlib import Path

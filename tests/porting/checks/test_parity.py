@@ -32,8 +32,8 @@ BACKENDS = ("tensorflow", "torch", "jax")
 SIZES = ((131, 163),)
 TORCHVISION = ("alexnet", "googlenet")
 # Floor and ceil pooling, batch norm of maps, a flatten, grey, sigmoids, auxiliary heads; a tenth of
-# the time of all. Adaptive pooling, LRN, groups and BGR have tests of their own, AlexNet on torch has
-# `tests/models/test_torchvision_parity.py`.
+# the time of all. Adaptive pooling, LRN, groups and BGR have tests of their own, and AlexNet on torch
+# those of `tests/models/test_torchvision_parity.py`.
 QUICK = ("googlenet", "lenet5")
 Results = Callable[[str], ParityResult]
 

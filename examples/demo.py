@@ -48,8 +48,8 @@ def main() -> int:
                 )
                 source = None
                 result = compare(name, source, workers)
-            print_parity(console, result)
-            print_photos(console, result)
+            print_parity(result)
+            print_photos(result)
             console.print(f"{name}: {result.check.candidate}", soft_wrap=True)
             results.append(result)
     print(write_report(FOLDER / "report.html", results))

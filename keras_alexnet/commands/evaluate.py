@@ -19,7 +19,15 @@ from keras_alexnet.commands.common import (
 from keras_alexnet.core.backend import choose_backend
 from keras_alexnet.core.figures import check_picture
 from keras_alexnet.core.files import check_output, write_json
-from keras_alexnet.core.tables import Column, Format, Sheet, print_json, write_sheet
+from keras_alexnet.core.tables import (
+    Column,
+    Format,
+    Sheet,
+    decimals,
+    percent,
+    print_json,
+    write_sheet,
+)
 from keras_alexnet.data.sources.registry import SOURCES, find_data
 from keras_alexnet.errors import DataError
 from keras_alexnet.inference.views import Views
@@ -40,22 +48,14 @@ class Part(StrEnum):
     TRAIN = "train"
 
 
-def _decimals(value: float) -> str:
-    return f"{value:.4f}"
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.2f}"
-
-
 _COLUMNS = (
     Column("name", "class", text=True),
     Column("images", "images"),
-    Column("loss", "loss", show=_decimals),
-    Column("accuracy", "accuracy %", show=_percent),
-    Column("top5", "top-5 %", show=_percent),
-    Column("precision", "precision", show=_decimals),
-    Column("f1", "F1", show=_decimals),
+    Column("loss", "loss", show=decimals),
+    Column("accuracy", "accuracy %", show=percent),
+    Column("top5", "top-5 %", show=percent),
+    Column("precision", "precision", show=decimals),
+    Column("f1", "F1", show=decimals),
 )
 
 

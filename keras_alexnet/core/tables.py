@@ -58,6 +58,16 @@ class Column:
         return f"{value:,}" if isinstance(value, int) else _plain(value)
 
 
+def decimals(value: float) -> str:
+    """Return a loss or score with four decimals."""
+    return f"{value:.4f}"
+
+
+def percent(value: float) -> str:
+    """Return a share in [0, 1] in per cent, without the sign."""
+    return f"{100 * value:.2f}"
+
+
 @dataclass(frozen=True)
 class Sheet:
     """Values below columns, under a title; the last row may be a total."""

@@ -4,6 +4,7 @@ They are Keras' own layers but for local response normalisation: a model without
 `keras.saving.load_model` and no import of this package.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +39,14 @@ class Settings:
         """Axis of the channels in a batch of feature maps."""
         return -1 if self.data_format == "channels_last" else 1
 
+    def of(self, name: str) -> dict[str, Any]:
+        """Return the arguments that every layer takes, for the row of this name."""
+        return {"name": schema.keras_name(name), "dtype": self.dtype}
+
+    def of_maps(self, name: str) -> dict[str, Any]:
+        """Return those that layers of feature maps take."""
+        return {**self.of(name), "data_format": self.data_format}
+
     def spatial(self, x: Any) -> tuple[int | None, int | None]:
         """Return height and width of a batch of feature maps, None where they vary."""
         shape = x.shape[1:3] if self.data_format == "channels_last" else x.shape[2:4]
@@ -51,9 +60,7 @@ def apply_rows(
     for row in rows:
         if isinstance(row, schema.Concat):
             branches = [apply_rows(branch, x, settings, outputs) for branch in row.branches]
-            x = layers.Concatenate(
-                axis=settings.channel_axis, name=schema.keras_name(row.name), dtype=settings.dtype
-            )(branches)
+            x = layers.Concatenate(axis=settings.channel_axis, **settings.of(row.name))(branches)
         else:
             x = _BUILDERS[type(row)](row, x, settings)
         outputs[row.name] = x
@@ -80,9 +87,7 @@ def _conv(row: schema.Conv, x: Any, settings: Settings) -> Any:
         padding="same" if row.is_same else "valid",
         groups=row.groups,
         use_bias=row.bias,
-        name=schema.keras_name(row.name),
-        data_format=settings.data_format,
-        dtype=settings.dtype,
+        **settings.of_maps(row.name),
         **initializers(row.init or settings.init, channels // row.groups * row.kernel**2),
     )
     return built_on(convolution, x)
@@ -93,30 +98,9 @@ def _batch_norm(row: schema.BatchNorm, x: Any, settings: Settings) -> Any:
         axis=settings.channel_axis,
         epsilon=row.eps,
         momentum=1 - row.momentum,  # Keras weighs the old statistics, torch the new ones.
-        name=schema.keras_name(row.name),
-        dtype=settings.dtype,
+        **settings.of(row.name),
     )
     return normalization(x)
-
-
-def _lrn(row: schema.LRN, x: Any, settings: Settings) -> Any:
-    return LocalResponseNormalization(
-        row.size,
-        row.alpha,
-        row.beta,
-        row.k,
-        data_format=settings.data_format,
-        name=schema.keras_name(row.name),
-        dtype=settings.dtype,
-    )(x)
-
-
-def _relu(row: schema.ReLU, x: Any, settings: Settings) -> Any:
-    return layers.ReLU(name=schema.keras_name(row.name), dtype=settings.dtype)(x)
-
-
-def _sigmoid(row: schema.Sigmoid, x: Any, settings: Settings) -> Any:
-    return layers.Activation("sigmoid", name=schema.keras_name(row.name), dtype=settings.dtype)(x)
 
 
 def _max_pool(row: schema.MaxPool, x: Any, settings: Settings) -> Any:
@@ -133,26 +117,9 @@ def _max_pool(row: schema.MaxPool, x: Any, settings: Settings) -> Any:
         x = _zero_pad(x, ((0, 1), (0, 1)), f"{row.name}.pad", settings)
     elif row.padding and not same:
         x = _zero_pad(x, row.padding, f"{row.name}.pad", settings)
-    pooling = layers.MaxPooling2D(
-        row.size,
-        strides=row.stride,
-        padding="same" if same else "valid",
-        name=schema.keras_name(row.name),
-        data_format=settings.data_format,
-        dtype=settings.dtype,
-    )
-    return pooling(x)
-
-
-def _avg_pool(row: schema.AvgPool, x: Any, settings: Settings) -> Any:
-    pooling = layers.AveragePooling2D(
-        row.size,
-        strides=row.stride,
-        name=schema.keras_name(row.name),
-        data_format=settings.data_format,
-        dtype=settings.dtype,
-    )
-    return pooling(x)
+    padding = "same" if same else "valid"
+    arguments = settings.of_maps(row.name)
+    return layers.MaxPooling2D(row.size, row.stride, padding=padding, **arguments)(x)
 
 
 def _adaptive_avg_pool(row: schema.AdaptiveAvgPool, x: Any, settings: Settings) -> Any:
@@ -161,63 +128,52 @@ def _adaptive_avg_pool(row: schema.AdaptiveAvgPool, x: Any, settings: Settings) 
     Keras' `AdaptiveAveragePooling2D` refuses maps one pixel wide on TensorFlow; such an axis is
     only repeated, and is repeated here before.
     """
-    shared = {"data_format": settings.data_format, "dtype": settings.dtype}
-    name = schema.keras_name(row.name)
+    shared = settings.of_maps(row.name)
     if row.size == 1:
-        return layers.GlobalAveragePooling2D(keepdims=True, name=name, **shared)(x)
+        return layers.GlobalAveragePooling2D(keepdims=True, **shared)(x)
     height, width = settings.spatial(x)
     if 1 in (height, width):
         factors = (row.size if height == 1 else 1, row.size if width == 1 else 1)
-        x = layers.UpSampling2D(factors, name=f"{name}_repeat", **shared)(x)
+        x = layers.UpSampling2D(factors, **settings.of_maps(f"{row.name}_repeat"))(x)
         height, width = settings.spatial(x)
     if height is not None and width is not None and height % row.size == width % row.size == 0:
         window = (height // row.size, width // row.size)
-        return layers.AveragePooling2D(window, name=name, **shared)(x)
-    pooling = layers.AdaptiveAveragePooling2D((row.size, row.size), name=name, **shared)
-    return pooling(x)
-
-
-def _flatten(row: schema.Flatten, x: Any, settings: Settings) -> Any:
-    # Keras moves the channels last before it flattens, so both formats share one dense kernel.
-    return layers.Flatten(
-        name=schema.keras_name(row.name), data_format=settings.data_format, dtype=settings.dtype
-    )(x)
-
-
-def _dropout(row: schema.Dropout, x: Any, settings: Settings) -> Any:
-    rate = settings.dropout_rate if row.rate is None else row.rate
-    return layers.Dropout(rate, name=schema.keras_name(row.name), dtype=settings.dtype)(x)
+        return layers.AveragePooling2D(window, **shared)(x)
+    return layers.AdaptiveAveragePooling2D((row.size, row.size), **shared)(x)
 
 
 def _dense(row: schema.Dense, x: Any, settings: Settings) -> Any:
     dense = layers.Dense(
         settings.classes if row.units is None else row.units,
-        name=schema.keras_name(row.name),
-        dtype=settings.dtype,
+        **settings.of(row.name),
         **initializers(row.init or settings.init, fan_in=x.shape[-1]),
     )
     return built_on(dense, x)
 
 
-_BUILDERS: dict[type[schema.Row], Any] = {
+_BUILDERS: dict[type[schema.Row], Callable[[Any, Any, Settings], Any]] = {
     schema.Conv: _conv,
     schema.BatchNorm: _batch_norm,
-    schema.LRN: _lrn,
-    schema.ReLU: _relu,
-    schema.Sigmoid: _sigmoid,
+    schema.LRN: lambda row, x, settings: LocalResponseNormalization(
+        row.size, row.alpha, row.beta, row.k, **settings.of_maps(row.name)
+    )(x),
+    schema.ReLU: lambda row, x, settings: layers.ReLU(**settings.of(row.name))(x),
+    schema.Sigmoid: lambda row, x, settings: layers.Activation("sigmoid", **settings.of(row.name))(
+        x
+    ),
     schema.MaxPool: _max_pool,
-    schema.AvgPool: _avg_pool,
+    schema.AvgPool: lambda row, x, settings: layers.AveragePooling2D(
+        row.size, row.stride, **settings.of_maps(row.name)
+    )(x),
     schema.AdaptiveAvgPool: _adaptive_avg_pool,
-    schema.Flatten: _flatten,
-    schema.Dropout: _dropout,
+    # Keras moves the channels last before it flattens, so both formats share one dense kernel.
+    schema.Flatten: lambda row, x, settings: layers.Flatten(**settings.of_maps(row.name))(x),
+    schema.Dropout: lambda row, x, settings: layers.Dropout(
+        settings.dropout_rate if row.rate is None else row.rate, **settings.of(row.name)
+    )(x),
     schema.Dense: _dense,
 }
 
 
 def _zero_pad(x: Any, padding: Any, name: str, settings: Settings) -> Any:
-    return layers.ZeroPadding2D(
-        padding,
-        name=schema.keras_name(name),
-        data_format=settings.data_format,
-        dtype=settings.dtype,
-    )(x)
+    return layers.ZeroPadding2D(padding, **settings.of_maps(name))(x)

@@ -36,8 +36,8 @@ def _check(
         check_output(output)
     with tempfile.TemporaryDirectory(prefix="porting-") as folder, progress() as say:
         result = check(CheckRequest(model, **overrides), Path(folder), say)
-    print_parity(console, result)
-    print_photos(console, result)
+    print_parity(result)
+    print_photos(result)
     if json_file:
         write_json(json_file, to_json(result))
     if report:
@@ -53,7 +53,7 @@ def _check_training(
         check_output(json_file)
     with tempfile.TemporaryDirectory(prefix="porting-") as folder, progress() as say:
         result = check_training(TrainingRequest(model, **overrides), Path(folder), say)
-    print_training(console, result)
+    print_training(result)
     if json_file:
         write_json(json_file, training_to_json(result))
     raise typer.Exit(0 if result.passed else 1)

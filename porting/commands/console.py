@@ -2,56 +2,63 @@
 
 from collections.abc import Sequence
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-
-from porting.checks.results import LIVELY, ParityResult, parity_columns, relative_text
+from keras_alexnet.core.tables import Column, Format, Sheet, write_sheet
+from porting.checks.results import LIVELY, Cell, ParityResult, parity_columns, relative_text
 from porting.conversion.inspection import Inspection, TensorDifference
 from porting.tolerances import TOLERANCES
 from porting.training_checks.results import TrainingCell, TrainingResult
 
+_SHOWN = 4  # photos
 
-def print_parity(console: Console, result: ParityResult) -> None:
-    """Print the parity table of a check, its first divergence, and the photos' best classes."""
+
+def _columns(text: Sequence[str], numbers: Sequence[str]) -> tuple[Column, ...]:
+    return (*(Column(n, n, text=True) for n in text), *(Column(n, n) for n in numbers))
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
+
+
+def print_parity(result: ParityResult) -> None:
+    """Print the parity table of a check, its verdict, first divergences, and what could not run."""
     check = result.check
-    table = Table(title=f"{check.model}: Keras against {check.reference.title}, relative to scale")
-    for column in ("backend", "data format"):
-        table.add_column(column)
-    for column in ("pixels", "layers", "logits", "top-1", "gradients", "verdict"):
-        table.add_column(column, justify="right")
-    for cell in result.cells:
-        table.add_row(cell.backend, cell.data_format, *parity_columns(cell))
     limits = [f"<= {TOLERANCES[name].limit:g}" for name in ("pixels", "layer", "logits")]
-    table.add_section()
-    table.add_row("tolerance", "", *limits, "100 %", f"<= {TOLERANCES['gradient'].limit:g}", "")
-    console.print(table)
-    console.print(f"{check.model}: {result.verdict}", markup=False)
-    for cell in result.cells:
-        where = f"{cell.backend}, {cell.data_format}"
-        if cell.error:
-            console.print(f"{where} could not run: {cell.error}", markup=False)
-        if divergence := cell.divergence:
-            gap = "" if divergence.relative is None else f" by {divergence.relative:.1e}"
-            console.print(
-                f"{where}: the first layer that diverges is {divergence.layer}{gap} "
-                f"({divergence.inputs}). Usual causes: {divergence.cause}",
-                markup=False,
-            )
-        if cell.gradients_declared:
-            console.print(
-                f"{where}: no float64 gradients in this framework: "
-                f"{_essence(cell.gradients_error)}",
-                markup=False,
-            )
-        elif cell.gradients_error:
-            console.print(f"{where}: gradients failed: {cell.gradients_error}", markup=False)
+    tolerance = ("tolerance", "", *limits, "100 %", f"<= {TOLERANCES['gradient'].limit:g}", "")
+    sheet = Sheet(
+        f"{check.model}: Keras against {check.reference.title}, relative to scale",
+        _columns(
+            ("backend", "data format"),
+            ("pixels", "layers", "logits", "top-1", "gradients", "verdict"),
+        ),
+        [*((c.backend, c.data_format, *parity_columns(c)) for c in result.cells), tolerance],
+        has_total=True,
+    )
+    notes = [f"{check.model}: {result.verdict}"]
+    notes += [note for cell in result.cells for note in _notes(cell)]
     if result.spread < LIVELY:
-        console.print(
+        notes.append(
             f"warning: logits of different images differ by only {result.spread:.1e} of their "
-            "scale; these weights would hide errors",
-            markup=False,
+            "scale; these weights would hide errors"
         )
+    write_sheet(sheet, Format.TABLE, notes)
+
+
+def _notes(cell: Cell) -> list[str]:
+    where, found = f"{cell.backend}, {cell.data_format}", []
+    if cell.error:
+        found.append(f"{where} could not run: {cell.error}")
+    if divergence := cell.divergence:
+        gap = "" if divergence.relative is None else f" by {divergence.relative:.1e}"
+        found.append(
+            f"{where}: the first layer that diverges is {divergence.layer}{gap} "
+            f"({divergence.inputs}). Usual causes: {divergence.cause}"
+        )
+    if cell.gradients_declared:
+        essence = _essence(cell.gradients_error)
+        found.append(f"{where}: no float64 gradients in this framework: {essence}")
+    elif cell.gradients_error:
+        found.append(f"{where}: gradients could not run: {cell.gradients_error}")
+    return found
 
 
 def _essence(error: str) -> str:
@@ -60,40 +67,40 @@ def _essence(error: str) -> str:
     return lines[0].rpartition("}} ")[2]
 
 
-def print_photos(console: Console, result: ParityResult, limit: int = 4) -> None:
+def print_photos(result: ParityResult) -> None:
     """Print the five best classes of the first photos, a column per framework."""
-    first = result.check.data_formats[0]
-    for photo in result.photos[:limit]:
-        reference = result.check.reference.title
-        columns = [name for name in photo.top if name == reference or name.endswith(first)]
-        table = Table(title=escape(f"{result.check.model}: {photo.path.rpartition('/')[2]}"))
-        for name in columns:
-            table.add_column(name.removesuffix(f", {first}"))
-        for row in zip(*(photo.top[name] for name in columns), strict=True):
-            table.add_row(*(escape(f"{label} {100 * p:.2f} %") for label, p in row))
-        console.print(table)
-    if len(result.photos) > limit:
-        console.print(f"{len(result.photos) - limit} more photos are in the JSON and the report")
+    first, reference = result.check.data_formats[0], result.check.reference.title
+    for photo in result.photos[:_SHOWN]:
+        names = [name for name in photo.top if name == reference or name.endswith(first)]
+        rows = zip(*(photo.top[name] for name in names), strict=True)
+        sheet = Sheet(
+            f"{result.check.model}: {photo.path.rpartition('/')[2]}",
+            _columns([name.removesuffix(f", {first}") for name in names], ()),
+            [tuple(f"{label} {100 * p:.2f} %" for label, p in row) for row in rows],
+        )
+        write_sheet(sheet, Format.TABLE)
+    if (more := len(result.photos) - _SHOWN) > 0:
+        print(f"{more} more photos are in the JSON and the report")
 
 
-def print_training(console: Console, result: TrainingResult) -> None:
+def print_training(result: TrainingResult) -> None:
     """Print the table of a training check, and where a training went astray."""
     check = result.check
     heads = ", auxiliary heads" if check.reference.aux_heads else ""
-    table = Table(
-        title=f"{check.model}: {check.steps} SGD steps in Keras against {check.reference.title} in "
-        f"float64, {check.batch_size} images of {check.size[0]}x{check.size[1]}{heads}"
+    limit, loss = f"<= {TOLERANCES['training'].limit:g}", f"{result.losses[-1]:.6g}"
+    sheet = Sheet(
+        f"{check.model}: {check.steps} SGD steps in Keras against {check.reference.title} in "
+        f"float64, {check.batch_size} images of {check.size[0]}x{check.size[1]}{heads}",
+        _columns(
+            ("training", "computed in"),
+            ("all weights", "farthest", "tensor", "last loss", "verdict"),
+        ),
+        [
+            *map(_training_columns, result.cells),
+            ("tolerance", "float64", "", limit, "", loss, ""),
+        ],
+        has_total=True,
     )
-    for column in ("training", "computed in"):
-        table.add_column(column)
-    for column in ("all weights", "farthest tensor", "", "last loss", "verdict"):
-        table.add_column(column, justify="left" if not column else "right")
-    for cell in result.cells:
-        table.add_row(*_training_columns(cell))
-    table.add_section()
-    limit = f"<= {TOLERANCES['training'].limit:g}"
-    table.add_row("tolerance", "float64", "", limit, "", f"{result.losses[-1]:.6g}", "")
-    console.print(table)
     notes = [
         "Differences are relative to the way that the tensor went in the reference's training; "
         f"the steps moved weights by up to {100 * result.moved:.2g} % of their scale, the loss "
@@ -115,14 +122,13 @@ def print_training(console: Console, result: TrainingResult) -> None:
                 f"{step.farthest} by {step.relative:.1e}; its loss is {step.loss:.10g}, "
                 f"in the reference {result.losses[step.number - 1]:.10g}."
             )
-    for note in notes:
-        console.print(note, markup=False)
+    write_sheet(sheet, Format.TABLE, notes)
 
 
 def _training_columns(cell: TrainingCell) -> tuple[str, ...]:
     """Return the row of a training: names, distances, loss and verdict."""
     if cell.error:
-        return (cell.backend, cell.precision, "-", "-", "", "-", "FAILED")
+        return (cell.backend, cell.precision, "-", "-", "", "-", "could not run")
     farthest = cell.farthest
     verdict = "passed" if cell.passed else "FAILED"
     return (
@@ -130,56 +136,49 @@ def _training_columns(cell: TrainingCell) -> tuple[str, ...]:
         cell.precision,
         f"{cell.distance:.1e}",
         relative_text(farthest),
-        escape(farthest.name) if farthest else "",
+        farthest.name if farthest else "",
         f"{cell.steps[-1].loss:.6g}",
         verdict if cell.judged or not cell.passed else "rounding",
     )
 
 
-def print_inspection(console: Console, inspection: Inspection) -> None:
+def print_inspection(inspection: Inspection) -> None:
     """Print the tensors of a file and which known model it fits."""
-    table = Table(title=escape(str(inspection.path)))
-    table.add_column("key", no_wrap=True)
-    table.add_column("shape", no_wrap=True)
-    table.add_column("dtype", no_wrap=True)
-    for column in ("mean", "std", "min", "max", "not finite"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for t in inspection.tensors:
-        numbers = (f"{value:.4g}" for value in (t.mean, t.std, t.minimum, t.maximum))
-        shape = "x".join(map(str, t.shape)) or "scalar"
-        table.add_row(escape(t.key), shape, t.dtype, *numbers, str(t.not_finite or ""))
-    console.print(table)
-    for note in inspection.notes:
-        console.print(note, markup=False)
-    best = inspection.fits[0]
+    rows = [
+        (
+            t.key,
+            "x".join(map(str, t.shape)) or "scalar",
+            t.dtype,
+            *map(_number, (t.mean, t.std, t.minimum, t.maximum)),
+            str(t.not_finite or ""),
+        )
+        for t in inspection.tensors
+    ]
+    columns = _columns(("key", "shape", "dtype"), ("mean", "std", "min", "max", "not finite"))
+    notes, best = list(inspection.notes), inspection.fits[0]
     if best.problems == 0:
-        console.print(f"fits {best.title}", markup=False)
+        notes.append(f"fits {best.title}")
     else:
-        console.print(
+        notes.append(
             f"fits no known model; nearest is {best.title}: {len(best.missing)} keys missing, "
-            f"{len(best.unexpected)} unexpected, {len(best.wrong_shape)} of another shape",
-            markup=False,
+            f"{len(best.unexpected)} unexpected, {len(best.wrong_shape)} of another shape"
         )
     if inspection.record:
         source = inspection.record["source"]
-        console.print(
+        notes.append(
             f"converted from {source['file']} (sha256 {source['sha256']}, "
-            f"weights {source['weights'] or 'of your own'})",
-            markup=False,
+            f"weights {source['weights'] or 'of your own'})"
         )
+    write_sheet(Sheet(str(inspection.path), columns, rows), Format.TABLE, notes)
 
 
-def print_diff(console: Console, rows: Sequence[TensorDifference]) -> None:
+def print_diff(rows: Sequence[TensorDifference]) -> None:
     """Print the keys that differ and a summary."""
     different = [row for row in rows if row.status != "identical"]
-    if different:
-        table = Table()
-        table.add_column("key", no_wrap=True)
-        table.add_column("status")
-        table.add_column("max |A - B|", justify="right")
-        table.add_column("relative", justify="right")
-        for row in different:
-            numbers = ("" if v is None else f"{v:.3g}" for v in (row.max_abs, row.relative))
-            table.add_row(escape(row.key), row.status, *numbers)
-        console.print(table)
-    console.print(f"{len(rows) - len(different)} tensors identical, {len(different)} different")
+    summary = f"{len(rows) - len(different)} tensors identical, {len(different)} different"
+    if not different:
+        print(summary)
+        return
+    columns = _columns(("key", "status"), ("max |A - B|", "relative"))
+    lines = [(r.key, r.status, _number(r.max_abs), _number(r.relative)) for r in different]
+    write_sheet(Sheet("Tensors that differ", columns, lines), Format.TABLE, [summary])

@@ -85,7 +85,7 @@ def inspect_command(
     allow_pickle: AllowPickle = False,
 ) -> None:
     """Show the tensors of a file and which known model it fits."""
-    print_inspection(console, inspection.inspect(file, allow_pickle=allow_pickle))
+    print_inspection(inspection.inspect(file, allow_pickle=allow_pickle))
 
 
 def diff_command(
@@ -95,7 +95,7 @@ def diff_command(
 ) -> None:
     """Compare two files tensor by tensor; exit 0 only if they are identical."""
     rows = inspection.diff(a, b, allow_pickle=allow_pickle)
-    print_diff(console, rows)
+    print_diff(rows)
     raise typer.Exit(0 if all(row.status == "identical" for row in rows) else 1)
 
 

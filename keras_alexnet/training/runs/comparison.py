@@ -4,17 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from keras_alexnet.core.tables import Column, Sheet
+from keras_alexnet.core.tables import Column, Sheet, decimals, percent
 from keras_alexnet.errors import DataError
 from keras_alexnet.training.runs.reader import Run, read_run
-
-
-def _decimals(value: float) -> str:
-    return f"{value:.4f}"
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.2f}"
 
 
 def duration(seconds: float) -> str:
@@ -28,12 +20,12 @@ _COLUMNS = (
     Column("run", "run", text=True),
     Column("model", "model", text=True),
     Column("data", "data", text=True),
-    Column("train_loss", "train loss", show=_decimals),
-    Column("train_accuracy", "train %", show=_percent),
-    Column("val_loss", "val loss", show=_decimals),
-    Column("val_accuracy", "val %", show=_percent),
-    Column("test_loss", "test loss", show=_decimals),
-    Column("test_accuracy", "test %", show=_percent),
+    Column("train_loss", "train loss", show=decimals),
+    Column("train_accuracy", "train %", show=percent),
+    Column("val_loss", "val loss", show=decimals),
+    Column("val_accuracy", "val %", show=percent),
+    Column("test_loss", "test loss", show=decimals),
+    Column("test_accuracy", "test %", show=percent),
     Column("parameters", "parameters"),
     Column("seconds", "time", show=duration),
     Column("epochs", "epochs"),

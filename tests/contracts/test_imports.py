@@ -112,7 +112,7 @@ def test_keras_alexnet_needs_no_porting(tmp_path: Path, run_python: RunPython) -
     modules = [name for name in _modules(keras_alexnet) if ".tensorflow" not in name]
     assert len(modules) > 130
     (tmp_path / "keras_alexnet").symlink_to(Path(keras_alexnet.__file__).parent)
-    code = _hide("porting", "safetensors", "requests", "jinja2", "torchvision")
+    code = _hide("porting", "requests", "jinja2", "torchvision")
     code += f"""
 import {", ".join(modules)}
 model = keras_alexnet.GoogLeNet(classes=5, input_shape=(32, 32, 3), include_preprocessing=True)

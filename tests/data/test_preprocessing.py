@@ -6,11 +6,8 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-import torch
-import torchvision
 from hypothesis import given, settings, strategies as st
 from PIL import Image
-from torchvision.transforms import functional
 
 from keras_alexnet import GoogLeNet, feature_extractor
 from keras_alexnet.data.preprocessing import (
@@ -26,6 +23,10 @@ from keras_alexnet.data.preprocessing import (
 from keras_alexnet.errors import ConfigurationError, ImageFileError
 from porting.checks.inputs import sample_photos
 from porting.torch_side import torchvision_zoo
+
+torch = pytest.importorskip("torch")
+torchvision = pytest.importorskip("torchvision")
+functional = torchvision.transforms.functional
 
 PRESETS = {
     "alexnet": torchvision.models.AlexNet_Weights.IMAGENET1K_V1.transforms(),

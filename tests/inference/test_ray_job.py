@@ -114,6 +114,7 @@ def rows(folder: Path) -> dict[str, dict[str, Any]]:
     return {row["file"]: row for row in found}
 
 
+@pytest.mark.slow  # Ray starts nine processes
 def test_a_job_predicts_what_one_process_does(model: Path, photos: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     job = predict(model, photos, "--output", output, "--workers", 2, "--batch-size", 4)

@@ -19,7 +19,7 @@ import torchvision
 from scipy import stats
 
 from keras_alexnet import create_model
-from keras_alexnet.models.initialization import initializers, weights_will_follow
+from keras_alexnet.models.initialization import built_on, initializers, weights_will_follow
 from keras_alexnet.models.rows import Settings, apply_rows
 from keras_alexnet.specs import SPECS
 from keras_alexnet.specs.schema import (
@@ -502,6 +502,14 @@ def test_configuration_keeps_its_initialisers(tmp_path: Path) -> None:
     renewed = _weights(keras.models.clone_model(model))
     for layer in _layers(SPECS["lenet5"]):
         _assert_drawn_from(renewed[layer.name].kernel, _uniform(layer.fan_in**-0.5))
+
+
+def test_initialisers_come_back_where_building_fails() -> None:
+    layer = keras.layers.Conv2D(1, 3, kernel_initializer="ones", bias_initializer="ones")
+    with weights_will_follow(), pytest.raises(ValueError, match="kernel"):
+        built_on(layer, np.zeros((1, 2, 2, 1), "float32"))
+    assert isinstance(layer.kernel_initializer, keras.initializers.Ones)
+    assert isinstance(layer.bias_initializer, keras.initializers.Ones)
 
 
 def test_block_ends_even_by_an_error() -> None:

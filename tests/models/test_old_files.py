@@ -54,7 +54,10 @@ def test_the_record_still_says_how_to_use_it(name: str) -> None:
     assert predictor.labels == (("a", "b", "c", "d") if name == "alexnet_lrn" else None)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    "backend",
+    ["torch", *(pytest.param(b, marks=pytest.mark.slow) for b in BACKENDS if b != "torch")],
+)
 def test_keras_itself_loads_them(
     backend: str, expected: dict[str, Any], run_python: RunPython, tmp_path: Path
 ) -> None:

@@ -31,7 +31,11 @@ from keras_alexnet.training.run import resume_experiment, run_experiment
 # Of metrics.csv, which no two runs share.
 TIMES = {"images_per_second", "seconds"}
 SMALL = PRESETS["digits-lenet5"].experiment.override(
-    backend="torch", epochs=3, train_limit=320, eval_limit=100, checkpoint_steps=4
+    backend=keras.backend.backend(),
+    epochs=3,
+    train_limit=320,
+    eval_limit=100,
+    checkpoint_steps=4,
 )
 Run = Callable[..., Path]
 
@@ -104,7 +108,7 @@ def test_a_run_leaves_everything_behind(run: Run, capsys: pytest.CaptureFixture[
     assert record["labels"] == [str(n) for n in range(10)]
     assert record["model"]["include_preprocessing"] is True
     environment = json.loads((folder / "environment.json").read_text())
-    assert environment["backend"] == "torch"
+    assert environment["backend"] == SMALL.backend
     assert environment["versions"]["keras"] == keras.__version__
     assert "epoch 3/3: loss" in capsys.readouterr().out
     assert "epoch 3/3: loss" in (folder / "log.txt").read_text()
@@ -378,9 +382,10 @@ def test_mixed_precision_is_warned_against_where_slow_and_saved_as_float32(
     slow: bool, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     policies = ("mixed_bfloat16",) if slow else ()
-    monkeypatch.setattr(precision, "_SLOW_ON_CPU", {"torch": policies})
+    monkeypatch.setattr(precision, "_SLOW_ON_CPU", {SMALL.backend: policies})
     folder = run(precision="mixed_bfloat16", epochs=1)
-    warned = "warning: torch trains slower in mixed_bfloat16" in (folder / "log.txt").read_text()
+    warning = f"warning: {SMALL.backend} trains slower in mixed_bfloat16"
+    warned = warning in (folder / "log.txt").read_text()
     assert warned == (slow and not gpus())
     model = load_model(folder / "best.keras")
     assert {layer.compute_dtype for layer in model.layers} == {"float32"}

@@ -5,10 +5,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from torchvision import transforms
-from torchvision.transforms import functional as F  # noqa: N812
 
 from keras_alexnet.data.augmentation.array_ops import tensorflow_ops
 from keras_alexnet.data.augmentation.colour import recolour
@@ -16,6 +13,10 @@ from keras_alexnet.data.augmentation.draws import colour_columns, crop_geometry,
 from keras_alexnet.data.augmentation.record import Augmentation
 from keras_alexnet.data.augmentation.resample import resample
 from keras_alexnet.errors import ConfigurationError
+
+torch = pytest.importorskip("torch")
+transforms = pytest.importorskip("torchvision.transforms")
+F = transforms.functional
 
 # Of 255: float32 operations in another order, on values of 0..255 instead of 0..1.
 ROUNDING = 2e-3

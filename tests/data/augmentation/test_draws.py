@@ -4,13 +4,14 @@ import itertools
 
 import numpy as np
 import pytest
-import torch
 from scipy.stats import chisquare, ks_2samp, kstest
-from torchvision import transforms
 
 from keras_alexnet.data.augmentation.draws import colour_columns, crop_geometry, draw, resized_size
 from keras_alexnet.data.augmentation.record import Augmentation
 from keras_alexnet.errors import ConfigurationError, DataError
+
+torch = pytest.importorskip("torch")
+transforms = pytest.importorskip("torchvision.transforms")
 
 COUNT = 20_000
 # Of a test of equal distributions; the draws are seeded, so it either always fails or never.

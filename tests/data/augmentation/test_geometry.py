@@ -5,9 +5,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings, strategies as st
-from torchvision.transforms import functional as F  # noqa: N812
 
 from keras_alexnet.data.augmentation import resample as module
 from keras_alexnet.data.augmentation.array_ops import tensorflow_ops
@@ -16,6 +14,9 @@ from keras_alexnet.data.augmentation.record import Augmentation
 from keras_alexnet.data.augmentation.resample import resample
 from keras_alexnet.data.preprocessing import resize_and_crop
 from keras_alexnet.specs.preprocessing import Preprocessing
+
+torch = pytest.importorskip("torch")
+F = pytest.importorskip("torchvision.transforms").functional
 
 # Of 255: rounding of a few float32 operations, and of box edges that are no binary fractions.
 ROUNDING = 2e-3
@@ -47,11 +48,11 @@ def apply(
     return out
 
 
-def planes(image: np.ndarray) -> torch.Tensor:
+def planes(image: np.ndarray) -> Any:
     return torch.from_numpy(image).permute(2, 0, 1).float()
 
 
-def pixels(planes: torch.Tensor) -> np.ndarray:
+def pixels(planes: Any) -> np.ndarray:
     return planes.permute(1, 2, 0).numpy()
 
 

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
-from torchvision.transforms import InterpolationMode, functional
 
 from keras_alexnet.data.augmentation.cropping import crop_jpeg
 from keras_alexnet.data.augmentation.draws import crop_geometry, resized_size
@@ -134,7 +134,7 @@ def test_host_and_device_agree(case: str) -> None:
     layer = Augment(augmentation, size, data_format="channels_last", pca=PCA)
     for (host, labels), (device, other) in zip(hosts, read(batches), strict=True):
         np.testing.assert_array_equal(labels, other)
-        computed = layer(device).cpu().numpy()
+        computed = keras.ops.convert_to_numpy(layer(device))
         assert computed.std() > 20
         np.testing.assert_allclose(host["image"], computed, rtol=0, atol=2e-3)
 
@@ -245,6 +245,7 @@ def by_torchvision(
     examples: Files, augmentation: Augmentation, size: tuple[int, int], seed: int
 ) -> np.ndarray:
     """What torchvision's transforms give for the boxes of epoch 0."""
+    functional = pytest.importorskip("torchvision.transforms").functional
     plan = BatchSettings(augmentation, size, 1, seed=seed).plan(len(examples), epoch=0)
     images = []
     for position, index in enumerate(plan.order):
@@ -255,10 +256,12 @@ def by_torchvision(
         whole = resized_size(augmentation, image.height, image.width)
         if whole is None:
             box = list(map(round, box))
-            image = functional.resized_crop(image, *box, size, InterpolationMode.BILINEAR)
+            image = functional.resized_crop(
+                image, *box, size, functional.InterpolationMode.BILINEAR
+            )
         else:
             top, left = box[0] * whole[0] / image.height, box[1] * whole[1] / image.width
-            image = functional.resize(image, whole, InterpolationMode.BILINEAR)
+            image = functional.resize(image, whole, functional.InterpolationMode.BILINEAR)
             image = functional.crop(image, round(top), round(left), *size)
         images.append(np.asarray(functional.hflip(image) if flip else image))
     return np.stack(images)
@@ -312,11 +315,12 @@ def test_boxes_of_jpeg_files_are_close_to_torchvision(tmp_path: Path) -> None:
 )
 def test_fused_crops_of_photos(box: tuple[int, ...], limit: float) -> None:
     """Growing, as it is, shrinking; the limits are those that `crop_jpeg` states."""
+    functional = pytest.importorskip("torchvision.transforms").functional
     for flip in (False, True):
         for path in PHOTOS:
             got = crop_jpeg(tf, path.read_bytes(), tf.constant(box), flip, (224, 224))
             image = functional.resized_crop(
-                Image.open(path), *box, [224, 224], InterpolationMode.BILINEAR
+                Image.open(path), *box, [224, 224], functional.InterpolationMode.BILINEAR
             )
             wanted = np.asarray(functional.hflip(image) if flip else image).astype(int)
             assert np.abs(got.numpy() - wanted).mean() < limit
@@ -355,7 +359,8 @@ def test_colours_of_files_on_host_and_device(crop: Any, tmp_path: Path) -> None:
             "image": "uint8",
             "colours": "float32",
         }
-        np.testing.assert_allclose(mine["image"], layer(theirs).cpu().numpy(), rtol=0, atol=2e-3)
+        computed = keras.ops.convert_to_numpy(layer(theirs))
+        np.testing.assert_allclose(mine["image"], computed, rtol=0, atol=2e-3)
 
 
 def test_files_in_grey(tmp_path: Path) -> None:

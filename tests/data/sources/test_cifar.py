@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torchvision
 
 from keras_alexnet.data.examples import Arrays, DataSet
 from keras_alexnet.data.sources import cifar
@@ -57,7 +56,7 @@ def test_cifar10_equals_what_torchvision_reads(official: Path, real: DataSet) ->
     for part in (train, test):
         assert part.images.dtype == np.uint8
         assert part.labels.dtype == np.int64
-    theirs = torchvision.datasets.CIFAR10(official, train=False)
+    theirs = pytest.importorskip("torchvision").datasets.CIFAR10(official, train=False)
     assert list(real.classes) == theirs.classes
     np.testing.assert_array_equal(test.images, theirs.data)
     np.testing.assert_array_equal(test.labels, theirs.targets)
@@ -230,10 +229,11 @@ def test_the_order_of_the_fine_classes() -> None:
     for key, names in (("fine", CIFAR100.classes), ("coarse", coarse.split())):
         content += string(f"{key}_label_names") + memo(b"]") + b"("
         content += b"".join(map(string, names)) + b"e"
-    assert hashlib.md5(content + b"u.").hexdigest() == torchvision.datasets.CIFAR100.meta["md5"]
+    assert hashlib.md5(content + b"u.").hexdigest() == "7973b15100ade9c7d40fb424638fde48"
 
 
 def test_digests_are_those_that_torchvision_checks() -> None:
+    torchvision = pytest.importorskip("torchvision")
     for mine, theirs in (
         (CIFAR10, torchvision.datasets.CIFAR10),
         (CIFAR100, torchvision.datasets.CIFAR100),

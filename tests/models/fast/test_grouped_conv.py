@@ -440,6 +440,7 @@ def test_loads_what_another_backend_wrote(
 ) -> None:
     assert backend in results
     model = keras.saving.load_model(folder / f"written-{backend}.keras", safe_mode=True)
-    # The same weights and the same backend.
-    wanted = written.predict(images, verbose=0)
-    np.testing.assert_array_equal(model.predict(images, verbose=0), wanted)
+    for got, wanted in zip(model.get_weights(), written.get_weights(), strict=True):
+        np.testing.assert_array_equal(got, wanted)
+    # Stock layers, whose kernels lie otherwise in memory: some processors add in another order.
+    _assert_close(model.predict(images, verbose=0), written.predict(images, verbose=0))

@@ -71,6 +71,15 @@ def test_the_first_divergence_is_named_with_its_usual_cause(
     assert cause in found.cause
 
 
+@pytest.mark.parametrize("gap", [np.ones(2), np.ones(3)])
+def test_the_first_divergence_of_a_kind_without_a_known_cause(gap: np.ndarray) -> None:
+    """As the operators of converted graphs."""
+    found = first_divergence("noise", [compare("norm", "LayerNorm", np.zeros(2), gap, "layer")])
+    assert found is not None
+    assert (found.layer, found.kind) == ("norm", "LayerNorm")
+    assert found.cause.endswith("the arguments and weights of this LayerNorm")
+
+
 def test_no_divergence_within_the_tolerance() -> None:
     assert first_divergence("noise", _layers(0, 1e-6, 2e-6, 0, 1e-5)) is None
 

@@ -6,9 +6,9 @@ of `twins.py` on noise at a small odd size. `make test` takes a selection that c
 kind of layer; `make test-all` takes all models, here and on photos at their own sizes.
 """
 
-import dataclasses
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +32,15 @@ BACKENDS = ("tensorflow", "torch", "jax")
 SIZES = ((131, 163),)
 TORCHVISION = ("alexnet", "googlenet")
 # Floor and ceil pooling, batch norm of maps, a flatten, grey, sigmoids, auxiliary heads; a tenth of
-# the time of all. Adaptive pooling, LRN, groups and BGR have tests of their own, and AlexNet on torch
-# those of `tests/models/test_torchvision_parity.py`.
-QUICK = ("googlenet", "lenet5")
-Results = Callable[[str], ParityResult]
+# the time of all. Adaptive pooling, LRN, groups and BGR have tests of their own, and AlexNet on
+# torch is in `tests/models/test_torchvision_parity.py`. JAX compiles GoogLeNet for two minutes.
+QUICK = {"googlenet": ("tensorflow", "torch"), "lenet5": BACKENDS}
+Results = Callable[..., ParityResult]
 
 
 def _case(name: str, *values: str) -> Any:
-    marks = [] if name in QUICK else [pytest.mark.slow]
+    quick = name in QUICK and (not values or values[0] in QUICK[name])
+    marks = [] if quick else [pytest.mark.slow]
     return pytest.param(name, *values, marks=marks, id="-".join((name, *values)))
 
 
@@ -57,23 +58,29 @@ matrix = pytest.mark.parametrize(
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Results]:
-    """Name -> result of its check with seeded weights, computed once."""
-    known: dict[str, ParityResult] = {}
+    """Name -> result of its check with seeded weights, computed once.
+
+    It has the quick backends, or with one of the others as second argument, these.
+    """
+    known: dict[tuple[str, bool], ParityResult] = {}
     with Workers() as workers:
 
-        def get(name: str) -> ParityResult:
-            if name not in known:
+        def get(name: str, backend: str | None = None) -> ParityResult:
+            together = QUICK.get(name, BACKENDS)
+            quick = backend is None or backend in together
+            if (name, quick) not in known:
                 folder = tmp_path_factory.mktemp(name)
+                request = CheckRequest(
+                    name, backends=[b for b in BACKENDS if (b in together) is quick]
+                )
                 if name in TORCHVISION:
-                    known[name] = check(CheckRequest(name, sizes=SIZES), folder, workers=workers)
+                    request = replace(request, sizes=SIZES)
                 else:
-                    request = CheckRequest(
-                        name, images=[], sizes=[ODD_SIZES[name]], reference=TWINS
-                    )
-                    known[name] = check(request, folder, workers=workers)
+                    request = replace(request, images=[], sizes=[ODD_SIZES[name]], reference=TWINS)
+                known[name, quick] = check(request, folder, workers=workers)
                 for file in folder.iterdir():
                     file.unlink()  # hundreds of megabytes each
-            return known[name]
+            return known[name, quick]
 
         yield get
 
@@ -88,21 +95,22 @@ def cell_of(result: ParityResult, backend: str, data_format: str) -> Cell:
 def test_logits_layers_and_classes_agree(
     results: Results, name: str, backend: str, data_format: str
 ) -> None:
-    cell = cell_of(results(name), backend, data_format)
+    result = results(name, backend)
+    cell = cell_of(result, backend, data_format)
     if name in TORCHVISION:
         assert [s.inputs for s in cell.sets] == [f"{kind} 131x163" for kind in ("photos", "noise")]
     else:
         height, width = ODD_SIZES[name]
         assert [s.inputs for s in cell.sets] == [f"noise {height}x{width}"]
-    expected = {"input"} | {p.layer for p in results(name).check.counterpart.pairs}
-    for result in cell.sets:
-        assert result.pixel_steps == 0
-        assert result.agreement.top1 == 1
-        assert {layer.name for layer in result.layers} == expected
+    expected = {"input"} | {p.layer for p in result.check.counterpart.pairs}
+    for images in cell.sets:
+        assert images.pixel_steps == 0
+        assert images.agreement.top1 == 1
+        assert {layer.name for layer in images.layers} == expected
         outputs = {"logits", *(aux.name for aux in SPECS[name].aux)}
-        assert {output.name for output in result.logits} == outputs
-        for compared in (*result.logits, *result.layers):
-            assert compared.passed, (result.inputs, compared)
+        assert {output.name for output in images.logits} == outputs
+        for compared in (*images.logits, *images.layers):
+            assert compared.passed, (images.inputs, compared)
     assert cell.divergence is None
     assert cell.passed
 
@@ -111,7 +119,7 @@ def test_logits_layers_and_classes_agree(
 def test_gradients_agree_in_float64(
     results: Results, name: str, backend: str, data_format: str
 ) -> None:
-    cell = cell_of(results(name), backend, data_format)
+    cell = cell_of(results(name, backend), backend, data_format)
     if (backend, data_format) == ("tensorflow", "channels_first"):
         # TensorFlow convolves float64 in NHWC only on a CPU: declared, with the error as proof.
         assert cell.gradients_declared, cell.gradients_error
@@ -148,7 +156,7 @@ def test_each_photo_has_the_same_names_everywhere(results: Results, name: str) -
 def test_json_holds_every_cell_and_no_nan(results: Results, name: str) -> None:
     content = json.loads(json.dumps(to_json(results(name)), allow_nan=False))
     assert content["passed"] is True
-    assert len(content["cells"]) == 6
+    assert len(content["cells"]) == 2 * len(QUICK.get(name, BACKENDS))
     assert {"torch", "torchvision"} <= set(content["reference_versions"])
     for cell in content["cells"]:
         assert cell["backend"] in cell["versions"]
@@ -198,12 +206,12 @@ def test_300_photos_at_every_size(name: str, shared_data: Path, tmp_path: Path) 
 
 def test_a_cell_without_a_result_fails(results: Results) -> None:
     passing = results("lenet5").cells[0]
-    died = dataclasses.replace(passing, error="it died")
+    died = replace(passing, error="it died")
     assert not died.passed
     assert (died.verdict, died.disagrees) == ("could not run", False)
-    half = dataclasses.replace(passing, gradients=(), gradients_error="NHWC")
+    half = replace(passing, gradients=(), gradients_error="NHWC")
     assert (half.passed, half.verdict) == (False, "could not run")
-    declared = dataclasses.replace(
+    declared = replace(
         passing, data_format="channels_first", gradients_error="only supports the NHWC format"
     )
     assert declared.passed == (passing.backend == "tensorflow")

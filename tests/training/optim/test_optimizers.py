@@ -5,13 +5,14 @@ import math
 import keras
 import numpy as np
 import pytest
-import torch
 
 from keras_alexnet.errors import ConfigurationError
 from keras_alexnet.models.fast.quicken import quicken
 from keras_alexnet.training.optim.losses import CrossEntropy
 from keras_alexnet.training.optim.optimizers import create_optimizer
 from keras_alexnet.training.optim.schedules import Schedule, as_learning_rate
+
+torch = pytest.importorskip("torch")
 
 STEPS = 12
 # float32 sums in another order, over 12 steps; Adam's eps stands elsewhere in Keras' formula.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.backends import EACH_BACKEND
 
 import keras_alexnet
 import porting
@@ -125,10 +126,8 @@ keras_alexnet.feature_extractor(model, ["stage1"])
     )
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@EACH_BACKEND
 def test_a_model_loads_one_framework(backend: str, run_python: RunPython) -> None:
-    if not installed(backend):
-        pytest.skip(f"{backend} is not installed")
     # Keras itself may load JAX when it is imported, on every backend; that is not ours to judge.
     code = f"""
 import json, sys
@@ -285,6 +284,7 @@ def test_errors_are_built_in_kinds_too(error: type[Exception], builtin: type[Exc
     assert issubclass(error, KerasAlexNetError)
 
 
+@pytest.mark.slow
 def test_training_in_memory_needs_no_tensorflow(run_python: RunPython, tmp_path: Path) -> None:
     code = _hide("tensorflow") + (
         "import sys\nfrom keras_alexnet.commands.app import main\n"

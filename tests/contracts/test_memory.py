@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 import torch
+from helpers.backends import EACH_BACKEND
 from helpers.models import StateDict
 from helpers.project import ROOT, RunPython
 
@@ -139,7 +140,7 @@ assert as_array(variable).tolist() == [[5, 6], [7, 8]]
 """
 
 
-@pytest.mark.parametrize("backend", [b for b in BACKENDS if installed(b)])
+@EACH_BACKEND
 def test_reading_a_variable_copies_nothing(backend: str, run_python: RunPython) -> None:
     run_python(SHARED, KERAS_BACKEND=backend, JAX_PLATFORMS="cpu", CUDA_VISIBLE_DEVICES="")
 

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from helpers.backends import EACH_BACKEND
 from helpers.project import RunPython
 
 from keras_alexnet.core import keras_internals
@@ -85,10 +86,8 @@ for name, (owner, backends) in HOOKS.items():
 """
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@EACH_BACKEND
 def test_the_hooks_are_there(backend: str, run_python: RunPython) -> None:
-    if not installed(backend):
-        pytest.skip(f"{backend} is not installed")
     lines = run_python(HAS_HOOKS, KERAS_BACKEND=backend).stdout.splitlines()
     assert lines[-len(keras_internals.HOOKS) :] == [f"{n} True" for n in keras_internals.HOOKS]
 

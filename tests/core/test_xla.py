@@ -66,7 +66,7 @@ def settle(monkeypatch: pytest.MonkeyPatch) -> Any:
     ("order", "flags", "by_ynnpack"),
     [
         ("keras first", None, 0),
-        ("ours first", "--xla_backend_optimization_level=0", 0),
+        pytest.param("ours first", "--xla_backend_optimization_level=0", 0, marks=pytest.mark.slow),
         ("ours first", f"--{xla._OPTION}=LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT", 1),
     ],
 )

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.backends import EACH_BACKEND
 from helpers.project import RunPython
 
 from keras_alexnet import Predictor, load_model, read_record
-from keras_alexnet.core.backend import BACKENDS, installed
 from porting.tolerances import TOLERANCES
 
 FILES = Path(__file__).resolve().parents[1] / "files" / "before_the_move"
@@ -54,15 +54,10 @@ def test_the_record_still_says_how_to_use_it(name: str) -> None:
     assert predictor.labels == (("a", "b", "c", "d") if name == "alexnet_lrn" else None)
 
 
-@pytest.mark.parametrize(
-    "backend",
-    ["torch", *(pytest.param(b, marks=pytest.mark.slow) for b in BACKENDS if b != "torch")],
-)
+@EACH_BACKEND
 def test_keras_itself_loads_them(
     backend: str, expected: dict[str, Any], run_python: RunPython, tmp_path: Path
 ) -> None:
-    if not installed(backend):
-        pytest.skip(f"{backend} is not installed")
     run_python(KERAS_ALONE, FILES, tmp_path / "found.npz", KERAS_BACKEND=backend)
     found = np.load(tmp_path / "found.npz")
     for name in IMAGES:

@@ -137,6 +137,7 @@ def test_torch_computes_the_same(name: str, data_format: str) -> None:
     assert fast.operations == len(make_plan(model).operations)
 
 
+@pytest.mark.slow
 def test_torch_compile_computes_the_same() -> None:
     """One compilation serves arrays, tensors of either mode, and what is left of a prediction."""
     model = live_model("lenet5", **sized("lenet5"))

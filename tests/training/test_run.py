@@ -142,7 +142,14 @@ FEATURES = {
 }
 
 
-@pytest.mark.parametrize("case", FEATURES)
+@pytest.mark.parametrize(
+    "case",
+    [
+        "one-cycle, momentum, averages",
+        pytest.param("flips, crops, accumulation", marks=pytest.mark.slow),
+        pytest.param("behind the first epoch", marks=pytest.mark.slow),
+    ],
+)
 def test_interrupted_and_resumed_equals_uninterrupted(
     run: Run, case: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

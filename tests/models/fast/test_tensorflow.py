@@ -141,7 +141,7 @@ def test_graph_has_one_operation_for_a_layer(run_python: Any) -> None:
     assert "as wanted" in run_python(GRAPH, **ENVIRONMENT).stdout
 
 
-@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("nesterov", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_updates_equal_torch(run_python: Any, tmp_path: Path, nesterov: bool) -> None:
     rng = np.random.default_rng(1)
     start = rng.standard_normal((6, 4)).astype(np.float32)

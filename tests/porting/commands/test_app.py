@@ -311,6 +311,7 @@ def test_a_full_disk_keeps_the_old_file(alexnet_checkpoint: Path, tmp_path: Path
     assert list(tmp_path.iterdir()) == [output]
 
 
+@pytest.mark.slow
 def test_no_room_to_unpack_a_model(run: Run, lenet_checkpoint: Path, tmp_path: Path) -> None:
     model, output = tmp_path / "m.keras", tmp_path / "w.npz"
     code, _, _ = run("convert", "lenet5", "--source", lenet_checkpoint, "--output", model)

@@ -236,6 +236,7 @@ def run(
     return call
 
 
+@pytest.mark.slow  # with gradients, they agree in the quick parity matrix too
 def test_the_other_backends_agree(run: Callable[[str], tuple[int, str, str]]) -> None:
     code, out, err = run("lenet5 --steps 2 --backends tensorflow,jax --json t.json")
     assert code == 0, out + err

@@ -14,7 +14,7 @@ NEXT := .venv-next
 help:
 	@echo "make demo          convert both networks, compare them with torchvision, write a report"
 	@echo "make train-demo    train LeNet-5 on embedded digits, under a minute"
-	@echo "make test          the tests, eleven to fourteen minutes on two cores"
+	@echo "make test          the tests, about ten minutes on two idle cores"
 	@echo "make test-all      the slow tests and the wheel in fresh environments too, hours"
 	@echo "make test-next     the tests against the next Keras, from its nightly build"
 	@echo "make lint          ruff, mypy and the import contracts"
@@ -51,7 +51,7 @@ smoke: $(INSTALLED)
 test-next: $(INSTALLED)
 	$(PYTHON) -m venv $(NEXT)
 	$(NEXT)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --no-deps keras-nightly
-	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > "$$($(NEXT)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/shared.pth"
+	$(BIN)/python -c 'import os, sysconfig; print(sysconfig.get_path("purelib"), os.getcwd(), sep="\n")' > "$$($(NEXT)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/shared.pth"
 	OMP_NUM_THREADS=1 $(NEXT)/bin/python -c 'import keras; print("Keras", keras.__version__)'
 	OMP_NUM_THREADS=1 $(NEXT)/bin/python $(TESTS)
 

@@ -18,8 +18,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 BACKENDS = ("torch", "tensorflow", "jax")
 MEMBERS = (
+    "keras_alexnet/__init__.pyi",
     "keras_alexnet/py.typed",
     "keras_alexnet/training/runs/report.html.j2",
+    "porting/__init__.pyi",
     "porting/py.typed",
     "porting/checks/report.html.j2",
 )

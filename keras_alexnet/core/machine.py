@@ -67,12 +67,15 @@ def describe() -> dict[str, Any]:
 
 
 def installed_versions(distributions: Iterable[str]) -> dict[str, str]:
-    """Return the versions of those that are installed by these names.
+    """Return the versions of those that are loaded or installed by these names.
 
-    The same package may be installed by another one, such as tensorflow-cpu.
+    The same package may be installed by another one, such as tensorflow-cpu or keras-nightly.
     """
     found = {}
     for name in distributions:
+        if loaded := getattr(sys.modules.get(name), "__version__", None):
+            found[name] = str(loaded)
+            continue
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
     return found

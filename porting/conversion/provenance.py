@@ -3,14 +3,16 @@
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
-from importlib import metadata
 from typing import Any
 
 from keras_alexnet import __version__
+from keras_alexnet.core.machine import installed_versions
 from keras_alexnet.specs.preprocessing import Preprocessing
 from porting.conversion.sources import Source
 from porting.errors import UsageError
 from porting.weights.transfer import counters_of
+
+_PACKAGES = ("keras", "torch", "torchvision", "numpy")
 
 
 def record_of(
@@ -65,13 +67,7 @@ def record_of(
         "versions": {
             "keras-alexnet": __version__,
             "backend": os.environ.get("KERAS_BACKEND", ""),
-            **{name: _version(name) for name in ("keras", "torch", "torchvision", "numpy")},
+            **dict.fromkeys(_PACKAGES),
+            **installed_versions(_PACKAGES),
         },
     }
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None

@@ -1,0 +1,57 @@
+"""The public names, by the modules that hold them; `__init__.py` imports each on first use."""
+
+from .data.preprocessing import (
+    load_images as load_images,
+    normalize as normalize,
+    resize_and_crop as resize_and_crop,
+)
+from .errors import (
+    BenchmarkError as BenchmarkError,
+    ChildError as ChildError,
+    CompilationError as CompilationError,
+    ConfigurationError as ConfigurationError,
+    DataError as DataError,
+    ExportError as ExportError,
+    ImageFileError as ImageFileError,
+    ImportOrderError as ImportOrderError,
+    KerasAlexNetError as KerasAlexNetError,
+    MissingDependencyError as MissingDependencyError,
+    ModelFileError as ModelFileError,
+    TrainingError as TrainingError,
+    UnknownModelError as UnknownModelError,
+    VerificationError as VerificationError,
+)
+from .exporting.exporter import (
+    ExportRequest as ExportRequest,
+    export_model as export_model,
+)
+from .inference.evaluation import Evaluation as Evaluation, evaluate as evaluate
+from .inference.predictor import Predictor as Predictor
+from .layers import LocalResponseNormalization as LocalResponseNormalization
+from .models.constructors import (
+    AlexNet as AlexNet,
+    GoogLeNet as GoogLeNet,
+    create_model as create_model,
+    list_models as list_models,
+)
+from .models.features import feature_extractor as feature_extractor
+from .models.record import read_record as read_record, save_model as save_model
+from .models.weights import load_model as load_model, load_weights as load_weights
+from .optimizing.optimize import (
+    OptimizedModel as OptimizedModel,
+    optimize as optimize,
+)
+from .specs.preprocessing import Preprocessing as Preprocessing
+from .training.experiment import Experiment as Experiment
+from .training.run import (
+    resume_experiment as resume_experiment,
+    run_experiment as run_experiment,
+)
+from .training.runs.plots import (
+    compare_curves as compare_curves,
+    confusion_matrix as confusion_matrix,
+    learning_curves as learning_curves,
+    sample_predictions as sample_predictions,
+)
+
+__version__: str

@@ -46,22 +46,21 @@ def convert(layer: Any, plan: Builder, tensors: Tensors) -> int:
     Raises:
         ConfigurationError: No operation stands for it, or for a setting of it.
     """
-    converter = next((_CONVERTERS[kind] for kind in _kinds(layer) if kind in _CONVERTERS), None)
-    if type(layer) is _flip_class():
-        converter = _flip
+    known = _converters()
+    converter = next((known[kind] for kind in _kinds(layer) if kind in known), None)
     if converter is None:
         raise ConfigurationError(
             f"layer {layer.name!r} ({type(layer).__name__}) cannot be optimized; the layers that "
-            f"can are {', '.join(sorted(kind.__name__ for kind in _CONVERTERS))}"
+            f"can are {', '.join(sorted(kind.__name__ for kind in known))}"
         )
     return converter(layer, plan, tensors)
 
 
 @functools.cache
-def _flip_class() -> type:
-    """Return the class of the operation `keras.ops.flip`."""
-    operation, _ = maker_of(keras.ops.flip(keras.KerasTensor((1, 1))))
-    return type(operation)
+def _converters() -> dict[type, Converter]:
+    """Return the table with `keras.ops.flip`, an operation whose class has no public name."""
+    flip, _ = maker_of(keras.ops.flip(keras.KerasTensor((1, 1))))
+    return {**_CONVERTERS, type(flip): _flip}
 
 
 def _kinds(layer: Any) -> list[type]:

@@ -101,7 +101,7 @@ def export_model(request: ExportRequest) -> Exported:
         scratch.mkdir()
         place = scratch if request.calibration else staged
         float_file, samples = place / output.name, scratch / "samples.npz"
-        export = _export(request, float_file, samples, scratch)
+        export = _export(request, float_file, samples)
         if request.calibration:
             check_sensitive(format_, export["sensitive"])
         verified = verify(format_, float_file, samples, scratch, batch_size=request.batch_size)
@@ -123,11 +123,7 @@ def export_model(request: ExportRequest) -> Exported:
 
 
 def _export(
-    request: ExportRequest,
-    file: Path,
-    samples: Path,
-    scratch: Path,
-    calibration: Sequence[Path] = (),
+    request: ExportRequest, file: Path, samples: Path, calibration: Sequence[Path] = ()
 ) -> Any:
     """Let a child export, in int8 where calibration images are given."""
     format_ = request.format
@@ -155,7 +151,7 @@ def _quantize(
     """Write the int8 file beside the verified float file, and compare the two."""
     format_ = request.format
     if format_.name == "tflite":
-        _export(request, after, scratch / "again.npz", scratch, request.calibration)
+        _export(request, after, scratch / "again.npz", request.calibration)
     else:
         job = {
             "file": str(before),
@@ -172,7 +168,6 @@ def _quantize(
         after,
         export,
         request.evaluation or request.calibration,
-        scratch,
         batch_size=request.batch_size,
         calibration=len(request.calibration),
     )

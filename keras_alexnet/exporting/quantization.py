@@ -83,7 +83,6 @@ def compare_files(
     after: Path,
     export: Mapping[str, Any],
     images: Sequence[Path],
-    scratch: Path,
     *,
     batch_size: int | None,
     calibration: int,
@@ -96,7 +95,6 @@ def compare_files(
         after: The int8 file.
         export: What `export_child` answered.
         images: Image files to compare the most probable classes of.
-        scratch: Folder for temporary files.
         batch_size: Batch size of the files, None for a dynamic one: they are then compared in
             batches of 3 and timed in batches of 1.
         calibration: Number of images that the int8 file was made with.

@@ -10,6 +10,7 @@ import numpy as np
 from keras_alexnet.core.backend import installed, require
 from keras_alexnet.data.preprocessing import load_images, resize_and_crop
 from keras_alexnet.errors import ModelFileError
+from keras_alexnet.models.interface import input_of
 from keras_alexnet.models.record import ModelInput
 
 COUNT = 3  # images of a set, and the larger of the batches that are compared
@@ -22,8 +23,6 @@ def fixed_input(model: Any, record: dict[str, Any] | None) -> ModelInput:
         ModelFileError: It takes no single image, or images of a size that nothing fixes; or its
             record is damaged.
     """
-    from keras_alexnet.models.interface import input_of
-
     takes = input_of(model, record)
     if None not in takes.shape:
         return takes

@@ -73,7 +73,8 @@ def installed_versions(distributions: Iterable[str]) -> dict[str, str]:
     """
     found = {}
     for name in distributions:
-        if loaded := getattr(sys.modules.get(name), "__version__", None):
+        module = sys.modules.get(name.replace("-", "_"))
+        if loaded := getattr(module, "__version__", None):
             found[name] = str(loaded)
             continue
         with contextlib.suppress(metadata.PackageNotFoundError):

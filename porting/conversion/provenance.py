@@ -5,14 +5,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from keras_alexnet import __version__
 from keras_alexnet.core.machine import installed_versions
 from keras_alexnet.specs.preprocessing import Preprocessing
 from porting.conversion.sources import Source
 from porting.errors import UsageError
 from porting.weights.transfer import counters_of
 
-_PACKAGES = ("keras", "torch", "torchvision", "numpy")
+_PACKAGES = ("keras-alexnet", "keras", "torch", "torchvision", "numpy")
 
 
 def record_of(
@@ -65,9 +64,8 @@ def record_of(
         "labels": list(labels) if labels is not None else None,
         "num_batches_tracked": counters_of(model),
         "versions": {
-            "keras-alexnet": __version__,
-            "backend": os.environ.get("KERAS_BACKEND", ""),
             **dict.fromkeys(_PACKAGES),
             **installed_versions(_PACKAGES),
+            "backend": os.environ.get("KERAS_BACKEND", ""),
         },
     }

@@ -2,7 +2,7 @@
 
 Resizing and cropping work on decoded pixels through Pillow, which is what torchvision's presets
 use, so both give the same uint8 values. Normalisation exists twice with the same arithmetic: here
-as NumPy (`normalize`), and as Keras layers inside a model (`builder.py`).
+as NumPy (`normalize`), and as Keras layers inside a model (`models.builder`).
 """
 
 from collections.abc import Iterable

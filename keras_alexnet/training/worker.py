@@ -1,4 +1,4 @@
-"""A process of a run that torchrun's agent has started, see `distribution.launch`."""
+"""A process of a run that torchrun's agent has started, see `devices.launch`."""
 
 from pathlib import Path
 from typing import Any

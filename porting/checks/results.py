@@ -173,7 +173,7 @@ def verdict(cells: Sequence[Cell]) -> str:
     """Say in words how many cells agree, disagree, or could not run."""
     counts = {
         "disagree": sum(cell.disagrees for cell in cells),
-        "could not run": sum(cell.verdict == "could not run" for cell in cells),
+        "could not run": sum(not (cell.ran or cell.disagrees) for cell in cells),
     }
     found = [f"{count} {words}" for words, count in counts.items() if count]
     if not found:

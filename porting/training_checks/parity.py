@@ -150,7 +150,7 @@ class Measure:
 
     Args:
         check: What is compared.
-        reference: Torch's `training_history` in float64.
+        reference: Torch's `history.History` in float64.
 
     Raises:
         UsageError: Torch's training moves no weight.
@@ -185,7 +185,7 @@ class Measure:
         return (self._reference[f"final/{put.key}"] - self._start[put.key]).ravel()
 
     def cell(self, backend: str, precision: str, candidate: Arrays) -> TrainingCell:
-        """Compare a training, given as its `training_history`."""
+        """Compare a training, given as its `history.History`."""
         limit = TOLERANCES["training"].limit
         tensors, apart = [], 0.0
         for put in self._puts:

@@ -4,7 +4,7 @@ import contextlib
 from dataclasses import dataclass
 from typing import Any
 
-from keras_alexnet.models.interface import data_formats, spec_of
+from keras_alexnet.models.interface import is_channels_first, spec_of
 from keras_alexnet.specs import SPECS
 from keras_alexnet.specs.schema import ModelSpec, keras_name
 from porting.errors import TransferError
@@ -74,9 +74,7 @@ def architecture_of(model: Any) -> Architecture:
 def _image_shape(first: Any, model: Any) -> tuple[Size | None, int]:
     """Return the size and the channels of the images that a network's first layer reads."""
     _, *shape = first.input.shape
-    *size, channels = (
-        shape if data_formats(model.layers) != {"channels_first"} else (*shape[1:], shape[0])
-    )
+    *size, channels = (*shape[1:], shape[0]) if is_channels_first(model) else shape
     return (None if None in size else (size[0], size[1])), channels
 
 

@@ -151,7 +151,7 @@ def _place(planes: np.ndarray, data_format: str) -> np.ndarray:
 
 
 def _is_split(layer: Any) -> bool:
-    """Whether the layer has the operation of `fast_groups` in place of its class's."""
+    """Whether the layer has the operation of `grouped_conv` in place of its class's."""
     return getattr(layer.convolution_op, "__func__", None) is fast_groups._convolve_groups
 
 

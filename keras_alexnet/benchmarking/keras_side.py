@@ -138,10 +138,7 @@ def _training_step(plan: Plan) -> Callable[[np.ndarray], Callable[[], Any]]:
     outputs = named_outputs(network(images_in))
     trainer = keras.Model(images_in, outputs)
     optimizer = create_optimizer(
-        "sgd",
-        LEARNING_RATE,
-        momentum=MOMENTUM,
-        loss_scaling=plan.dtype == "mixed_float16",
+        "sgd", LEARNING_RATE, momentum=MOMENTUM, loss_scaling=plan.dtype == "mixed_float16"
     )
     compile_training(trainer, experiment, optimizer)
     optimizer.build(trainer.trainable_variables)

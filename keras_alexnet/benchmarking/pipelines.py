@@ -47,10 +47,7 @@ def open_epochs(plan: Plan, competitor: Competitor) -> Callable[[int], EpochWatc
 def keras_pipeline(plan: Plan, images: np.ndarray, batch: int) -> Pipeline:
     """Return ours on this process' backend, which augments on the device.
 
-    Args:
-        plan: What is measured.
-        images: uint8 (N, h, w, C), R, G, B or grey.
-        batch: Images of a batch.
+    `images` are uint8 (N, h, w, C), R, G, B or grey.
     """
     from keras_alexnet.data.augmentation.layer import Augment
     from keras_alexnet.data.augmentation.record import Augmentation

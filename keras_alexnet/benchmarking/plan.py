@@ -115,12 +115,7 @@ class Competitor:
 
 
 def keras_side(plan: Plan, backends: tuple[str, ...], engines: tuple[str, ...]) -> list[Competitor]:
-    """Return a competitor for each backend and engine.
-
-    Args:
-        plan: What is measured.
-        backends: Keras backends; none for the configured one.
-        engines: Of `ENGINE_NAMES`.
+    """Return a competitor for each engine on each Keras backend, or on the configured one.
 
     Raises:
         ConfigurationError: A name is unknown, or an engine cannot do what is measured.
@@ -141,10 +136,7 @@ def keras_side(plan: Plan, backends: tuple[str, ...], engines: tuple[str, ...]) 
 def baselines(plan: Plan, against: str, *, compiled: bool = False) -> list[Competitor]:
     """Return the other side; ratios are to the first one, or to the fastest DataLoader.
 
-    Args:
-        plan: What is measured.
-        against: One of `BASELINES`.
-        compiled: Whether torchvision's compiled network takes part too.
+    `against` is one of `BASELINES`; torchvision's compiled network may take part too.
 
     Raises:
         ConfigurationError: There is nothing of that kind to compare with.
@@ -171,11 +163,7 @@ def baselines(plan: Plan, against: str, *, compiled: bool = False) -> list[Compe
 
 
 def check_choice(what: str, value: str, choices: Any) -> None:
-    """Refuse a value that is not one of the choices.
-
-    Raises:
-        ConfigurationError: It is not.
-    """
+    """Refuse a value that is not one of the choices, with a ConfigurationError."""
     if value not in choices:
         raise ConfigurationError(f"unknown {what} {value!r}; choose from {', '.join(choices)}")
 

@@ -35,17 +35,11 @@ class Quartiles:
 
 @dataclass(frozen=True)
 class Row:
-    """A competitor at a batch size.
-
-    Attributes:
-        measured: Its measurements.
-        seconds: Of a batch.
-        ratio: The baseline's seconds over its own, round by round; None without a baseline.
-    """
+    """A competitor at a batch size."""
 
     measured: Measured
-    seconds: Quartiles
-    ratio: Quartiles | None
+    seconds: Quartiles  # of a batch
+    ratio: Quartiles | None  # baseline's seconds over its own by round; None without a baseline
 
     @property
     def rate(self) -> float:

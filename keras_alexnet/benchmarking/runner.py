@@ -16,36 +16,22 @@ _TIMEOUT = 3600.0  # seconds of a job, which prints nothing; compiling takes the
 
 @dataclass(frozen=True)
 class Measured:
-    """One competitor at one batch size.
-
-    Attributes:
-        competitor: Who.
-        batch_size: Images of a batch.
-        calls: Steps of a measurement.
-        seconds: Of a step, one for each round.
-    """
+    """One competitor at one batch size."""
 
     competitor: Competitor
     batch_size: int
-    calls: int
-    seconds: tuple[float, ...]
+    calls: int  # steps of a measurement
+    seconds: tuple[float, ...]  # of a step, one for each round
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What was found.
-
-    Attributes:
-        plan: What was measured.
-        results: By batch size, then in the order of the competitors.
-        cpu: Name of the processor.
-        gpus: Names of the GPUs that were used.
-    """
+    """What was found, and on what processor and GPUs."""
 
     plan: Plan
-    results: tuple[Measured, ...]
+    results: tuple[Measured, ...]  # by batch size, then in the order of the competitors
     cpu: str
-    gpus: tuple[str, ...]
+    gpus: tuple[str, ...]  # those that were used
 
 
 def run(
@@ -55,10 +41,7 @@ def run(
 ) -> Benchmark:
     """Measure competitors in turns: A B C, A B C, ..., so that a slow minute strikes all of them.
 
-    Args:
-        plan: What is measured.
-        competitors: Who takes part; at least one of them runs Keras.
-        advance: Is told how many of the `steps` are done.
+    At least one of them runs Keras; `advance` is told how many of the `steps` are done.
 
     Raises:
         ConfigurationError: A competitor found a mistake of the user's.

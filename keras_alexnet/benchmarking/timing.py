@@ -11,13 +11,9 @@ _FILL = 4  # batches of an epoch before the timing, until its buffers are full
 
 
 class Stopwatch(Protocol):
-    """Measures one competitor at one batch size.
+    """Measures one competitor at one batch size."""
 
-    Attributes:
-        calls: Steps of a measurement; 0 before `warm`.
-    """
-
-    calls: int
+    calls: int  # steps of a measurement; 0 before `warm`
 
     def warm(self) -> None:
         """Do whatever happens only once."""
@@ -38,12 +34,7 @@ class StepWatch:
     """
 
     def __init__(
-        self,
-        step: Callable[[], Any],
-        wait: Callable[[Any], Any],
-        *,
-        seconds: float,
-        queued: bool,
+        self, step: Callable[[], Any], wait: Callable[[Any], Any], *, seconds: float, queued: bool
     ) -> None:
         self._step, self._wait, self._seconds, self._queued = step, wait, seconds, queued
         self.calls = 0

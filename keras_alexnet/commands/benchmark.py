@@ -19,20 +19,20 @@ from keras_alexnet.benchmarking.plan import (
 )
 from keras_alexnet.benchmarking.report import notes, sheet, to_json
 from keras_alexnet.benchmarking.runner import run, steps
-from keras_alexnet.commands.common import FormatOption, progress
+from keras_alexnet.commands.common import FormatOption, ModelName, SizeOption, progress, show
 from keras_alexnet.core.backend import BACKENDS, installed_backends
 from keras_alexnet.core.fields import parse_size
 from keras_alexnet.core.files import check_output, write_json
-from keras_alexnet.core.tables import Format, print_json, write_sheet
+from keras_alexnet.core.tables import Format
 from keras_alexnet.errors import ConfigurationError
-from keras_alexnet.specs import SPECS, find_spec
+from keras_alexnet.specs import find_spec
 
 _ROUNDS, _SECONDS = 10, 0.5
 _QUICK_ROUNDS, _QUICK_SECONDS = 3, 0.1
 
 
 def benchmark_command(
-    name: Annotated[str, typer.Argument(metavar="MODEL", help=f"One of: {', '.join(SPECS)}.")],
+    name: ModelName,
     mode: Annotated[
         str,
         typer.Option(
@@ -68,10 +68,7 @@ def benchmark_command(
             show_default="1,32; train: 32; pipeline: 64",
         ),
     ] = None,
-    image_size: Annotated[
-        str | None,
-        typer.Option(help="N or HEIGHTxWIDTH, in pixels.", show_default="the model's"),
-    ] = None,
+    image_size: SizeOption = None,
     dtype: Annotated[
         str,
         typer.Option(help=f"Dtype policy: {', '.join(DTYPES)}; torchvision gets autocast."),
@@ -127,10 +124,7 @@ def benchmark_command(
     content = to_json(found)
     if json_file is not None:
         write_json(json_file, content)
-    if format_ is Format.JSON:
-        print_json(content)
-    else:
-        write_sheet(sheet(found), format_, notes(found))
+    show(sheet(found), format_, notes(found), content=content)
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -144,11 +138,7 @@ def _backends(text: str | None) -> tuple[str, ...]:
 
 
 def _batch_sizes(text: str) -> tuple[int, ...]:
-    """Read numbers with commas.
-
-    Raises:
-        ConfigurationError: They are none, or not positive.
-    """
+    """Read positive numbers with commas; anything else is a ConfigurationError."""
     parts = _names(text)
     if not all(part.isdecimal() and int(part) > 0 for part in parts):
         raise ConfigurationError(

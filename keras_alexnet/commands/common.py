@@ -1,23 +1,22 @@
-"""What several commands share: options, the bar that shows how far they are."""
+"""What several commands share: options, how they show results and how far they are."""
 
 import contextlib
-from collections.abc import Callable, Iterator
-from typing import Annotated
+from collections.abc import Callable, Iterator, Sequence
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from keras_alexnet.core.backend import BACKENDS
-from keras_alexnet.core.tables import Format
+from keras_alexnet.core.tables import Format, Sheet, print_json, write_sheet
 from keras_alexnet.inference.views import Views
+from keras_alexnet.specs import SPECS
 
+ModelName = Annotated[str, typer.Argument(metavar="MODEL", help=f"One of: {', '.join(SPECS)}.")]
+SizeOption = Annotated[
+    str | None, typer.Option(help="N or HEIGHTxWIDTH, in pixels.", show_default="the model's")
+]
 FormatOption = Annotated[Format, typer.Option("--format", help="How to write the table.")]
 BackendOption = Annotated[
     str | None,
@@ -47,6 +46,14 @@ ViewsOption = Annotated[
         "mirror image; four corners, the centre, and the mirror images of all five.",
     ),
 ]
+
+
+def show(sheet: Sheet, format_: Format, notes: Sequence[str] = (), *, content: Any = None) -> None:
+    """Print a sheet and notes; as JSON `content` instead, the sheet's rows where that is None."""
+    if format_ is Format.JSON:
+        print_json(sheet.records if content is None else content)
+    else:
+        write_sheet(sheet, format_, notes)
 
 
 @contextlib.contextmanager

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from keras_alexnet.commands.common import FormatOption
+from keras_alexnet.commands.common import FormatOption, show
 from keras_alexnet.core.figures import check_picture
-from keras_alexnet.core.tables import Format, print_json, write_sheet
+from keras_alexnet.core.tables import Format
 from keras_alexnet.training.runs import plots
 from keras_alexnet.training.runs.comparison import compare, read_runs
 
@@ -31,7 +31,4 @@ def compare_command(
     if plot is not None:
         names = [record["run"] for record in sheet.records]
         plots.compare_curves(names, [run.rows for run in found], sheet.records, plot)
-    if format_ is Format.JSON:
-        print_json(sheet.records)
-    else:
-        write_sheet(sheet, format_)
+    show(sheet, format_)

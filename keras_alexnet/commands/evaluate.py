@@ -15,19 +15,12 @@ from keras_alexnet.commands.common import (
     ResizeSizeOption,
     ViewsOption,
     progress,
+    show,
 )
 from keras_alexnet.core.backend import choose_backend
 from keras_alexnet.core.figures import check_picture
 from keras_alexnet.core.files import check_output, write_json
-from keras_alexnet.core.tables import (
-    Column,
-    Format,
-    Sheet,
-    decimals,
-    percent,
-    print_json,
-    write_sheet,
-)
+from keras_alexnet.core.tables import Column, Format, Sheet, decimals, percent
 from keras_alexnet.data.sources.registry import SOURCES, find_data
 from keras_alexnet.errors import DataError
 from keras_alexnet.inference.views import Views
@@ -125,11 +118,8 @@ def evaluate_command(
             "were left out",
             file=sys.stderr,
         )
-    if format_ is Format.JSON:
-        print_json(content)
-    else:
-        title = f"{model.name} on the {chosen} part of {found.name}, views: {views}"
-        write_sheet(_sheet(title, result), format_, _notes(result))
+    title = f"{model.name} on the {chosen} part of {found.name}, views: {views}"
+    show(_sheet(title, result), format_, _notes(result), content=content)
 
 
 def _sheet(title: str, result: "Evaluation") -> Sheet:

@@ -1,7 +1,6 @@
 """`export`: a model file in another runtime's format, verified."""
 
 import sys
-from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,6 +19,7 @@ from keras_alexnet.models.record import read_record
 
 if TYPE_CHECKING:
     from keras_alexnet.exporting.exporter import Exported
+    from keras_alexnet.exporting.quantization import Quantized
 
 
 class Quantization(StrEnum):
@@ -124,11 +124,7 @@ def export_command(
 
 
 def _batch_size(text: str) -> int | None:
-    """Read `dynamic` as None, or a number of images.
-
-    Raises:
-        ConfigurationError: It is neither.
-    """
+    """Read `dynamic` as None, or a number of images; anything else is a ConfigurationError."""
     if text == "dynamic":
         return None
     if not (text.isdecimal() and int(text) > 0):
@@ -136,10 +132,6 @@ def _batch_size(text: str) -> int | None:
             f"--batch-size {text!r} is neither 'dynamic' nor a positive number of images"
         )
     return int(text)
-
-
-def _and(numbers: Iterable[int]) -> str:
-    return " and ".join(map(str, numbers))
 
 
 def _bytes(size: int) -> str:
@@ -160,7 +152,8 @@ def _report(result: "Exported") -> None:
     image = "x".join(map(str, result.shape))
     batch = request.batch_size or "any number of"
     takes = "pixels 0..255" if result.pixels else "normalised values"
-    compared = f"{' and '.join(verified.sets)} in batches of {_and(verified.batches)}"
+    batches = " and ".join(map(str, verified.batches))
+    compared = f"{' and '.join(verified.sets)} in batches of {batches}"
     notes = [
         "difference: largest from the Keras model, over its largest |output|; response: how far "
         f"that moves from image to image, over the same; on {compared}",
@@ -171,20 +164,14 @@ def _report(result: "Exported") -> None:
         notes.append("no photos were compared: they need scikit-learn and the model's record")
     if request.format.note:
         notes.append(request.format.note)
-    kind = "float32 " if result.quantized else ""
-    title = f"{request.output}: {kind}{request.format.name}"
-    write_sheet(
-        Sheet(title if result.quantized else f"{title}, {_bytes(result.bytes)}", columns, rows),
-        Format.TABLE,
-        notes,
-    )
+    name = request.format.name
+    what = f"float32 {name}" if result.quantized else f"{name}, {_bytes(result.bytes)}"
+    write_sheet(Sheet(f"{request.output}: {what}", columns, rows), Format.TABLE, notes)
     if result.quantized:
-        _report_int8(result)
+        _report_int8(f"{request.output}: int8 {name}", result.quantized)
 
 
-def _report_int8(result: "Exported") -> None:
-    found = result.quantized
-    assert found is not None
+def _report_int8(title: str, found: "Quantized") -> None:
     columns = (
         Column("precision", "precision", text=True),
         Column("bytes", "size", show=_bytes),
@@ -199,5 +186,4 @@ def _report_int8(result: "Exported") -> None:
         f"calibrated with {found.calibration} images, compared on {found.evaluation}; medians of "
         f"batches of {found.batch}, the two in turns"
     ]
-    title = f"{result.request.output}: int8 {result.request.format.name}"
     write_sheet(Sheet(title, columns, rows), Format.TABLE, notes)

@@ -11,10 +11,10 @@ from typing import Annotated
 
 import typer
 
-from keras_alexnet.commands.common import FormatOption
+from keras_alexnet.commands.common import FormatOption, ModelName, SizeOption, show
 from keras_alexnet.core.fields import parse_size
 from keras_alexnet.core.figures import check_picture
-from keras_alexnet.core.tables import Column, Format, Sheet, print_json, write_sheet
+from keras_alexnet.core.tables import Column, Format, Sheet
 from keras_alexnet.errors import UnknownModelError
 from keras_alexnet.specs import SPECS, find_spec
 from keras_alexnet.summary.costs import DEFINITIONS, Cost
@@ -59,11 +59,8 @@ _COSTS = tuple(field.name for field in fields(Cost))
 
 
 def summary_command(
-    name: Annotated[str, typer.Argument(metavar="MODEL", help=f"One of: {', '.join(SPECS)}.")],
-    input_size: Annotated[
-        str | None,
-        typer.Option(help="N or HEIGHTxWIDTH, in pixels.", show_default="the model's"),
-    ] = None,
+    name: ModelName,
+    input_size: SizeOption = None,
     classes: Annotated[
         int | None, typer.Option(help="Number of classes.", show_default="the model's")
     ] = None,
@@ -87,22 +84,19 @@ def summary_command(
     if plot is not None:
         draw_profile(network, plot)
     sheet = layer_sheet(network)
-    if format_ is Format.JSON:
-        content = {
-            "model": spec.name,
-            "input_size": network.size,
-            "classes": network.classes,
-            "aux_heads": network.aux_heads,
-            "layers": sheet.records,
-            "totals": asdict(network.totals),
-            "definitions": dict(DEFINITIONS),
-            "notes": network.notes,
-        }
-        print_json(content)
-        return
+    content = {
+        "model": spec.name,
+        "input_size": network.size,
+        "classes": network.classes,
+        "aux_heads": network.aux_heads,
+        "layers": sheet.records,
+        "totals": asdict(network.totals),
+        "definitions": dict(DEFINITIONS),
+        "notes": network.notes,
+    }
     headings = {column.key: column.heading for column in _LAYER_COLUMNS}
     definitions = [f"{headings[key]}: {text}" for key, text in DEFINITIONS.items()]
-    write_sheet(sheet, format_, [*definitions, *network.notes])
+    show(sheet, format_, [*definitions, *network.notes], content=content)
 
 
 def models_command(
@@ -110,11 +104,7 @@ def models_command(
     format_: FormatOption = Format.TABLE,
 ) -> None:
     """List the models with their origin, input, parameters, operations and weights."""
-    sheet = model_sheet(pattern)
-    if format_ is Format.JSON:
-        print_json(sheet.records)
-    else:
-        write_sheet(sheet, format_)
+    show(model_sheet(pattern), format_)
 
 
 def layer_sheet(network: Profile) -> Sheet:

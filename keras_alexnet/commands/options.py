@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any
 
 import typer
 
@@ -24,15 +24,13 @@ def with_options(
     """
     signature = inspect.signature(command)
     own = [p for name, p in signature.parameters.items() if name != "overrides"]
-    known = {entry.name: entry for entry in fields}
 
     def run(**values: Any) -> None:
-        overrides = {name: values.pop(name) for name in known}
-        given = {
-            name: _parsed(known[name], value)
-            for name, value in overrides.items()
-            if value is not None
-        }
+        given = {}
+        for entry in fields:
+            if (value := values.pop(entry.name)) is not None:
+                parse = entry.metadata["parse"]
+                given[entry.name] = parse(value) if parse else value
         command(**values, overrides=given)
 
     added = [
@@ -60,18 +58,7 @@ def _option(entry: Field[Any], panel: str | None) -> Any:
 
 def _type(entry: Field[Any], types: Mapping[str, Any]) -> Any:
     """Return the type of an option, which takes None too where it is not given."""
-    if entry.metadata["parse"]:
-        return str | None
-    hint = types[entry.name]
-    arguments = get_args(hint)
-    if get_origin(hint) is Literal or type(None) not in arguments:
-        return hint | None
-    return hint
-
-
-def _parsed(entry: Field[Any], value: Any) -> Any:
-    parse = entry.metadata["parse"]
-    return parse(value) if parse else value
+    return (str if entry.metadata["parse"] else types[entry.name]) | None
 
 
 def _default(value: Any) -> str | bool:

@@ -75,9 +75,7 @@ def predict_command(
     choose_backend(backend)
     files = expand(photos, recursive=recursive)
     if output is not None:
-        job = PredictionJob(
-            model, output, top, views, resize_size, batch_size, backend, workers
-        )  # fmt: skip
+        job = PredictionJob(model, output, top, views, resize_size, batch_size, backend, workers)
         _predict_all(job, files)
         return
 

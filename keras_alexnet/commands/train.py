@@ -63,15 +63,12 @@ def train(
         return
     placement = Placement(devices, distribute, join_timeout)
     if resume is not None:
-        given = [
-            name
-            for name, value in {"preset": preset, "output": output, **overrides}.items()
-            if value is not None
-        ]
-        if given:
+        named = {"preset": preset, "output": output, **overrides}
+        given = next((name for name, value in named.items() if value is not None), None)
+        if given is not None:
             raise ConfigurationError(
                 f"--resume goes on with a run as it was configured; leave out "
-                f"--{given[0].replace('_', '-')}"
+                f"--{given.replace('_', '-')}"
             )
         summary = resume_experiment(resume, placement=placement, console=terminal())
     else:

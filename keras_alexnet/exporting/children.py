@@ -12,13 +12,8 @@ def run_job(module: str, job: dict[str, Any], *, backend: str | None = None) -> 
     """Run a child of this folder on a job and return its result.
 
     It sees no accelerator: TF32 and the like would break the comparison, and exported files hold
-    the device of their tensors.
-
-    Args:
-        module: Name of the module in this folder.
-        job: JSON-serialisable task.
-        backend: Keras backend of the child: TensorFlow's runtime imports Keras by itself, and would
-            bring another backend with it. None for a child that has neither.
+    the device of their tensors. TensorFlow's runtime imports Keras by itself, and without `backend`
+    would bring another one with it; None is for a child that has neither.
 
     Raises:
         ExportError: A converter or runtime failed; the message names the cause in one line.

@@ -41,25 +41,19 @@ def export(job: dict[str, Any]) -> dict[str, Any]:
         model(np.zeros((1, *takes.image_shape), np.float32))
     shape = (job["batch_size"], *takes.image_shape)
     signature = [keras.InputSpec(shape=shape, dtype="float32", name=model.inputs[0].name)]
-    options = _options(format_, takes, job)
     model.export(
         job["output"],
         format=format_.keras_name,
         verbose=False,
         input_signature=signature,
-        **options,
+        **_options(format_, takes, job),
     )
     if format_.positional:
         _NAMERS[format_.name](job["output"], model.inputs[0].name, names, shape)
     versions = {name: require(name).__version__ for name in ("keras", format_.backend)}
     # LRN squares its input, whose range int8 then cannot hold.
     sensitive = [e.name for e in model.layers if isinstance(e, LocalResponseNormalization)]
-    return {
-        "input": asdict(takes),
-        "outputs": names,
-        "versions": versions,
-        "sensitive": sensitive,
-    }
+    return {"input": asdict(takes), "outputs": names, "versions": versions, "sensitive": sensitive}
 
 
 def _check_precision(model: Any) -> None:
@@ -85,11 +79,7 @@ def _outputs(model: Any) -> tuple[list[str], list[Any]]:
 
 
 def _reference(model: Any, names: list[str], takes: ModelInput, path: str) -> None:
-    """Write the samples and what the model makes of them.
-
-    Raises:
-        ModelFileError: Its outputs are not finite.
-    """
+    """Write the samples and what the model makes of them; a ModelFileError if it is not finite."""
     from keras_alexnet.layers import keras
 
     arrays: dict[str, np.ndarray] = {}

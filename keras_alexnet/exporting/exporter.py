@@ -11,12 +11,7 @@ from typing import Any
 from keras_alexnet.errors import ExportError
 from keras_alexnet.exporting.children import run_job
 from keras_alexnet.exporting.formats import ExportFormat
-from keras_alexnet.exporting.quantization import (
-    Quantized,
-    check_sensitive,
-    compare_files,
-    size_of,
-)
+from keras_alexnet.exporting.quantization import Quantized, check_sensitive, compare_files, size_of
 from keras_alexnet.exporting.staging import publish, staging
 from keras_alexnet.exporting.verification import LIMIT, Verified, verify
 

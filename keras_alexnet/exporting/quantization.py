@@ -20,27 +20,16 @@ _ROUNDS = 31  # timings of each file, the median of which counts
 
 @dataclass(frozen=True)
 class Quantized:
-    """An int8 file beside the float file that it was made from.
+    """An int8 file (after) beside the float file (before) that it was made from."""
 
-    Attributes:
-        calibration: Number of images that set the ranges.
-        evaluation: Number of images that were compared.
-        agreement: Share of those for which both files name the same class.
-        bytes_before: Size of the float file.
-        bytes_after: Size of the int8 file.
-        rate_before: Images per second of the float file, the median of interleaved batches.
-        rate_after: The same of the int8 file.
-        batch: Images of a batch that was timed.
-    """
-
-    calibration: int
-    evaluation: int
-    agreement: float
+    calibration: int  # images that set the ranges
+    evaluation: int  # images that were compared
+    agreement: float  # share of those for which both files name the same class
     bytes_before: int
     bytes_after: int
-    rate_before: float
+    rate_before: float  # images per second, by the median of interleaved batches
     rate_after: float
-    batch: int
+    batch: int  # images of a batch that was timed
 
 
 def check_calibration(int8: bool, calibration: Sequence[Path], evaluation: Path | None) -> None:
@@ -89,15 +78,9 @@ def compare_files(
 ) -> Quantized:
     """Measure a float and an int8 file in one process, in turns.
 
-    Args:
-        format_: Their format.
-        before: The float file.
-        after: The int8 file.
-        export: What `export_child` answered.
-        images: Image files to compare the most probable classes of.
-        batch_size: Batch size of the files, None for a dynamic one: they are then compared in
-            batches of 3 and timed in batches of 1.
-        calibration: Number of images that the int8 file was made with.
+    `export` is what `export_child` answered, `calibration` how many images set the int8 file's
+    ranges. The most probable classes of `images` are compared. Where the batch size is dynamic
+    (None), batches of 3 are compared and batches of 1 timed.
 
     Raises:
         ExportError: The runtime cannot run a file.

@@ -43,7 +43,8 @@ def _openvino(path: str) -> Run:
     return run
 
 
-def _litert(path: str, package: str) -> Run:
+def _litert(path: str) -> Run:
+    package = FORMATS["tflite"].runtime()
     if package == "tensorflow":
         interpreter = require(package).lite.Interpreter(path)
     else:
@@ -88,19 +89,15 @@ def _by_name(result: Any) -> Outputs:
 
 
 def open_exported(format_: str, path: str) -> Run:
-    """Open an exported file with its own runtime.
-
-    Returns:
-        A function from a float32 batch to outputs by name; a single output may have any name.
-    """
-    openers: dict[str, Callable[[], Run]] = {
-        "onnx": lambda: _onnxruntime(path),
-        "openvino": lambda: _openvino(path),
-        "tflite": lambda: _litert(path, FORMATS["tflite"].runtime()),
-        "saved_model": lambda: _saved_model(path),
-        "torch": lambda: _torch(path),
+    """Open an exported file with its own runtime; a single output may have any name."""
+    openers = {
+        "onnx": _onnxruntime,
+        "openvino": _openvino,
+        "tflite": _litert,
+        "saved_model": _saved_model,
+        "torch": _torch,
     }
-    return openers[format_]()
+    return openers[format_](path)
 
 
 def run_files(job: dict[str, Any]) -> dict[str, Any]:

@@ -22,19 +22,13 @@ LEAST_RESPONSE = 100 * LIMIT
 
 @dataclass(frozen=True)
 class Check:
-    """The worst disagreement of one output.
-
-    Attributes:
-        output: Name of the output.
-        difference: Largest |difference| over the largest |reference|.
-        where: On which images, in which batch.
-        response: Largest spread of the reference over the images, over its largest value: what
-            the comparison could see of an error in what the images change.
-    """
+    """The worst disagreement of one output."""
 
     output: str
-    difference: float
-    where: str
+    difference: float  # largest |difference| over the largest |reference|
+    where: str  # on which images, in which batch
+    # Largest spread of the reference over the images, over its largest value: what the comparison
+    # could see of an error in what the images change.
     response: float
 
     @property
@@ -59,12 +53,8 @@ def verify(
 ) -> Verified:
     """Run an exported file with its own runtime and compare all outputs with the Keras model's.
 
-    Args:
-        format_: Its format.
-        file: The exported file or folder.
-        samples: `.npz` with the inputs and the Keras model's outputs, as `export_child` writes it.
-        scratch: Folder for temporary files.
-        batch_size: The only one the file takes, or None for a dynamic one: 1 and 3 are then run.
+    `samples` is the `.npz` of inputs and the Keras model's outputs that `export_child` writes,
+    `scratch` a folder for temporary files. Where the batch size is dynamic (None), 1 and 3 are run.
 
     Raises:
         ExportError: The runtime cannot run it.

@@ -33,15 +33,7 @@ Converter = Callable[[Any, Builder, Tensors], int]
 
 
 def convert(layer: Any, plan: Builder, tensors: Tensors) -> int:
-    """Add a layer to a plan.
-
-    Args:
-        layer: A Keras layer or operation.
-        plan: The plan so far.
-        tensors: The Keras tensors that it reads.
-
-    Returns:
-        The value that it computes.
+    """Add a Keras layer or operation that reads `tensors` to a plan; return the value it computes.
 
     Raises:
         ConfigurationError: No operation stands for it, or for a setting of it.

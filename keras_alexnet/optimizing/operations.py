@@ -15,11 +15,9 @@ NO_PADDING: Padding = ((0, 0), (0, 0))
 
 @dataclass(frozen=True, eq=False)
 class Operation:
-    """One step: `inputs` are numbers of values, of which 0 is the image and i the i-th step's.
+    """One step, called after the last Keras layer in it.
 
-    Attributes:
-        name: Name of the last Keras layer in it.
-        inputs: Which values it reads.
+    `inputs` are the numbers of the values that it reads: 0 is the image, i the i-th step's.
     """
 
     name: str
@@ -28,52 +26,31 @@ class Operation:
 
 @dataclass(frozen=True, eq=False)
 class Affine(Operation):
-    """x * scale + offset, per channel, of x or of x with its channels reversed.
+    """x * scale + offset, per channel, of x or of x with its channels reversed before."""
 
-    Attributes:
-        scale: (C,) or (), in float64.
-        offset: (C,) or (), in float64.
-        reverse: Whether the channels are reversed before.
-    """
-
-    scale: np.ndarray
-    offset: np.ndarray
+    scale: np.ndarray  # (C,) or (), in float64
+    offset: np.ndarray  # the same
     reverse: bool = False
 
 
 @dataclass(frozen=True, eq=False)
 class Conv(Operation):
-    """A convolution that pads zeros, adds a bias, and may be followed by a ReLU.
+    """A convolution that pads zeros, adds a bias, and may be followed by a ReLU."""
 
-    Attributes:
-        kernel: (height, width, in channels / groups, out channels).
-        bias: (out channels,).
-        strides: Steps.
-        padding: Zeros around the map, or None for TensorFlow's "same" of a map of unknown size.
-        groups: Groups of channels.
-        relu: Whether negative results become zero.
-    """
-
-    kernel: np.ndarray
-    bias: np.ndarray
+    kernel: np.ndarray  # (height, width, in channels / groups, out channels)
+    bias: np.ndarray  # (out channels,)
     strides: Pair
-    padding: Padding | None
+    padding: Padding | None  # None: TensorFlow's "same" of a map of unknown size
     groups: int
     relu: bool = False
 
 
 @dataclass(frozen=True, eq=False)
 class Dense(Operation):
-    """x @ kernel + bias, which may be followed by a ReLU.
+    """x @ kernel + bias, which may be followed by a ReLU."""
 
-    Attributes:
-        kernel: (in, out).
-        bias: (out,).
-        relu: Whether negative results become zero.
-    """
-
-    kernel: np.ndarray
-    bias: np.ndarray
+    kernel: np.ndarray  # (in, out)
+    bias: np.ndarray  # (out,)
     relu: bool = False
 
 
@@ -110,12 +87,7 @@ class AdaptiveAvgPool(Operation):
 
 @dataclass(frozen=True, eq=False)
 class GlobalPool(Operation):
-    """Mean or largest value of every channel.
-
-    Attributes:
-        largest: Whether it is the largest one.
-        keepdims: Whether the result is a map of one pixel.
-    """
+    """Mean or largest value of every channel; with `keepdims` as a map of one pixel."""
 
     largest: bool
     keepdims: bool
@@ -155,17 +127,13 @@ class Activation(Operation):
     function: str
 
 
-ACTIVATIONS = ("relu", "sigmoid", "softmax", "tanh")
+ACTIVATIONS = ("relu", "sigmoid", "softmax", "tanh")  # every framework's own names too
 
 
 def scaled(operation: Conv | Dense, scale: np.ndarray, offset: np.ndarray, name: str) -> Operation:
-    """Return an operation followed by y * scale + offset, as one, computed in float64.
+    """Return an operation without ReLU followed by y * scale + offset, as one.
 
-    Args:
-        operation: A convolution or dense layer without ReLU.
-        scale: (out channels,), in float64.
-        offset: (out channels,), in float64.
-        name: Name of the result.
+    Both are (out channels,) or (), in float64, in which the result is computed.
     """
     return replace(
         operation,

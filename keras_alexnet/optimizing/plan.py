@@ -22,14 +22,12 @@ class Plan:
         operations: In the order of computation; the last one's value is the result.
         data_format: Layout of the model's input and of a map that it returns.
         input_shape: Of a batch, as the model takes it; None where it varies.
-        output_rank: Axes of the result: 2, or 4 for a map.
     """
 
     name: str
     operations: tuple[Operation, ...]
     data_format: str
     input_shape: tuple[int | None, ...]
-    output_rank: int
 
 
 def make_plan(model: Any) -> Plan:
@@ -54,13 +52,8 @@ def make_plan(model: Any) -> Plan:
         builder.name_value(node.output_tensors[0], number, node.input_tensors)
     if not builder.operations:
         raise ConfigurationError(f"{model.name} has no layer that computes something")
-    return Plan(
-        model.name,
-        tuple(builder.operations),
-        builder.data_format,
-        tuple(image.shape),
-        len(output.shape),
-    )
+    operations = tuple(builder.operations)
+    return Plan(model.name, operations, builder.data_format, tuple(image.shape))
 
 
 def stock_plan(model: Any) -> Plan:
@@ -69,10 +62,9 @@ def stock_plan(model: Any) -> Plan:
     Raises:
         ConfigurationError: As `make_plan`, but for its layers.
     """
-    image, output = main_tensors(model)
+    image, _ = main_tensors(model)
     _check_precision(model, model.layers)
-    data_format = _data_format(model, model.layers)
-    return Plan(model.name, (), data_format, tuple(image.shape), len(output.shape))
+    return Plan(model.name, (), _data_format(model, model.layers), tuple(image.shape))
 
 
 def main_tensors(model: Any) -> tuple[Any, Any]:

@@ -9,19 +9,12 @@ from keras_alexnet.optimizing import operations as op
 
 @dataclass
 class Builder:
-    """A plan under construction, which converters add operations to.
-
-    Attributes:
-        data_format: The model's.
-        operations: The operations so far.
-        uses: How often a Keras tensor is read, by its id.
-        values: Which value a Keras tensor is, by its id.
-    """
+    """A plan under construction, which converters add operations to."""
 
     data_format: str
-    uses: Counter[int]
+    uses: Counter[int]  # how often a Keras tensor is read, by its id
     operations: list[op.Operation] = field(default_factory=list)
-    values: dict[int, int] = field(default_factory=dict)
+    values: dict[int, int] = field(default_factory=dict)  # which value a Keras tensor is, by its id
 
     @property
     def channel_axis(self) -> int:

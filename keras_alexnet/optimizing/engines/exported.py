@@ -20,12 +20,7 @@ from keras_alexnet.optimizing.plan import MAIN_OUTPUT, Plan, main_tensors
 
 
 class _Runtime:
-    """What both have in common: arrays in, arrays out, and the exported file.
-
-    Args:
-        model: The Keras model.
-        format_: Name of the format to export to.
-    """
+    """What both have in common: arrays in, arrays out, and the exported file."""
 
     fixed_batches = False
 
@@ -54,12 +49,8 @@ class _Runtime:
 class OpenVinoEngine(_Runtime):
     """A model on OpenVINO, in float32.
 
-    One request computes at a time, by all threads, as calls come one after the other.
-
-    Args:
-        model: The Keras model.
-        plan: Of no account here.
-        batch_size: Batch that a network of fixed size is compiled for beside the one for any.
+    One request computes at a time, by all threads, as calls come one after the other. A network of
+    fixed size is compiled for `batch_size`, beside the one for any.
     """
 
     def __init__(self, model: Any, plan: Plan, batch_size: int | None) -> None:
@@ -90,21 +81,14 @@ class OpenVinoEngine(_Runtime):
 
 
 class OnnxRuntimeEngine(_Runtime):
-    """A model on ONNX Runtime.
-
-    Args:
-        model: The Keras model.
-        plan: Of no account here.
-        batch_size: Of no account here.
-    """
+    """A model on ONNX Runtime."""
 
     def __init__(self, model: Any, plan: Plan, batch_size: int | None) -> None:
         super().__init__(model, "onnx")
-        session = require("onnxruntime").InferenceSession(
+        self._session = require("onnxruntime").InferenceSession(
             self._file, providers=["CPUExecutionProvider"]
         )
-        (self._input,) = (image.name for image in session.get_inputs())
-        self._session = session
+        (self._input,) = (image.name for image in self._session.get_inputs())
 
     def __call__(self, x: Any) -> np.ndarray:
         """Run a batch."""

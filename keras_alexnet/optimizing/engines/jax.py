@@ -5,7 +5,7 @@ it makes fast loops and matrix products of.
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
@@ -22,13 +22,7 @@ Step = Callable[..., Any]
 
 
 class JaxEngine:
-    """A plan on JAX, compiled for each shape of a batch.
-
-    Args:
-        model: The Keras model.
-        plan: What it computes.
-        batch_size: Of no account here.
-    """
+    """A plan on JAX, compiled for each shape of a batch."""
 
     fixed_batches = True
 
@@ -81,13 +75,11 @@ def _conv(each: op.Conv, x: Any, kernel: Any, bias: Any) -> Any:
         convolve = partial(
             lax.conv_general_dilated,
             window_strides=each.strides,
-            padding="SAME" if each.padding is None else each.padding,
+            padding=each.padding or "SAME",
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
         parts = zip(
-            jnp.split(x, each.groups, axis=-1),
-            jnp.split(kernel, each.groups, axis=-1),
-            strict=True,
+            jnp.split(x, each.groups, axis=-1), jnp.split(kernel, each.groups, axis=-1), strict=True
         )
         y = jnp.concatenate([convolve(part, own) for part, own in parts], -1)
     y = y + bias
@@ -105,18 +97,14 @@ def _pad(each: op.Pad, x: Any) -> Any:
 
 def _max_pool(each: op.MaxPool, x: Any) -> Any:
     """Take the largest of shifted slices, one axis after the other."""
-    padding = each.padding
-    if padding is None:
-        padding = op.same_padding(x.shape[1:3], each.size, each.strides)
+    padding = each.padding or op.same_padding(x.shape[1:3], each.size, each.strides)
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)), constant_values=-jnp.inf)
     for axis, size, stride in zip((1, 2), each.size, each.strides, strict=True):
         count = (x.shape[axis] - size) // stride + 1
         slices = [
             lax.slice_in_dim(x, i, i + (count - 1) * stride + 1, stride, axis) for i in range(size)
         ]
-        x = slices[0]
-        for other in slices[1:]:
-            x = jnp.maximum(x, other)
+        x = reduce(jnp.maximum, slices)
     return x
 
 
@@ -134,8 +122,8 @@ def _adaptive(each: op.AdaptiveAvgPool, x: Any) -> Any:
 
 
 def _global_pool(each: op.GlobalPool, x: Any) -> Any:
-    reduce = jnp.max if each.largest else jnp.mean
-    return reduce(x, (1, 2), keepdims=each.keepdims)
+    pool = jnp.max if each.largest else jnp.mean
+    return pool(x, (1, 2), keepdims=each.keepdims)
 
 
 def _repeat(each: op.Repeat, x: Any) -> Any:
@@ -160,13 +148,7 @@ def _lrn(each: op.LRN, x: Any) -> Any:
 
 
 def _activation(each: op.Activation, x: Any) -> Any:
-    functions = {
-        "relu": jax.nn.relu,
-        "sigmoid": jax.nn.sigmoid,
-        "softmax": jax.nn.softmax,
-        "tanh": jnp.tanh,
-    }
-    return functions[each.function](x)
+    return getattr(jax.nn, each.function)(x)
 
 
 _STEPS: dict[type[op.Operation], Step] = {

@@ -12,11 +12,11 @@ from keras_alexnet.core.backend import require
 class Engine(Protocol):
     """What computes a network; made of the Keras model, its plan, and a batch size or None.
 
-    Attributes:
-        fixed_batches: Whether each size of a batch costs a compilation.
+    Frameworks read the plan alone; the runtimes of exported files read the model alone, but for
+    OpenVINO, which prepares for the batch size too.
     """
 
-    fixed_batches: bool
+    fixed_batches: bool  # whether each size of a batch costs a compilation
 
     def __call__(self, x: Any) -> Any:
         """Compute the output, a tensor, of a batch, an array or tensor in the model's layout."""
@@ -46,13 +46,7 @@ ENGINES: Mapping[str, EngineKind] = {
 
 
 def open_engine(name: str, model: Any, plan: Any, batch_size: int | None) -> Engine:
-    """Return an engine for a model.
-
-    Args:
-        name: One of `ENGINES`.
-        model: The Keras model.
-        plan: What it computes.
-        batch_size: Batch to prepare for, or None.
+    """Return one of `ENGINES` for a Keras model, its plan, and a batch size to prepare for or None.
 
     Raises:
         MissingDependencyError: Its package is not installed.
@@ -60,6 +54,5 @@ def open_engine(name: str, model: Any, plan: Any, batch_size: int | None) -> Eng
     package, home = ENGINES[name]
     require(package)
     module, _, kind = home.partition(".")
-    return getattr(importlib.import_module(f"{__package__}.{module}"), kind)(
-        model, plan, batch_size
-    )
+    engine = getattr(importlib.import_module(f"{__package__}.{module}"), kind)
+    return engine(model, plan, batch_size)

@@ -9,11 +9,7 @@ from keras_alexnet.optimizing.plan import main_tensors
 
 
 class StockEngine:
-    """A model as it is; its weights are its own.
-
-    Args:
-        model: A functional Keras model.
-    """
+    """A functional model as it is; its weights are its own."""
 
     fixed_batches = False
 

@@ -19,13 +19,7 @@ Step = Callable[..., Any]
 
 
 class TensorFlowEngine:
-    """A plan on TensorFlow, traced anew for each size of image, not of a batch.
-
-    Args:
-        model: The Keras model.
-        plan: What it computes.
-        batch_size: Of no account here.
-    """
+    """A plan on TensorFlow, traced anew for each size of image, not of a batch."""
 
     fixed_batches = False
 
@@ -46,13 +40,10 @@ class TensorFlowEngine:
         x = tf.cast(x, tf.float32)
         image = tuple(x.shape[1:])
         if image not in self._graphs:
-            self._graphs[image] = self._trace(image)
+            spec = tf.TensorSpec((None, *image), tf.float32)
+            graph = tf.function(self._compute, autograph=False, jit_compile=False)
+            self._graphs[image] = graph.get_concrete_function(spec)
         return self._graphs[image](x)
-
-    def _trace(self, image: tuple[int | None, ...]) -> Any:
-        spec = tf.TensorSpec((None, *image), tf.float32)
-        graph = tf.function(self._compute, autograph=False, jit_compile=False)
-        return graph.get_concrete_function(spec)
 
     def _compute(self, x: Any) -> Any:
         channels_first = self._plan.data_format == "channels_first"
@@ -69,9 +60,7 @@ def _affine(each: op.Affine, x: Any) -> Any:
 
 
 def _conv(each: op.Conv, x: Any) -> Any:
-    padding: Any = "SAME"
-    if each.padding is not None:
-        padding = ((0, 0), *each.padding, (0, 0))
+    padding = "SAME" if each.padding is None else ((0, 0), *each.padding, (0, 0))
     convolve = partial(tf.nn.conv2d, strides=each.strides, padding=padding)
     if each.groups == 1:
         y = convolve(x, each.kernel)
@@ -98,15 +87,12 @@ def _pad(each: op.Pad, x: Any) -> Any:
 
 
 def _max_pool(each: op.MaxPool, x: Any) -> Any:
-    sizes = (x.shape[1], x.shape[2])
-    same = op.same_padding(sizes, each.size, each.strides)
-    padding = same if each.padding is None else each.padding
-    if padding == op.NO_PADDING:
-        return tf.nn.max_pool2d(x, each.size, each.strides, "VALID")
-    if padding == same:
-        return tf.nn.max_pool2d(x, each.size, each.strides, "SAME")
-    lowest = -float("inf")
-    x = tf.pad(x, ((0, 0), *padding, (0, 0)), constant_values=lowest)
+    same = op.same_padding((x.shape[1], x.shape[2]), each.size, each.strides)
+    padding = each.padding or same
+    if padding != op.NO_PADDING:
+        if padding == same:
+            return tf.nn.max_pool2d(x, each.size, each.strides, "SAME")
+        x = tf.pad(x, ((0, 0), *padding, (0, 0)), constant_values=-float("inf"))
     return tf.nn.max_pool2d(x, each.size, each.strides, "VALID")
 
 
@@ -150,13 +136,7 @@ def _lrn(each: op.LRN, x: Any) -> Any:
 
 
 def _activation(each: op.Activation, x: Any) -> Any:
-    functions = {
-        "relu": tf.nn.relu,
-        "sigmoid": tf.sigmoid,
-        "softmax": tf.nn.softmax,
-        "tanh": tf.tanh,
-    }
-    return functions[each.function](x)
+    return getattr(tf.nn, each.function)(x)
 
 
 _STEPS: dict[type[op.Operation], Step] = {

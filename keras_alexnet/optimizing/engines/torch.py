@@ -4,7 +4,7 @@ Maps are (N, C, H, W) in the order of channels last, which torch's kernels prefe
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -20,42 +20,13 @@ F = torch.nn.functional
 Step = Callable[..., Any]
 
 
-def torch_device() -> str:
-    """Return where Keras' torch backend computes; the CPU beside another backend."""
-    return str(keras.ops.zeros(()).device) if keras.backend.backend() == "torch" else "cpu"
+class OnTorch:
+    """What both engines on PyTorch share: the device, and what is a tensor on it."""
 
-
-class TorchEngine:
-    """A plan on PyTorch.
-
-    Args:
-        model: The Keras model.
-        plan: What it computes.
-        batch_size: Of no account here.
-    """
-
-    fixed_batches = False
-
-    def __init__(self, model: Any, plan: Plan, batch_size: int | None) -> None:
-        self._plan = plan
-        self._device = torch.device(torch_device())
-        # What torch.compile makes of a convolution on a CPU; no public function leads to it.
-        packing = (
-            self._device.type == "cpu"
-            and torch.backends.mkldnn.is_available()
-            and hasattr(torch._C._nn, "mkldnn_reorder_conv2d_weight")
-            and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
-        )
-        makers = MAKERS | (_PACKED if packing else {})
-        self._steps = []
-        with torch.inference_mode():
-            for each in plan.operations:
-                self._steps.append((makers[type(each)](each, self), each.inputs))
-        last_read = {value: i for i, (_, inputs) in enumerate(self._steps) for value in inputs}
-        self._last = [
-            [value for value, last in last_read.items() if last == i]
-            for i in range(len(self._steps))
-        ]
+    def __init__(self) -> None:
+        # Where Keras' torch backend computes; the CPU beside another backend.
+        device = keras.ops.zeros(()).device if keras.backend.backend() == "torch" else "cpu"
+        self._device = torch.device(str(device))
 
     def tensor(self, array: np.ndarray) -> Any:
         """Return an array as a float32 tensor on the device."""
@@ -68,6 +39,33 @@ class TorchEngine:
     def to_numpy(self, x: Any) -> np.ndarray:
         """Return a tensor as an array."""
         return x.cpu().numpy()
+
+
+class TorchEngine(OnTorch):
+    """A plan on PyTorch."""
+
+    fixed_batches = False
+
+    def __init__(self, model: Any, plan: Plan, batch_size: int | None) -> None:
+        super().__init__()
+        self._plan = plan
+        # What torch.compile makes of a convolution on a CPU; no public function leads to it.
+        packing = (
+            self._device.type == "cpu"
+            and torch.backends.mkldnn.is_available()
+            and hasattr(torch._C._nn, "mkldnn_reorder_conv2d_weight")
+            and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+        )
+        makers = MAKERS | (_PACKED if packing else {})
+        with torch.inference_mode():
+            self._steps = [
+                (makers[type(each)](each, self), each.inputs) for each in plan.operations
+            ]
+        last_read = {value: i for i, (_, inputs) in enumerate(self._steps) for value in inputs}
+        self._last = [
+            [value for value, last in last_read.items() if last == i]
+            for i in range(len(self._steps))
+        ]
 
     def __call__(self, x: Any) -> Any:
         """Run a batch, an array or tensor in the model's layout; return a tensor in that."""
@@ -86,7 +84,7 @@ class TorchEngine:
             return y.contiguous()
 
 
-def _conv(each: op.Conv, engine: TorchEngine) -> Step:
+def _conv(each: op.Conv, engine: OnTorch) -> Step:
     kernel = engine.tensor(each.kernel.transpose(3, 2, 0, 1))  # (out, in, h, w)
     kernel = kernel.contiguous(memory_format=torch.channels_last)
     bias = engine.tensor(each.bias)
@@ -98,11 +96,11 @@ def _conv(each: op.Conv, engine: TorchEngine) -> Step:
     return _padded(each, run)
 
 
-def _packed_conv(each: op.Conv, engine: TorchEngine) -> Step:
+def _packed_conv(each: op.Conv, engine: OnTorch) -> Step:
     """As `_conv`, in oneDNN's own layout of the weights and with the ReLU in the same pass."""
     kernel = engine.tensor(each.kernel.transpose(3, 2, 0, 1))  # (out, in, h, w)
     bias = engine.tensor(each.bias)
-    padding, _ = _even(each.padding or op.NO_PADDING)
+    padding = _even(each.padding or op.NO_PADDING) or (0, 0)
     packed = torch._C._nn.mkldnn_reorder_conv2d_weight(
         kernel.to_mkldnn(), padding, each.strides, (1, 1), each.groups, None
     )
@@ -117,24 +115,22 @@ def _packed_conv(each: op.Conv, engine: TorchEngine) -> Step:
 
 def _padded(each: op.Conv, run: Step) -> Step:
     """Return a convolution that pads in itself where both sides get the same."""
-    if each.padding is not None:
-        padding, rest = _even(each.padding)
-        if rest is None:
-            return partial(run, padding=padding)
-        return lambda x: run(_zero_padded(x, each.padding), padding=(0, 0))
+    even = _even(each.padding) if each.padding else None
+    if even is not None:
+        return partial(run, padding=even)
     window = each.kernel.shape[0], each.kernel.shape[1]
 
-    def by_size(x: Any) -> Any:
-        found = op.same_padding(tuple(x.shape[2:]), window, each.strides)
-        return run(_zero_padded(x, found), padding=(0, 0))
+    def padded(x: Any) -> Any:
+        padding = each.padding or op.same_padding(tuple(x.shape[2:]), window, each.strides)
+        return run(_zero_padded(x, padding), padding=(0, 0))
 
-    return by_size
+    return padded
 
 
-def _even(padding: op.Padding) -> tuple[op.Pair, op.Padding | None]:
-    """Return padding that is the same on both sides, or none and what is to be padded before."""
+def _even(padding: op.Padding) -> op.Pair | None:
+    """Return the padding of both sides, vertical and horizontal, or None where they differ."""
     (top, bottom), (left, right) = padding
-    return ((top, left), None) if (top, left) == (bottom, right) else ((0, 0), padding)
+    return (top, left) if (top, left) == (bottom, right) else None
 
 
 def _zero_padded(x: Any, padding: Any, value: float = 0.0) -> Any:
@@ -142,7 +138,7 @@ def _zero_padded(x: Any, padding: Any, value: float = 0.0) -> Any:
     return F.pad(x, (left, right, top, bottom), value=value)
 
 
-def _dense(each: op.Dense, engine: TorchEngine) -> Step:
+def _dense(each: op.Dense, engine: OnTorch) -> Step:
     kernel, bias = engine.tensor(each.kernel.T).contiguous(), engine.tensor(each.bias)
 
     def run(x: Any) -> Any:
@@ -152,20 +148,18 @@ def _dense(each: op.Dense, engine: TorchEngine) -> Step:
     return run
 
 
-def _pad(each: op.Pad, engine: TorchEngine) -> Step:
+def _pad(each: op.Pad, engine: OnTorch) -> Step:
     return partial(_zero_padded, padding=each.padding)
 
 
-def _max_pool(each: op.MaxPool, engine: TorchEngine) -> Step:
+def _max_pool(each: op.MaxPool, engine: OnTorch) -> Step:
     pool = partial(F.max_pool2d, kernel_size=each.size, stride=each.strides)
     outer = tuple(zip((0, 0), (s - 1 for s in each.strides), strict=True))
 
     def run(x: Any) -> Any:
-        padding = each.padding
-        if padding is None:
-            padding = op.same_padding(tuple(x.shape[2:]), each.size, each.strides)
-        even, rest = _even(padding)
-        if rest is None and all(2 * p <= s for p, s in zip(even, each.size, strict=True)):
+        padding = each.padding or op.same_padding(tuple(x.shape[2:]), each.size, each.strides)
+        even = _even(padding)
+        if even is not None and all(2 * p <= s for p, s in zip(even, each.size, strict=True)):
             return pool(x, padding=even)
         # One pixel less than a stride behind the map is what ceil mode adds, without a copy.
         if padding == outer and each.strides <= each.size:
@@ -175,33 +169,33 @@ def _max_pool(each: op.MaxPool, engine: TorchEngine) -> Step:
     return run
 
 
-def _avg_pool(each: op.AvgPool, engine: TorchEngine) -> Step:
+def _avg_pool(each: op.AvgPool, engine: OnTorch) -> Step:
     return partial(F.avg_pool2d, kernel_size=each.size, stride=each.strides)
 
 
-def _adaptive(each: op.AdaptiveAvgPool, engine: TorchEngine) -> Step:
+def _adaptive(each: op.AdaptiveAvgPool, engine: OnTorch) -> Step:
     return partial(F.adaptive_avg_pool2d, output_size=each.size)
 
 
-def _global_pool(each: op.GlobalPool, engine: TorchEngine) -> Step:
+def _global_pool(each: op.GlobalPool, engine: OnTorch) -> Step:
     reduce = torch.amax if each.largest else torch.mean
     return partial(reduce, dim=(2, 3), keepdim=each.keepdims)
 
 
-def _repeat(each: op.Repeat, engine: TorchEngine) -> Step:
+def _repeat(each: op.Repeat, engine: OnTorch) -> Step:
     height, width = each.factors
     return lambda x: x.repeat_interleave(height, 2).repeat_interleave(width, 3)
 
 
-def _flatten(each: op.Flatten, engine: TorchEngine) -> Step:
+def _flatten(each: op.Flatten, engine: OnTorch) -> Step:
     return lambda x: x.permute(0, 2, 3, 1).flatten(1)
 
 
-def _concat(each: op.Concat, engine: TorchEngine) -> Step:
+def _concat(each: op.Concat, engine: OnTorch) -> Step:
     return lambda *parts: torch.cat(parts, 1)
 
 
-def _affine(each: op.Affine, engine: TorchEngine) -> Step:
+def _affine(each: op.Affine, engine: OnTorch) -> Step:
     scale, offset = engine.tensor(each.scale), engine.tensor(each.offset)
 
     def run(x: Any) -> Any:
@@ -212,14 +206,16 @@ def _affine(each: op.Affine, engine: TorchEngine) -> Step:
     return run
 
 
-def _lrn(each: op.LRN, engine: TorchEngine) -> Step:
+def _lrn(each: op.LRN, engine: OnTorch) -> Step:
+    @cache
+    def band(channels: int) -> Any:
+        return engine.tensor(op.lrn_band(channels, each))
+
     def run(x: Any) -> Any:
         rows = x.permute(0, 2, 3, 1)  # (N, H, W, C), contiguous
-        band = bands.setdefault(rows.shape[-1], engine.tensor(op.lrn_band(rows.shape[-1], each)))
-        d = torch.matmul(rows.square(), band).add_(each.k)
+        d = torch.matmul(rows.square(), band(rows.shape[-1])).add_(each.k)
         return (rows * _inverse_power(d, each.beta)).permute(0, 3, 1, 2)
 
-    bands: dict[int, Any] = {}
     return run
 
 
@@ -229,17 +225,12 @@ def _inverse_power(d: Any, beta: float) -> Any:
     return d.rsqrt_() if beta == 0.5 else d.pow_(-beta)
 
 
-def _activation(each: op.Activation, engine: TorchEngine) -> Step:
-    functions = {
-        "relu": torch.relu,
-        "sigmoid": torch.sigmoid,
-        "softmax": partial(torch.softmax, dim=1),
-        "tanh": torch.tanh,
-    }
-    return functions[each.function]
+def _activation(each: op.Activation, engine: OnTorch) -> Step:
+    function = getattr(torch, each.function)
+    return partial(function, dim=1) if each.function == "softmax" else function
 
 
-MAKERS: dict[type[op.Operation], Callable[[Any, TorchEngine], Step]] = {
+MAKERS: dict[type[op.Operation], Callable[[Any, OnTorch], Step]] = {
     op.Affine: _affine,
     op.Conv: _conv,
     op.Dense: _dense,
@@ -254,4 +245,4 @@ MAKERS: dict[type[op.Operation], Callable[[Any, TorchEngine], Step]] = {
     op.LRN: _lrn,
     op.Activation: _activation,
 }
-_PACKED: dict[type[op.Operation], Callable[[Any, TorchEngine], Step]] = {op.Conv: _packed_conv}
+_PACKED: dict[type[op.Operation], Callable[[Any, OnTorch], Step]] = {op.Conv: _packed_conv}

@@ -6,12 +6,10 @@ one graph of torch's own operations for one shape of a batch, without anything o
 
 from typing import Any
 
-import numpy as np
-
 from keras_alexnet.core.backend import require
 from keras_alexnet.errors import CompilationError, one_line
 from keras_alexnet.optimizing import operations as op
-from keras_alexnet.optimizing.engines.torch import MAKERS, Step, torch_device
+from keras_alexnet.optimizing.engines.torch import MAKERS, OnTorch, Step
 from keras_alexnet.optimizing.plan import Plan
 
 torch = require("torch")
@@ -25,30 +23,16 @@ _HELP = (
 )
 
 
-class TorchCompileEngine:
-    """A plan on PyTorch, compiled for each shape of a batch; half a minute for a large network.
-
-    Args:
-        model: The Keras model.
-        plan: What it computes.
-        batch_size: Of no account here.
-    """
+class TorchCompileEngine(OnTorch):
+    """A plan on PyTorch, compiled for each shape of a batch; half a minute for a large network."""
 
     fixed_batches = True
 
     def __init__(self, model: Any, plan: Plan, batch_size: int | None) -> None:
-        self._device = torch.device(torch_device())
+        super().__init__()
         with torch.no_grad():
-            self._network = _Network(plan, self._device)
+            self._network = _Network(plan, self)
         self._compiled: dict[tuple[int, ...], Any] = {}
-
-    def is_tensor(self, x: Any) -> bool:
-        """Say whether `x` is a tensor of this framework."""
-        return isinstance(x, torch.Tensor)
-
-    def to_numpy(self, x: Any) -> np.ndarray:
-        """Return a tensor as an array."""
-        return x.cpu().numpy()
 
     def __call__(self, x: Any) -> Any:
         """Run a batch, an array or tensor in the model's layout; return a tensor in that.
@@ -91,16 +75,11 @@ class TorchCompileEngine:
 class _Network(torch.nn.Module):  # type: ignore[name-defined]
     """A plan as a module: images in the model's layout to its output in that."""
 
-    def __init__(self, plan: Plan, device: Any) -> None:
+    def __init__(self, plan: Plan, engine: OnTorch) -> None:
         super().__init__()
-        self._device = device
         self._channels_last = plan.data_format == "channels_last"
         makers: dict[type[op.Operation], Any] = MAKERS | {op.LRN: _sliced_lrn}
-        self._steps = [(makers[type(each)](each, self), each.inputs) for each in plan.operations]
-
-    def tensor(self, array: np.ndarray) -> Any:
-        """Return an array as a float32 tensor on the device."""
-        return torch.tensor(np.asarray(array, np.float32), device=self._device)
+        self._steps = [(makers[type(each)](each, engine), each.inputs) for each in plan.operations]
 
     def forward(self, x: Any) -> Any:
         """Compute the plan."""
@@ -115,7 +94,7 @@ class _Network(torch.nn.Module):  # type: ignore[name-defined]
         return y.contiguous()
 
 
-def _sliced_lrn(each: op.LRN, network: _Network) -> Step:
+def _sliced_lrn(each: op.LRN, engine: OnTorch) -> Step:
     """Sums of shifted slices, which the compiler makes one loop of."""
     ends = each.size // 2, (each.size - 1) // 2
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import Field, asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal, Self, get_type_hints
+from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
 from keras_alexnet.core.fields import option
 from keras_alexnet.data.augmentation.record import Augmentation
@@ -97,14 +97,12 @@ class Experiment:
             value = getattr(self, name)
             if value is not None and not value >= least:
                 raise ConfigurationError(f"{name} must be at least {least}, got {value!r}")
-        for name, limit in _BELOW.items():
-            if not 0 <= getattr(self, name) < limit:
-                raise ConfigurationError(
-                    f"{name} must lie in [0, {limit}), got {getattr(self, name)!r}"
-                )
-        for name, hint in get_type_hints(type(self)).items():
-            choices = [c for c in _choices(hint) if c is not None]
+        for name in _SHARES:
             value = getattr(self, name)
+            if not 0 <= value < 1:
+                raise ConfigurationError(f"{name} must lie in [0, 1), got {value!r}")
+        for name, hint in get_type_hints(type(self)).items():
+            choices, value = _choices(hint), getattr(self, name)
             if choices and value is not None and value not in choices:
                 raise ConfigurationError(
                     f"{name} must be one of {', '.join(choices)}; got {value!r}"
@@ -167,18 +165,11 @@ class Experiment:
         Raises:
             ConfigurationError: A field is unknown or has an impossible value.
         """
-        own = {f.name for f in fields(self)} - {"augmentation"}
-        changes = {f.name for f in fields(Augmentation)}
-        if unknown := sorted(set(values) - own - changes):
-            raise ConfigurationError(
-                f"unknown field {unknown[0]!r}. Known: {', '.join(sorted(own | changes))}"
-            )
-        augmentation = replace(
-            self.augmentation, **{k: v for k, v in values.items() if k in changes}
-        )
-        return replace(
-            self, augmentation=augmentation, **{k: v for k, v in values.items() if k in own}
-        )
+        known = sorted(entry.name for entry in option_fields())
+        if unknown := sorted(set(values) - set(known)):
+            raise ConfigurationError(f"unknown field {unknown[0]!r}. Known: {', '.join(known)}")
+        changes = {f.name: values.pop(f.name) for f in fields(Augmentation) if f.name in values}
+        return replace(self, augmentation=replace(self.augmentation, **changes), **values)
 
 
 _LEAST: Mapping[str, float] = {
@@ -201,12 +192,7 @@ _LEAST: Mapping[str, float] = {
     "checkpoint_steps": 0,
     "keep_every": 0,
 }
-_BELOW: Mapping[str, float] = {
-    "val_fraction": 1,
-    "momentum": 1,
-    "ema": 1,
-    "label_smoothing": 1,
-}
+_SHARES = ("val_fraction", "momentum", "ema", "label_smoothing")
 
 
 def _from_json(value: Any) -> Any:
@@ -215,10 +201,9 @@ def _from_json(value: Any) -> Any:
 
 def _choices(hint: Any) -> list[str]:
     """Return the values of a `Literal`, alone or in a union."""
-    arguments = getattr(hint, "__args__", ())
-    if getattr(hint, "__origin__", None) is Literal:
-        return list(arguments)
-    return [choice for argument in arguments for choice in _choices(argument)]
+    if get_origin(hint) is Literal:
+        return list(get_args(hint))
+    return [choice for argument in get_args(hint) for choice in _choices(argument)]
 
 
 def option_fields() -> list[Field[Any]]:

@@ -50,11 +50,7 @@ def build_network(
 ) -> Any:
     """Build the model of an experiment: R, G, B (or grey) of 0..255 to logits.
 
-    Args:
-        experiment: What to build.
-        classes: Number of classes of the data.
-        preprocessing: Whose normalisation the model holds.
-        dtype: Dtype policy; by default the experiment's precision.
+    It holds the normalisation of `preprocessing`; `dtype` is by default the experiment's precision.
     """
     spec = replace(find_spec(experiment.model), preprocessing=preprocessing)
     shape = (*preprocessing.crop_size, spec.channels)
@@ -84,8 +80,7 @@ def _transforms_input(experiment: Experiment) -> bool:
 def start_from(model: Any, path: Path, spec: ModelSpec) -> list[str]:
     """Fill a model from a `.keras` file, all but classifiers for another number of classes.
 
-    Returns:
-        Names of the layers that keep their new weights.
+    Returns the names of the layers that keep their new weights.
 
     Raises:
         ModelFileError: The file is unreadable or lacks weights of the model's other layers.
@@ -103,15 +98,12 @@ def start_from(model: Any, path: Path, spec: ModelSpec) -> list[str]:
 
 def classifier_layers(spec: ModelSpec) -> frozenset[str]:
     """Return the layers behind the body that depend on the number of classes or follow those."""
-    names = set()
-    for rows in (spec.head, *(aux.rows for aux in spec.aux)):
-        first = next(
-            i for i, row in enumerate(rows) if isinstance(row, Dense) and row.units is None
-        )
-        names |= {keras_name(row.name) for row in rows[first:]}
-    if spec.aux:  # an auxiliary classifier may be missing altogether
-        names |= {keras_name(row.name) for aux in spec.aux for row in aux.rows}
-    return frozenset(names)
+    first = next(
+        i for i, row in enumerate(spec.head) if isinstance(row, Dense) and row.units is None
+    )
+    # An auxiliary classifier may be missing altogether.
+    rows = [*spec.head[first:], *(row for aux in spec.aux for row in aux.rows)]
+    return frozenset(keras_name(row.name) for row in rows)
 
 
 def training_model(
@@ -125,6 +117,8 @@ def training_model(
 ) -> Any:
     """Put a model behind the augmentation of what the input pipeline yields.
 
+    The result, a Keras model, goes from the inputs by name to a dict of logits by name.
+
     Args:
         model: The network.
         experiment: Whose augmentation it is.
@@ -132,20 +126,12 @@ def training_model(
         size: Height and width of the network's input in pixels.
         pca: Eigenvalues and eigenvectors of the colours.
         make: Makes a functional model of inputs, outputs and a name.
-
-    Returns:
-        A Keras model from the inputs by name to a dict of logits by name.
     """
     tensors = {
         name: keras.Input(shape, dtype=dtype, name=name) for name, (shape, dtype) in inputs.items()
     }
-    images = Augment(
-        experiment.augmentation,
-        size,
-        data_format=experiment.data_format,
-        pca=pca,
-    )(tensors)
-    return make(tensors, named_outputs(model(images)), f"{model.name}_training")
+    augment = Augment(experiment.augmentation, size, data_format=experiment.data_format, pca=pca)
+    return make(tensors, named_outputs(model(augment(tensors))), f"{model.name}_training")
 
 
 def for_heads(batches: Any, heads: Sequence[str]) -> Any:
@@ -165,11 +151,10 @@ def for_heads(batches: Any, heads: Sequence[str]) -> Any:
 def compile_training(trainer: Any, experiment: Experiment, optimizer: Any) -> None:
     """Give a training model its losses, its accuracy and its optimiser."""
     heads = list(trainer.output)
-    weights = {name: 1.0 if name == "logits" else experiment.aux_weight for name in heads}
     trainer.compile(
         optimizer=optimizer,
         loss={name: CrossEntropy(experiment.label_smoothing) for name in heads},
-        loss_weights=weights,
+        loss_weights={n: 1.0 if n == "logits" else experiment.aux_weight for n in heads},
         # Weighted, as examples that only fill a batch up are to count for nothing.
         weighted_metrics={
             "logits": [

@@ -24,14 +24,9 @@ def set_trainable(model: Any, spec: ModelSpec, phase: int) -> None:
 
 
 def schedule_of(experiment: Experiment, phase: int, steps_per_epoch: int) -> Schedule:
-    """Return the learning rate of a phase.
+    """Return the learning rate of a phase, 0 or 1, whose epochs have so many batches.
 
     A frozen phase has a constant one: the schedule is for the whole network.
-
-    Args:
-        experiment: The experiment.
-        phase: 0 or 1.
-        steps_per_epoch: Batches of an epoch.
     """
     updates = max(steps_per_epoch // experiment.accumulate, 1)
     if phase == 0:
@@ -69,9 +64,7 @@ def optimizer_of(experiment: Experiment, schedule: Schedule) -> Any:
 def averaged(trainer: Any, experiment: Experiment) -> Iterator[None]:
     """Within this block a model has the moving average of its weights, where there is one.
 
-    Args:
-        trainer: A model compiled with `optimizer_of` the experiment.
-        experiment: The experiment.
+    It must be compiled with `optimizer_of` the experiment.
     """
     if not experiment.ema:
         yield

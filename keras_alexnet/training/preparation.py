@@ -37,9 +37,7 @@ class Prepared:
 def prepare(experiment: Experiment, cache: Path) -> Prepared:
     """Find, limit, divide and measure the data of an experiment.
 
-    Args:
-        experiment: What to prepare.
-        cache: Folder for statistics that take a pass over the data.
+    Statistics that take a pass over the data are kept in the folder `cache`.
 
     Raises:
         DataError: The data are missing, damaged or too few.
@@ -48,18 +46,15 @@ def prepare(experiment: Experiment, cache: Path) -> Prepared:
     data = find_data(experiment.data, experiment.data_dir)
     if data.train is None:
         raise DataError(f"{data.name} has no training part")
-    if experiment.train_limit is not None:
-        train = _limited(data.train, experiment.train_limit, experiment.seed)
-        data = replace(data, train=train)
+    data = replace(data, train=_limited(data.train, experiment.train_limit, experiment.seed))
     if experiment.val_fraction:
         data = data.with_validation(experiment.val_fraction, seed=experiment.seed)
-    if experiment.eval_limit is not None:
-        limited: dict[str, Any] = {
-            part: _limited(examples, experiment.eval_limit, experiment.seed)
-            for part, examples in data.parts().items()
-            if part != "train"
-        }
-        data = replace(data, **limited)
+    limited: dict[str, Any] = {
+        part: _limited(examples, experiment.eval_limit, experiment.seed)
+        for part, examples in data.parts().items()
+        if part != "train"
+    }
+    data = replace(data, **limited)
     assert data.train is not None
     preprocessing = input_preprocessing(experiment)
     if experiment.normalize == "data" and experiment.mean is None:
@@ -82,12 +77,8 @@ def training_batches(
 ) -> TrainingBatches:
     """Return the batches that a run trains on, epoch by epoch.
 
-    Args:
-        experiment: The run.
-        prepared: Its data.
-        channels: Channels that the network reads.
-        framework: Keras backend that computes.
-        shard: The part of each batch that this process sees.
+    The network reads so many channels, the Keras backend `framework` computes, and this process
+    sees the part `shard` of each batch.
     """
     settings = BatchSettings(
         experiment.augmentation,
@@ -104,8 +95,8 @@ def training_batches(
     return TrainingBatches(prepared.train, settings, framework=framework)
 
 
-def _limited(examples: Examples, limit: int, seed: int) -> Examples:
-    if limit >= len(examples):
+def _limited(examples: Examples, limit: int | None, seed: int) -> Examples:
+    if limit is None or limit >= len(examples):
         return examples
     _, chosen = stratified_split(examples.labels, limit / len(examples), seed=seed)
     return examples.subset(chosen)

@@ -25,8 +25,6 @@ class Preset:
     converts: str | None = None
 
 
-# The CIFAR-100 study's constants, which are customary for CIFAR-10.
-_STUDY_MEAN, _STUDY_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 _STUDY = Experiment(
     model="alexnet_bn_cifar100",
     data="cifar100",
@@ -40,7 +38,8 @@ _STUDY = Experiment(
 )
 _CROP = Augmentation(resize=230, crop="random")
 _FLIP = replace(_CROP, flip=0.5)
-_SCALED = {"mean": _STUDY_MEAN, "std": _STUDY_STD}
+# The CIFAR-100 study's constants, which are customary for CIFAR-10.
+_SCALED = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2023, 0.1994, 0.2010)}
 
 _LAB = Experiment(
     model="alexnet",
@@ -52,7 +51,6 @@ _LAB = Experiment(
     batch_size=4,
     epochs=10,
 )
-_LAB_GOOGLENET = replace(_LAB, model="googlenet_lab", aux_heads=True)
 
 _KERAS = Experiment(
     model="alexnet_keras",
@@ -84,7 +82,7 @@ _FAST = Experiment(
 )
 
 
-def _study(number: int, changes: Mapping[str, object], f1: float, accuracy: float) -> Preset:
+def _study(number: int, f1: float, accuracy: float, **changes: object) -> Preset:
     return Preset(
         replace(_STUDY, **changes),  # type: ignore[arg-type]
         f"CIFAR-100 AlexNet study, experiment {number}",
@@ -151,7 +149,7 @@ PRESETS: Mapping[str, Preset] = {
         "test loss .6659, accuracy 77.41 %, 25.5 minutes",
     ),
     "cifar10-lab-googlenet": Preset(
-        _LAB_GOOGLENET,
+        replace(_LAB, model="googlenet_lab", aux_heads=True),
         "AlexNet vs GoogLeNet lab: GoogLeNet",
         "test loss .4734, accuracy 85.01 %, 117.2 minutes",
     ),
@@ -167,10 +165,7 @@ PRESETS: Mapping[str, Preset] = {
         "test loss .2375, accuracy 93.16 %, 91.6 minutes",
         converts="googlenet",
     ),
-    "cifar10-keras": Preset(
-        _KERAS,
-        "AlexNet in Keras and PyTorch: Keras, no augmentation",
-    ),
+    "cifar10-keras": Preset(_KERAS, "AlexNet in Keras and PyTorch: Keras, no augmentation"),
     "cifar10-keras-augmented": Preset(
         replace(_KERAS, augmentation=_KERAS_CROPS),
         "AlexNet in Keras and PyTorch: Keras, flips and crops",
@@ -196,22 +191,17 @@ PRESETS: Mapping[str, Preset] = {
         "test accuracy 91.77 %",
         converts="alexnet",
     ),
-    "cifar100-study-1": _study(1, {}, 0.245, 0.255),
-    "cifar100-study-2": _study(2, {"augmentation": _CROP, "batch_size": 64}, 0.149, 0.181),
+    "cifar100-study-1": _study(1, 0.245, 0.255),
+    "cifar100-study-2": _study(2, 0.149, 0.181, augmentation=_CROP, batch_size=64),
     "cifar100-study-3": _study(
-        3,
-        {"augmentation": _CROP, "batch_size": 64, "learning_rate": 0.001, **_SCALED},
-        0.003,
-        0.021,
+        3, 0.003, 0.021, augmentation=_CROP, batch_size=64, learning_rate=0.001, **_SCALED
     ),
-    "cifar100-study-4": _study(
-        4, {"augmentation": _FLIP, "batch_size": 128, **_SCALED}, 0.017, 0.048
-    ),
-    "cifar100-study-5": _study(5, {"augmentation": _FLIP, "batch_size": 64}, 0.128, 0.159),
-    "cifar100-study-6": _study(6, {"augmentation": _FLIP}, 0.276, 0.288),
-    "cifar100-study-7": _study(7, {"augmentation": _FLIP, "epochs": 20, **_SCALED}, 0.473, 0.482),
+    "cifar100-study-4": _study(4, 0.017, 0.048, augmentation=_FLIP, batch_size=128, **_SCALED),
+    "cifar100-study-5": _study(5, 0.128, 0.159, augmentation=_FLIP, batch_size=64),
+    "cifar100-study-6": _study(6, 0.276, 0.288, augmentation=_FLIP),
+    "cifar100-study-7": _study(7, 0.473, 0.482, augmentation=_FLIP, epochs=20, **_SCALED),
     "cifar100-study-8": _study(
-        8, {"augmentation": _FLIP, "epochs": 2, "optimizer": "adam", **_SCALED}, 0.0002, 0.010
+        8, 0.0002, 0.010, augmentation=_FLIP, epochs=2, optimizer="adam", **_SCALED
     ),
     "ilsvrc2010-paper": Preset(
         Experiment(
@@ -239,11 +229,7 @@ PRESETS: Mapping[str, Preset] = {
 
 
 def find_preset(name: str) -> Preset:
-    """Return a preset by name.
-
-    Raises:
-        ConfigurationError: There is none.
-    """
+    """Return a preset by name, or raise a ConfigurationError where there is none."""
     if name not in PRESETS:
         raise ConfigurationError(f"unknown preset {name!r}. Known: {', '.join(PRESETS)}")
     return PRESETS[name]
@@ -252,8 +238,7 @@ def find_preset(name: str) -> Preset:
 def check_weights(name: str, experiment: Experiment) -> None:
     """Refuse a preset that starts from weights where none are given.
 
-    Raises:
-        ConfigurationError: It does, with the commands that provide them.
+    The ConfigurationError names the commands that provide them.
     """
     model = PRESETS[name].converts
     if model is not None and experiment.weights is None:

@@ -20,11 +20,7 @@ from keras_alexnet.training.devices.processes import (
     takes_processes,
 )
 from keras_alexnet.training.experiment import Experiment
-from keras_alexnet.training.precision import (
-    check_precision,
-    precision_warning,
-    seed_everything,
-)
+from keras_alexnet.training.precision import check_precision, precision_warning, seed_everything
 from keras_alexnet.training.runs.folder import Log, RunFolder
 
 
@@ -74,7 +70,8 @@ def run_experiment(
         engine = _engine(experiment, folder, group, log, resume=False)
         if group.is_first:
             write_json(folder.config, {"preset": preset, "experiment": experiment.to_json()})
-            write_json(folder.environment, describe() | _who_computes(group))
+            devices = {"devices": group.devices, "processes": group.processes}
+            write_json(folder.environment, describe() | devices)
     except BaseException:
         if group.is_first:
             folder.discard()
@@ -149,10 +146,6 @@ def _engine(
             f"{group.batch_norm}"
         )
     return engine
-
-
-def _who_computes(group: Group) -> dict[str, int]:
-    return {"devices": group.devices, "processes": group.processes}
 
 
 def _go(engine: Any, *, name: str, preset: str | None) -> dict[str, Any] | None:

@@ -11,14 +11,10 @@ from keras_alexnet.training.run import resume_experiment, run_experiment
 
 
 def main(job: dict[str, Any]) -> dict[str, Any] | None:
-    """Train.
+    """Train, and return the run's summary, or None if it was stopped.
 
-    Args:
-        job: `"experiment"` and `"preset"` of a new run, or neither; `"path"` of its folder; and
-            `"join_timeout"`.
-
-    Returns:
-        The run's summary, or None if it was stopped.
+    A job has `"experiment"` and `"preset"` of a new run, or neither; `"path"` of its folder; and
+    `"join_timeout"`.
     """
     placement = Placement(distribute=True, join_timeout=job["join_timeout"])
     console = terminal()

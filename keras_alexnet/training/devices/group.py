@@ -73,11 +73,7 @@ class Group:
         """
 
     def gather(self, value: Any) -> list[Any]:
-        """Return the values that the processes have called this with, by rank.
-
-        Args:
-            value: What JSON can hold.
-        """
+        """Return what the processes have called this with, by rank: values that JSON can hold."""
         if self.processes == 1:
             return [value]
         content = np.frombuffer(json.dumps(value).encode(), np.uint8)
@@ -140,9 +136,8 @@ class Group:
         """End the part of this process, once the first one has written everything."""
 
     def _all_gather(self, array: np.ndarray) -> np.ndarray:
-        """Return the arrays of all processes, which have one shape, behind a first axis of ranks.
+        """Return the arrays of all processes behind a first axis of ranks.
 
-        Args:
-            array: uint8 or int32 (n,).
+        They are uint8 or int32 (n,) and have one shape.
         """
         raise NotImplementedError

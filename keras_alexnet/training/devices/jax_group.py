@@ -22,8 +22,7 @@ _LOST = re.compile(r"gloo|nccl|heartbeat|coordination service|connection (closed
 class JaxGroup(Group):
     """A mesh of devices, on which one program computes the whole batch.
 
-    Args:
-        distribution: Keras' distribution over the mesh.
+    `distribution` is Keras' own over the mesh.
     """
 
     copies_model = True
@@ -81,11 +80,7 @@ def divide(devices: int) -> JaxGroup:
 
 
 def join_processes(cluster: Cluster, *, seconds: float) -> JaxGroup:
-    """Join the processes that Keras' environment variables describe.
-
-    Args:
-        cluster: What they say.
-        seconds: How long to wait for the others.
+    """Join the processes that Keras' environment variables describe, within so many seconds.
 
     Raises:
         ConfigurationError: The first process cannot listen at its address.

@@ -36,8 +36,6 @@ class Cluster:
             )
 
 
-# What names a process -> the variables of its launcher.
-_TORCHRUN = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _KERAS = (
     "KERAS_DISTRIBUTION_PROCESS_ID",
     "KERAS_DISTRIBUTION_NUM_PROCESSES",
@@ -52,13 +50,14 @@ def torchrun_cluster(environment: Mapping[str, str] = os.environ) -> Cluster:
         ConfigurationError: It has not, or something impossible.
     """
     rank, size, host, port = _read(
-        _TORCHRUN,
+        ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
         environment,
         "start the processes with torchrun --nproc-per-node N -m keras_alexnet.train ..., or use "
         "--devices N on one host",
     )
-    return Cluster(_number(_TORCHRUN[0], rank), _number(_TORCHRUN[1], size), f"{host}:{port}",
-                   "RANK and WORLD_SIZE")  # fmt: skip
+    return Cluster(
+        _number("RANK", rank), _number("WORLD_SIZE", size), f"{host}:{port}", "RANK and WORLD_SIZE"
+    )
 
 
 def keras_cluster(environment: Mapping[str, str] = os.environ) -> Cluster:

@@ -22,13 +22,8 @@ _ANSWER, _REASON = "answer.json", "reason-{}.txt"
 def run_processes(module: str, job: dict[str, Any], processes: int) -> Any:
     """Run `python -m module` several times at once, as torchrun does on one host.
 
-    Args:
-        module: Module that calls `enter_process`.
-        job: JSON-serialisable task of all.
-        processes: How many.
-
-    Returns:
-        What the first process answered; None if all were interrupted.
+    The module calls `enter_process`; the job, which JSON can hold, is the same for all. Returns
+    what the first process answered, or None if all were interrupted.
 
     Raises:
         TrainingError: A process failed or was killed; the others have been ended.

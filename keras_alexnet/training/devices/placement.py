@@ -42,10 +42,7 @@ class Placement:
     def group(self, backend: str) -> Group:
         """Return the devices that train together, as this process sees them.
 
-        To be called before the backend computes anything.
-
-        Args:
-            backend: Keras' backend.
+        To be called before the Keras backend computes anything.
 
         Raises:
             ConfigurationError: There are not so many devices, or the others do not come.

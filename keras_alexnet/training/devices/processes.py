@@ -26,15 +26,9 @@ def is_restarted() -> bool:
 
 
 def run_in_processes(folder: RunFolder, placement: Placement, job: dict[str, Any]) -> Any:
-    """Run, or resume, in a process for each device.
+    """Run, or resume, in a process for each device, and return what the first one returns.
 
-    Args:
-        folder: Of the run.
-        placement: Where it computes.
-        job: What `worker.main` takes besides these.
-
-    Returns:
-        What the first process returns.
+    The job is what `worker.main` takes besides the folder and the placement.
 
     Raises:
         TrainingError: A process failed or was killed.

@@ -12,17 +12,10 @@ from keras_alexnet.training.preparation import Prepared
 
 
 class Replicas:
-    """A model that is evaluated and saved by one device, and trained by all.
-
-    Args:
-        model: The model, with the weights that training starts from.
-        experiment: What it was built for.
-        prepared: The data.
-        batches: What the training steps get.
-        group: The devices.
+    """A model that is evaluated and saved by one device, and trained by all of a group.
 
     Attributes:
-        model: The model; up to date behind `refresh`.
+        model: The model, with the weights that training starts from; up to date behind `refresh`.
         network: What is trained: the model itself, or where the engine keeps variables of its own
             a copy.
         trainer: The network behind its augmentation, which `fit` belongs to.

@@ -49,13 +49,7 @@ class StrategyModel(StepHooks, keras.Model):
 
 
 class TensorFlowGroup(Group):
-    """A strategy and its devices.
-
-    Args:
-        strategy: Of TensorFlow's.
-        rank: Number of this process.
-        processes: Number of processes.
-    """
+    """A strategy of TensorFlow's and its devices."""
 
     batch_norm = "each device's part of the batch"
     copies_model = True
@@ -170,11 +164,7 @@ def mirror(devices: int) -> TensorFlowGroup:
 
 
 def join_workers(cluster: Cluster, *, seconds: float) -> TensorFlowGroup:
-    """Join the workers that `TF_CONFIG` names.
-
-    Args:
-        cluster: What it says.
-        seconds: How long to wait for the others.
+    """Join the workers that `TF_CONFIG` names, within so many seconds.
 
     Raises:
         ConfigurationError: This worker cannot be reached under its own address.

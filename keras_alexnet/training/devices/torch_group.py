@@ -47,12 +47,7 @@ class ParallelModel(keras.Model):
 
 
 class TorchGroup(Group):
-    """A process group of torch's.
-
-    Args:
-        rank: Number of this process.
-        processes: Number of processes, each with one device.
-    """
+    """A process group of torch's, each process with one device."""
 
     batch_norm = "each device's part of the batch"
 
@@ -99,11 +94,7 @@ class TorchGroup(Group):
 
 
 def join_torchrun(cluster: Cluster, *, seconds: float) -> TorchGroup:
-    """Join the processes that torchrun has started.
-
-    Args:
-        cluster: What it says.
-        seconds: How long to wait for the others.
+    """Join the processes that torchrun has started, within so many seconds.
 
     Raises:
         ConfigurationError: They do not come in time, or there is no GPU for this process.

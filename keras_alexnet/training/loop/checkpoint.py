@@ -20,12 +20,9 @@ FORMAT = 2
 def save_checkpoint(path: Path | None, trainer: Any, progress: Progress, *, identity: str) -> None:
     """Write all variables of a compiled model and the progress of its run.
 
-    Args:
-        path: File to replace; None in a process that writes none, but must read the variables when
-            the others do, as TensorFlow adds metrics up then.
-        trainer: The compiled training model.
-        progress: How far the run is.
-        identity: What a resumed run must have in common, as the split's fingerprint.
+    There is no path in a process that writes no file, but must read the variables when the others
+    do, as TensorFlow adds metrics up then. `identity` is what a resumed run must have in common, as
+    the split's fingerprint.
 
     Raises:
         ConfigurationError: The file cannot be written; the one before is untouched.
@@ -69,21 +66,16 @@ def load_progress(path: Path, *, identity: str | None = None) -> Progress:
 def load_variables(path: Path, trainer: Any, *, metrics: bool) -> None:
     """Fill the variables of a compiled model, its random state and optimiser among them.
 
-    Args:
-        path: The checkpoint.
-        trainer: The compiled training model.
-        metrics: Whether to fill those of its metrics too: within an epoch. Behind one they hold
-            what the next one must not begin with.
+    Those of its metrics only where `metrics` says so, within an epoch: behind one they hold what
+    the next one must not begin with.
 
     Raises:
         TrainingError: The checkpoint is damaged or holds other variables.
     """
     try:
         with safe_open(path, framework="numpy") as file:
-            names = set(file.keys())
             wanted = dict(_variables(trainer))
-            if names != set(wanted):
-                differ = sorted(names ^ set(wanted))
+            if differ := sorted(set(file.keys()) ^ set(wanted)):
                 raise TrainingError(
                     f"{path}: its variables are not this run's ({len(differ)} differ, such as "
                     f"{differ[0]}); the backend or the version of Keras may have changed"

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from keras_alexnet.inference.evaluation import Evaluation, evaluate
@@ -23,12 +24,7 @@ from keras_alexnet.training.loop.hooks import (
 from keras_alexnet.training.loop.progress import Progress, epoch_row, sentence
 from keras_alexnet.training.loop.saving import Keeper
 from keras_alexnet.training.loop.tensorboard import Scalars
-from keras_alexnet.training.network import (
-    build_network,
-    compile_training,
-    for_heads,
-    start_from,
-)
+from keras_alexnet.training.network import build_network, compile_training, for_heads, start_from
 from keras_alexnet.training.phases import (
     averaged,
     optimizer_of,
@@ -46,13 +42,8 @@ _ASKED_STEPS = 10
 class Engine:
     """A run: its model, its batches and how far it is.
 
-    Args:
-        experiment: What to run.
-        prepared: Its data.
-        folder: Where everything goes.
-        log: Says what happens.
-        resume: Whether to go on from the folder's checkpoint.
-        group: The devices that train; the first process alone writes files.
+    `resume` says whether to go on from the folder's checkpoint. Of the group's processes the first
+    alone writes files.
 
     Raises:
         ConfigurationError: The experiment cannot be run on these data.
@@ -88,10 +79,7 @@ class Engine:
         self._replicas = Replicas(self.model, experiment, prepared, self.batches, group)
         self.trainer = self._replicas.trainer
         self._predictor = Predictor(
-            self.model,
-            prepared.preprocessing,
-            normalized=True,
-            batch_size=experiment.batch_size,
+            self.model, prepared.preprocessing, normalized=True, batch_size=experiment.batch_size
         )
         self._keeper = Keeper(folder, experiment, prepared, group)
         self._phase: int | None = None
@@ -113,11 +101,7 @@ class Engine:
         return len(self.prepared.data.classes)
 
     def train(self, stop: StopSignal, scalars: Scalars) -> bool:
-        """Run the epochs that are left.
-
-        Args:
-            stop: Whether the user wants the run to end.
-            scalars: Takes the numbers of the run.
+        """Run the epochs that are left, unless the user wants the run to end.
 
         Returns:
             Whether all are done; otherwise the run was stopped, and is saved.
@@ -133,7 +117,7 @@ class Engine:
             if numbers is None:
                 return False
             self._finish_epoch(numbers)
-            self._save(self.trainer, 0)
+            self._save(0)
             row = self.progress.rows[-1]
             scalars.add_epoch(self.steps, row)
             self.log(sentence(row, self.experiment.epochs))
@@ -171,12 +155,10 @@ class Engine:
             total=self.batches.steps,
         )
 
-        def restore() -> None:
-            self._keeper.restore(self.trainer, progress)
-
+        restore = partial(self._keeper.restore, self.trainer, progress)
         hook = StepHook(
             bar,
-            lambda done: self._must_stop(stop, done),
+            partial(self._must_stop, stop),
             batch_size=self.experiment.batch_size,
             done=progress.batches,
             checkpoint_steps=self.experiment.checkpoint_steps,
@@ -194,7 +176,7 @@ class Engine:
         for skipped in self.group.gather({str(p): w for p, w in self.batches.skipped.items()}):
             self._note_skipped(skipped)
         if hook.stopped:
-            self._save(self.trainer, hook.done)
+            self._save(hook.done)
             return None
         self.group.settle(self.trainer)
         return self.group.gather(as_numbers(self.trainer.get_metrics_result()))[0]
@@ -254,14 +236,14 @@ class Engine:
         self._note_skipped(result.skipped)
         return result
 
-    def _save(self, trainer: Any, batches: int) -> None:
+    def _save(self, batches: int) -> None:
         """Write a checkpoint behind so many batches of the epoch under way."""
         progress, now = self.progress, time.monotonic()
         progress.batches = batches
         progress.position = batches and self.batches.position(batches - self._first_batch)
         progress.epoch_seconds = now - self._epoch_began if batches else 0.0
         progress.seconds = now - self._began
-        self._keeper.save(trainer, progress)
+        self._keeper.save(self.trainer, progress)
 
     def _note_skipped(self, skipped: Mapping[Any, str]) -> None:
         for path, reason in self.progress.note_skipped(skipped).items():

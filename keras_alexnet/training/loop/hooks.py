@@ -97,7 +97,7 @@ class StepHook(keras.callbacks.Callback):  # type: ignore[name-defined]
         done: Steps of the epoch before this call.
         checkpoint_steps: Steps between checkpoints; 0 for none.
         more: Says whether the epoch goes on behind so many steps.
-        save: Writes a checkpoint of the model behind so many steps of the epoch.
+        save: Writes a checkpoint behind so many steps of the epoch.
         note: Takes the loss of the epoch so far, every hundred steps.
         restore: Fills the variables before the first step; None where there is nothing to restore.
     """
@@ -111,7 +111,7 @@ class StepHook(keras.callbacks.Callback):  # type: ignore[name-defined]
         done: int,
         checkpoint_steps: int,
         more: Callable[[int], bool],
-        save: Callable[[Any, int], None],
+        save: Callable[[int], None],
         note: Callable[[int, float], None],
         restore: Callable[[], None] | None,
     ) -> None:
@@ -143,18 +143,14 @@ class StepHook(keras.callbacks.Callback):  # type: ignore[name-defined]
             self.stopped = self.model.stop_training = True
         elif self._checkpoint_steps and self.done % self._checkpoint_steps == 0:
             as_numbers(logs)  # weights that are not finite would replace good ones
-            self._save(self.model, self.done)
+            self._save(self.done)
 
 
 def fit_epoch(trainer: Any, batches: Iterable[Any], epoch: int, hook: Any) -> None:
     """Train a compiled model on the batches of one epoch, or on those that are left of it.
 
-    Args:
-        trainer: The model.
-        batches: What `fit` takes.
-        epoch: Number of the epoch, from 0.
-        hook: A Keras callback, such as `StepHook`. At the end of a step it gets tensors, as numbers
-            would have to be waited for.
+    Epochs count from 0. The hook is a Keras callback, such as `StepHook`: at the end of a step it
+    gets tensors, as numbers would have to be waited for.
     """
     with warnings.catch_warnings():
         # Skipped images may make an epoch shorter than it was to be.

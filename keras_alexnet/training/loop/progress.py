@@ -6,6 +6,14 @@ from typing import Any
 
 from keras_alexnet.inference.evaluation import Evaluation
 
+# Column of `metrics.csv` -> attribute of an evaluation.
+VALIDATION = {
+    "val_loss": "loss",
+    "val_accuracy": "top1",
+    "val_top5": "top5",
+    "val_macro_f1": "macro_f1",
+}
+
 
 @dataclass
 class Progress:
@@ -105,12 +113,7 @@ def epoch_row(
         "seconds": seconds,
     }
     if validation is not None:
-        row |= {
-            "val_loss": validation.loss,
-            "val_accuracy": validation.top1,
-            "val_top5": validation.top5,
-            "val_macro_f1": validation.macro_f1,
-        }
+        row |= {column: getattr(validation, name) for column, name in VALIDATION.items()}
     return row
 
 

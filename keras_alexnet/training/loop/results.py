@@ -1,17 +1,17 @@
 """What a finished run leaves behind: its test, tables, pictures and report."""
 
-import csv
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from keras_alexnet.core.files import atomic_output, write_json
+from keras_alexnet.core.files import write_json
 from keras_alexnet.data.batches.evaluation import EvaluationBatches
 from keras_alexnet.inference.evaluation import Evaluation, evaluate
 from keras_alexnet.inference.predictor import Predictor
 from keras_alexnet.training.loop.engine import Engine
+from keras_alexnet.training.loop.progress import VALIDATION
+from keras_alexnet.training.runs.folder import write_rows
 from keras_alexnet.training.runs.plots import confusion_matrix, learning_curves, sample_predictions
 from keras_alexnet.training.runs.report import write_run_report
 
@@ -19,15 +19,9 @@ _SAMPLES = 20
 
 
 def write_results(engine: Engine, *, name: str, preset: str | None) -> dict[str, Any]:
-    """Evaluate the best model of a run and write everything that describes it.
+    """Evaluate the best model of a run that is done, and write everything that describes it.
 
-    Args:
-        engine: The run, all of its epochs done.
-        name: What people call the run.
-        preset: The preset that it began with.
-
-    Returns:
-        The content of `summary.json`.
+    Returns the content of `summary.json`, with the name and the preset of the run.
     """
     folder, progress, data = engine.folder, engine.progress, engine.prepared.data
     predictor = Predictor.from_file(
@@ -51,29 +45,19 @@ def write_results(engine: Engine, *, name: str, preset: str | None) -> dict[str,
         "best_epoch": progress.best_epoch,
         "seconds": progress.seconds,
         "train": {"loss": best["train_loss"], "accuracy": best["train_accuracy"]},
-        "val": _numbers(best) if data.val is not None else None,
-        "test": _scores(result) if part == "test" else None,
+        "val": None if data.val is None else {n: best[column] for column, n in VALIDATION.items()},
+        "test": {n: getattr(result, n) for n in VALIDATION.values()} if part == "test" else None,
         "skipped": skipped,
     }
     write_json(folder.evaluation, {"part": part, **result.to_json()})
-    _write_per_class(result, folder.path / "per_class.csv")
+    per_class = [asdict(row) for row in result.per_class]
+    write_rows(folder.path / "per_class.csv", per_class, list(per_class[0]))
     learning_curves(progress.rows, folder.path / "learning_curves.png")
     confusion_matrix(result.confusion, data.classes, folder.path / "confusion_matrix.png")
     _write_samples(engine, result, examples)
     write_json(folder.summary, summary)
     write_run_report(folder.path)
     return summary
-
-
-def _write_per_class(result: Evaluation, path: Path) -> None:
-    rows = [asdict(row) for row in result.per_class]
-    with (
-        atomic_output(path) as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as file,
-    ):
-        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def _write_samples(engine: Engine, result: Evaluation, examples: Any) -> None:
@@ -93,18 +77,3 @@ def _write_samples(engine: Engine, result: Evaluation, examples: Any) -> None:
         engine.prepared.data.classes,
         engine.folder.path / "predictions.png",
     )
-
-
-def _scores(result: Evaluation) -> dict[str, Any]:
-    names = ("loss", "top1", "top5", "macro_f1")
-    return {name: getattr(result, name) for name in names}
-
-
-def _numbers(row: dict[str, Any]) -> dict[str, Any]:
-    """Return the validation numbers of a row under the names of an evaluation."""
-    return {
-        "loss": row["val_loss"],
-        "top1": row["val_accuracy"],
-        "top5": row["val_top5"],
-        "macro_f1": row["val_macro_f1"],
-    }

@@ -16,12 +16,6 @@ class Keeper:
     """Writes model files and the checkpoint of a run, and reads the latter.
 
     Every process calls its methods, as some variables can be read by all together alone.
-
-    Args:
-        folder: Of the run.
-        experiment: What is run.
-        prepared: Its data.
-        group: The devices that train.
     """
 
     def __init__(

@@ -28,7 +28,9 @@ class _Coupled(OptimizerHooks):
     an epoch and goes on from the weights themselves.
     """
 
-    l2: float
+    def __init__(self, learning_rate: Any, *, l2: float = 0.0, **arguments: Any) -> None:
+        super().__init__(learning_rate, **arguments)  # type: ignore[call-arg]
+        self.l2 = l2
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Update one variable."""
@@ -103,42 +105,47 @@ class SGD(_Coupled, _Momentum):
         **arguments: Those of `keras.optimizers.SGD`.
     """
 
-    def __init__(self, learning_rate: Any = 0.01, *, l2: float = 0.0, **arguments: Any) -> None:
-        super().__init__(learning_rate, **arguments)
-        self.l2 = l2
-
     def update_together(self, gradients: Any, variables: Any, learning_rate: Any) -> bool:
-        """Update all variables at once by torch's kernel, on torch."""
+        """Update all variables at once by torch's own SGD, on torch.
+
+        Its fused kernel goes over memory once and takes every tensor as one run of numbers: weight,
+        gradient and velocity must lie in the same order.
+        """
         if keras.backend.backend() != "torch":
             return False
+        weights = [variable.value for variable in variables]
         velocities = None
         if self.momentum:
             velocities = [self.momentums[self.index_of(v)].value for v in variables]
-        _torch_update(
-            [variable.value for variable in variables],
-            gradients,
-            velocities,
-            learning_rate,
-            l2=self.l2,
-            momentum=self.momentum,
-            nesterov=self.nesterov,
-        )
+        with require("torch").no_grad():
+            gradients = [
+                _laid_out_as(weight, gradient.to(weight.dtype))
+                for weight, gradient in zip(weights, gradients, strict=True)
+            ]
+            others = velocities or gradients
+            fused = all(w.stride() == o.stride() for w, o in zip(weights, others, strict=True))
+            rate = ops.convert_to_tensor(learning_rate)
+            require("torch.optim.sgd").sgd(
+                weights,
+                gradients,
+                velocities or [None] * len(weights),
+                fused=fused,
+                weight_decay=self.l2,
+                momentum=self.momentum,
+                # A number would have to be fetched from a GPU.
+                lr=rate if rate.is_cuda else rate.item(),
+                dampening=0.0,
+                nesterov=self.nesterov,
+                maximize=False,
+            )
         return True
 
 
 class Adam(_Coupled, keras.optimizers.Adam):  # type: ignore[name-defined]
     """`torch.optim.Adam`, whose `weight_decay` is `l2` here."""
 
-    def __init__(
-        self,
-        learning_rate: Any = 0.001,
-        *,
-        l2: float = 0.0,
-        epsilon: float = _EPSILON,
-        **arguments: Any,
-    ) -> None:
+    def __init__(self, learning_rate: Any, *, epsilon: float = _EPSILON, **arguments: Any) -> None:
         super().__init__(learning_rate, epsilon=epsilon, **arguments)
-        self.l2 = l2
 
 
 def _resource(variable: Any) -> Any:
@@ -150,45 +157,6 @@ def _resource(variable: Any) -> Any:
     if keras.backend.backend() != "tensorflow" or require("tensorflow").distribute.has_strategy():
         return None
     return getattr(variable, "handle", None)
-
-
-def _torch_update(
-    weights: list[Any],
-    gradients: list[Any],
-    velocities: list[Any] | None,
-    learning_rate: Any,
-    *,
-    l2: float,
-    momentum: float,
-    nesterov: bool,
-) -> None:
-    """Update tensors by torch's own SGD.
-
-    Its fused kernel goes over memory once and takes every tensor as one run of numbers: weight,
-    gradient and velocity must lie in the same order.
-    """
-    torch = require("torch")
-    with torch.no_grad():
-        gradients = [
-            _laid_out_as(weight, gradient.to(weight.dtype))
-            for weight, gradient in zip(weights, gradients, strict=True)
-        ]
-        others = velocities or gradients
-        fused = all(w.stride() == o.stride() for w, o in zip(weights, others, strict=True))
-        rate = ops.convert_to_tensor(learning_rate)
-        require("torch.optim.sgd").sgd(
-            weights,
-            gradients,
-            list(velocities) if velocities else [None] * len(weights),
-            fused=fused,
-            weight_decay=l2,
-            momentum=momentum,
-            # A number would have to be fetched from a GPU.
-            lr=rate if rate.is_cuda else rate.item(),
-            dampening=0.0,
-            nesterov=nesterov,
-            maximize=False,
-        )
 
 
 def _laid_out_as(weight: Any, other: Any) -> Any:

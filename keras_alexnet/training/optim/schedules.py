@@ -82,9 +82,7 @@ def _falling(share: Any, xp: Any) -> Any:
 def as_learning_rate(schedule: Schedule, *, accumulate: int = 1) -> Any:
     """Return what a Keras optimiser takes: a number where the rate does not change by itself.
 
-    Args:
-        schedule: The schedule.
-        accumulate: Batches of an update; Keras' optimisers count batches.
+    Keras' optimisers count batches, of which an update takes `accumulate`.
     """
     from keras_alexnet.training.optim.optimizers import keras
 

@@ -67,29 +67,24 @@ def compare(runs: Sequence[Run]) -> Sheet:
     epochs gave, and a note.
     """
     rows = [
-        _finished(name, run, run.summary) if run.summary is not None else _unfinished(name, run)
+        _finished(name, run.summary) if run.summary is not None else _unfinished(name, run)
         for name, run in zip(run_names(runs), runs, strict=True)
     ]
     return Sheet("runs", _COLUMNS, [tuple(row.get(c.key) for c in _COLUMNS) for row in rows])
 
 
-def _finished(name: str, run: Run, summary: Mapping[str, Any]) -> dict[str, Any]:
+def _finished(name: str, summary: Mapping[str, Any]) -> dict[str, Any]:
     train, val, test = (summary.get(part) or {} for part in ("train", "val", "test"))
     skipped = len(summary.get("skipped") or ())
     return {
+        **summary,  # model, data, parameters, seconds, epochs, best_epoch
         "run": name,
-        "model": summary.get("model"),
-        "data": summary.get("data"),
         "train_loss": train.get("loss"),
         "train_accuracy": train.get("accuracy"),
         "val_loss": val.get("loss"),
         "val_accuracy": val.get("top1"),
         "test_loss": test.get("loss"),
         "test_accuracy": test.get("top1"),
-        "parameters": summary.get("parameters"),
-        "seconds": summary.get("seconds"),
-        "epochs": summary.get("epochs"),
-        "best_epoch": summary.get("best_epoch"),
         "note": f"{skipped} images skipped" if skipped else None,
     }
 
@@ -98,11 +93,10 @@ def _unfinished(name: str, run: Run) -> dict[str, Any]:
     planned, best = run.experiment.get("epochs"), run.best or {}
     epoch = best.get("epoch")
     return {
+        **best,  # losses and accuracies
         "run": name,
         "model": run.experiment.get("model"),
         "data": run.experiment.get("data"),
-        **{key: best.get(key) for key in ("train_loss", "train_accuracy")},
-        **{key: best.get(key) for key in ("val_loss", "val_accuracy")},
         "seconds": sum(row["seconds"] or 0.0 for row in run.rows) or None,
         "epochs": len(run.rows),
         "best_epoch": None if epoch is None else int(epoch),

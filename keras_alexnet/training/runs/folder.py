@@ -28,11 +28,7 @@ METRICS = (
 
 
 class RunFolder:
-    """A run's folder.
-
-    Args:
-        path: The folder; `create` makes a new one, `existing` checks one.
-    """
+    """A run's folder; `create` makes a new one, `existing` checks one."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -47,11 +43,7 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path | None, name: str) -> "RunFolder":
-        """Make a new folder.
-
-        Args:
-            path: Where; by default `runs/NAME-DATE-TIME`.
-            name: Of the run.
+        """Make a new folder, by default `runs/NAME-DATE-TIME`.
 
         Raises:
             ConfigurationError: It exists and is not empty, or cannot be made.
@@ -105,13 +97,18 @@ class RunFolder:
 
     def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write `metrics.csv` anew."""
-        with (
-            atomic_output(self.metrics) as temporary,
-            temporary.open("w", newline="", encoding="utf-8") as file,
-        ):
-            writer = csv.DictWriter(file, METRICS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+        write_rows(self.metrics, rows, METRICS)
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    """Write a CSV file, completely or not at all."""
+    with (
+        atomic_output(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as file,
+    ):
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 class Log:

@@ -76,14 +76,9 @@ def confusion_matrix(confusion: np.ndarray, classes: Sequence[str], target: Targ
     if count <= _COUNTED_CLASSES:
         for (row, column), number in np.ndenumerate(confusion):
             if number:
+                colour = "white" if share[row, column] > 0.4 else "black"
                 axes.text(
-                    column,
-                    row,
-                    str(number),
-                    ha="center",
-                    va="center",
-                    fontsize=7,
-                    color="white" if share[row, column] > 0.4 else "black",
+                    column, row, str(number), ha="center", va="center", fontsize=7, color=colour
                 )
     right = np.trace(confusion) / max(confusion.sum(), 1)
     axes.set(

@@ -90,10 +90,9 @@ def _read_rows(path: Path) -> tuple[dict[str, float | None], ...]:
     try:
         with path.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
-            rows = [{key: _number(row[key]) for key in METRICS} for row in reader]
+            return tuple({key: _number(row[key]) for key in METRICS} for row in reader)
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise DataError(f"{path}: damaged ({error!r})") from error
-    return tuple(rows)
 
 
 def _number(text: str) -> float | None:

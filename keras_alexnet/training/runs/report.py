@@ -3,7 +3,7 @@
 import base64
 import io
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +15,11 @@ from keras_alexnet.training.runs import plots
 from keras_alexnet.training.runs.comparison import compare, duration
 from keras_alexnet.training.runs.reader import Run, read_run
 
-_PREDICTIONS = "predictions.png"
-_REPORT = "report.html"
-
 
 def write_run_report(folder: str | Path) -> Path:
-    """Write `report.html` into the folder of a run, completely or not at all.
+    """Write `report.html` into the folder of a run, completely or not at all; return where it is.
 
     An unfinished run gets what there is: its settings, and the curves of its finished epochs.
-
-    Args:
-        folder: The run's folder.
-
-    Returns:
-        The absolute path of the page.
 
     Raises:
         DataError: There is no such folder, it is none of a run, or a file in it is damaged.
@@ -36,18 +27,24 @@ def write_run_report(folder: str | Path) -> Path:
         ConfigurationError: The page cannot be written.
     """
     run = read_run(folder)
+    evaluation = run.evaluation or {}
+    predictions = run.folder / "predictions.png"
     return write_page(
         Path(__file__).with_name("report.html.j2"),
-        run.folder / _REPORT,
+        run.folder / "report.html",
         filters={"duration": duration},
         run=run,
         row=compare([run]).records[0],
         results=_results(run),
-        curves=_curves(run),
-        confusion=_confusion(run),
-        per_class=(run.evaluation or {}).get("per_class", []),
-        evaluated=(run.evaluation or {}).get("part"),
-        predictions=_picture(run.folder / _PREDICTIONS),
+        curves=_drawn(plots.learning_curves, run.rows) if run.rows else None,
+        confusion=_drawn(
+            plots.confusion_matrix, np.asarray(evaluation["confusion"]), evaluation["classes"]
+        )
+        if evaluation
+        else None,
+        per_class=evaluation.get("per_class", []),
+        evaluated=evaluation.get("part"),
+        predictions=_data_url(predictions.read_bytes()) if predictions.is_file() else None,
         skipped=(run.summary or {}).get("skipped", {}),
         settings=dict(_flat(run.experiment)),
         environment=_environment(run.environment),
@@ -77,25 +74,11 @@ def _results(run: Run) -> list[tuple[Any, ...]]:
     return [(part, *numbers) for part, numbers in found.items() if numbers[0] is not None]
 
 
-def _curves(run: Run) -> str | None:
-    if not run.rows:
-        return None
+def _drawn(draw: Callable[..., None], *values: Any) -> str:
+    """Return the picture that a function of `plots` draws."""
     buffer = io.BytesIO()
-    plots.learning_curves(run.rows, buffer)
+    draw(*values, buffer)
     return _data_url(buffer.getvalue())
-
-
-def _confusion(run: Run) -> str | None:
-    if run.evaluation is None:
-        return None
-    buffer = io.BytesIO()
-    matrix = np.asarray(run.evaluation["confusion"])
-    plots.confusion_matrix(matrix, run.evaluation["classes"], buffer)
-    return _data_url(buffer.getvalue())
-
-
-def _picture(path: Path) -> str | None:
-    return _data_url(path.read_bytes()) if path.is_file() else None
 
 
 def _data_url(png: bytes) -> str:

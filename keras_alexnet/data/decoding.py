@@ -26,23 +26,21 @@ _UPRIGHT = {
 def decode_image(
     source: str | Path | bytes, channels: Channels = "RGB", *, upright: bool = True
 ) -> np.ndarray:
-    """Decode an image: the first frame, without its transparency.
+    """Decode an image file, by its path or its content, as uint8 (H, W, 3), or (H, W, 1) of grey.
 
-    Grey, palette and CMYK images are converted as Pillow does, 16 bits are scaled to 8.
-
-    Args:
-        source: A file's path, or its content.
-        channels: `"RGB"`, or `"L"` for grey.
-        upright: Whether the EXIF orientation that cameras write is applied. torchvision's and
-            timm's evaluations ignore it.
-
-    Returns:
-        uint8 (H, W, 3) or (H, W, 1), 0..255.
+    It is the first frame, without its transparency. Grey, palette and CMYK images are converted as
+    Pillow does, 16 bits are scaled to 8. `upright` applies the EXIF orientation that cameras write;
+    torchvision's and timm's evaluations ignore it.
 
     Raises:
         ImageFileError: It is missing, no image, damaged or truncated, or suspiciously large.
     """
-    pixels = np.asarray(open_image(source, channels, upright=upright))
+    return to_pixels(open_image(source, channels, upright=upright))
+
+
+def to_pixels(image: Image.Image) -> np.ndarray:
+    """Return an RGB or grey image as uint8 (H, W, C)."""
+    pixels = np.asarray(image)
     return pixels if pixels.ndim == 3 else pixels[..., None]
 
 

@@ -1,7 +1,6 @@
 """Labelled images, in memory or as files, and how they are divided."""
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -34,12 +33,7 @@ class Arrays:
 
 @dataclass(frozen=True, eq=False)
 class Files:
-    """Image files.
-
-    Attributes:
-        paths: One for each example.
-        labels: int64 (N,), class indices.
-    """
+    """Image files, one for each example, and their class indices, int64 (N,)."""
 
     paths: tuple[Path, ...]
     labels: np.ndarray
@@ -57,19 +51,19 @@ Examples = Arrays | Files
 
 @dataclass(frozen=True, eq=False)
 class DataSet:
-    """Labelled images in up to three parts that share no example.
+    """Labelled images in up to three parts that share no example; a missing part is None.
 
     Attributes:
         name: What people call it.
         classes: Names of the classes, by index.
-        train: Examples to learn from; None where the source has none.
-        val: Examples to choose the best epoch by; None where the source has none.
-        test: Examples to report; None where the source has none.
+        train: Examples to learn from.
+        val: Examples to choose the best epoch by.
+        test: Examples to report.
     """
 
     name: str
     classes: tuple[str, ...]
-    train: Examples | None
+    train: Examples | None = None
     val: Examples | None = None
     test: Examples | None = None
 
@@ -92,9 +86,7 @@ class DataSet:
     def with_validation(self, fraction: float, *, seed: int) -> Self:
         """Return the data with a validation part, cut from the training part where it has none.
 
-        Args:
-            fraction: Share of the training examples, in (0, 1); each class gives the same share.
-            seed: Decides which.
+        Each class gives the same share of its examples, `fraction` in (0, 1).
 
         Raises:
             DataError: The training part is missing or too small to be divided.
@@ -110,13 +102,9 @@ class DataSet:
 def stratified_split(
     labels: np.ndarray, fraction: float, *, seed: int, name: str = "data"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Divide examples in two, every class in the same proportion.
+    """Divide examples with labels int (N,) in two, every class in the same proportion.
 
-    Args:
-        labels: int (N,).
-        fraction: Share of the second part, in (0, 1).
-        seed: Decides which examples go where.
-        name: What error messages call the examples.
+    The second part gets the share `fraction`, in (0, 1). Error messages call the examples `name`.
 
     Returns:
         Sorted int64 indices of both parts: disjoint, together all of them.
@@ -144,12 +132,9 @@ def fingerprint(data: DataSet) -> str:
         digest.update(f"{part} {len(examples)}\n".encode())
         digest.update(np.ascontiguousarray(examples.labels, "<i8").data)
         if isinstance(examples, Files):
-            digest.update("\n".join(_relative(examples.paths)).encode())
+            # The last two parts of paths are the same wherever the data lies.
+            names = ["/".join(path.parts[-2:]) for path in examples.paths]
+            digest.update("\n".join(names).encode())
         else:
             digest.update(np.ascontiguousarray(examples.images).data)
     return digest.hexdigest()
-
-
-def _relative(paths: Sequence[Path]) -> list[str]:
-    """Return the last two parts of paths: the same wherever the data lies."""
-    return ["/".join(path.parts[-2:]) for path in paths]

@@ -11,22 +11,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from keras_alexnet.data.decoding import open_image
+from keras_alexnet.data.decoding import open_image, to_pixels
 from keras_alexnet.errors import ConfigurationError
 from keras_alexnet.specs.preprocessing import Preprocessing
-from keras_alexnet.specs.shared import (
-    IMAGENET,
-    TRANSFORM_INPUT_OFFSET,
-    TRANSFORM_INPUT_SCALE,
-)
+from keras_alexnet.specs.shared import IMAGENET, TRANSFORM_INPUT_OFFSET, TRANSFORM_INPUT_SCALE
 
 
 def decode(path: str | Path) -> Image.Image:
-    """Read an image file as RGB, the way torchvision's references do: without turning it upright.
-
-    Raises:
-        ImageFileError: The file is missing, truncated, or no image.
-    """
+    """Open an image file as torchvision's references do: as RGB, without turning it upright."""
     return open_image(path, upright=False)
 
 
@@ -58,12 +50,12 @@ def resize_and_crop(
     # As `center_crop`, but in Pillow, which fills margins with black: what lies outside the crop
     # need not become an array first.
     left, top = map(_crop_start, image.size, (width, height))
-    return _pixels(image.crop((left, top, left + width, top + height)))
+    return to_pixels(image.crop((left, top, left + width, top + height)))
 
 
 def resize(image: Image.Image | np.ndarray, preprocessing: Preprocessing = IMAGENET) -> np.ndarray:
     """Do the first half of `resize_and_crop`: return all of the resized image, (H, W, C)."""
-    return _pixels(_resized(image, preprocessing))
+    return to_pixels(_resized(image, preprocessing))
 
 
 def _resized(image: Image.Image | np.ndarray, preprocessing: Preprocessing) -> Image.Image:
@@ -85,11 +77,6 @@ def _resized(image: Image.Image | np.ndarray, preprocessing: Preprocessing) -> I
         size = (short, long) if width <= height else (long, short)
         image = image.resize(size, Image.Resampling[preprocessing.interpolation.upper()])
     return image
-
-
-def _pixels(image: Image.Image) -> np.ndarray:
-    pixels = np.asarray(image)
-    return pixels if pixels.ndim == 3 else pixels[..., None]
 
 
 def center_crop(pixels: np.ndarray, crop_size: tuple[int, int]) -> np.ndarray:

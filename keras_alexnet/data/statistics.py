@@ -12,16 +12,15 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from keras_alexnet.core.files import atomic_output
-from keras_alexnet.data.decoding import decode_image
+from keras_alexnet.data.decoding import Channels, decode_image
 from keras_alexnet.data.examples import Arrays, Examples
 from keras_alexnet.errors import ConfigurationError, DataError, ImageFileError
 
-Channels = Literal["RGB", "L"]
 OnBad = Callable[[Path, str], None]
 
 # Images of one size that are held at once. Files may be large, so they are fewer.
@@ -37,12 +36,9 @@ def channel_statistics(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the mean and the standard deviation of each channel over all pixels.
 
-    Args:
-        examples: Images of bytes.
-        cache: Folder that keeps the result, made if it is missing; None keeps nothing.
-        channels: How files are read, `"RGB"`, or `"L"` for grey.
-        on_bad: Called with the path and the reason for each file that cannot be read and is left
-            out. A result from the cache reads no files.
+    The folder `cache` keeps the result, and is made if it is missing. `on_bad` is called with the
+    path and the reason for each file that cannot be read and is left out; a result from the cache
+    reads no files.
 
     Returns:
         float64 (C,) each, of values scaled to 0..1.
@@ -51,7 +47,7 @@ def channel_statistics(
         DataError: No file can be read.
     """
 
-    def compute() -> list[np.ndarray]:
+    def compute() -> tuple[np.ndarray, np.ndarray]:
         histogram: Any = 0  # (C, 256): exact, however many pixels there are
         for image in _images(examples, channels, on_bad):
             pixels = image.reshape(-1, image.shape[-1]).T  # (C, pixels)
@@ -59,10 +55,9 @@ def channel_statistics(
         share = histogram / histogram.sum(axis=1, keepdims=True)
         values = np.arange(256) / 255
         mean = share @ values  # (C,)
-        return [mean, np.sqrt((share * (values - mean[:, None]) ** 2).sum(axis=1))]
+        return mean, np.sqrt((share * (values - mean[:, None]) ** 2).sum(axis=1))
 
-    mean, std = _cached(cache, examples, f"{channels} channels", compute)
-    return mean, std
+    return _cached(cache, examples, f"{channels} channels", compute)
 
 
 def colour_components(
@@ -75,12 +70,8 @@ def colour_components(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the principal components of RGB values (Krizhevsky et al. 2012, section 4.1).
 
-    Args:
-        examples: Colour images of bytes.
-        cache: See `channel_statistics`.
-        sample: How many images to look at; all where there are fewer.
-        seed: Decides which.
-        on_bad: See `channel_statistics`.
+    They are those of `sample` images, or of all where there are fewer; `seed` decides which. For
+    `cache` and `on_bad` see `channel_statistics`.
 
     Returns:
         float64 eigenvalues (3,), descending, and eigenvectors (3, 3), one a column, of the
@@ -93,7 +84,7 @@ def colour_components(
     if isinstance(examples, Arrays) and examples.images.shape[-1] != 3:
         raise ConfigurationError("grey images have no principal colours; set pca to 0")
 
-    def compute() -> list[np.ndarray]:
+    def compute() -> tuple[np.ndarray, np.ndarray]:
         chosen = np.arange(len(examples))
         if sample < len(examples):
             rng = np.random.default_rng(seed)
@@ -107,10 +98,9 @@ def colour_components(
         mean = total / count
         values, vectors = np.linalg.eigh((products / count - np.outer(mean, mean)) / 255**2)
         values, vectors = values[::-1], vectors[:, ::-1]
-        return [values, vectors * np.where(vectors[0] < 0, -1, 1)]
+        return values, vectors * np.where(vectors[0] < 0, -1, 1)
 
-    values, vectors = _cached(cache, examples, f"colours of {sample} images, seed {seed}", compute)
-    return values, vectors
+    return _cached(cache, examples, f"colours of {sample} images, seed {seed}", compute)
 
 
 def _images(examples: Examples, channels: Channels, on_bad: OnBad | None) -> Iterator[np.ndarray]:
@@ -147,8 +137,11 @@ def _read(path: Path, channels: Channels) -> np.ndarray | str:
 
 
 def _cached(
-    folder: Path | None, examples: Examples, name: str, compute: Callable[[], list[np.ndarray]]
-) -> list[np.ndarray]:
+    folder: Path | None,
+    examples: Examples,
+    name: str,
+    compute: Callable[[], tuple[np.ndarray, np.ndarray]],
+) -> tuple[np.ndarray, np.ndarray]:
     """Return what `compute` returns, or what it returned for the same images before."""
     if folder is None:
         return compute()
@@ -159,9 +152,9 @@ def _cached(
         known = json.loads(path.read_text())
     known = known if isinstance(known, dict) else {}
     with contextlib.suppress(KeyError, TypeError, ValueError):
-        arrays = [np.array(values, np.float64) for values in known[name]]
-        if len(arrays) == 2 and all(a.size and np.isfinite(a).all() for a in arrays):
-            return arrays
+        first, second = (np.array(values, np.float64) for values in known[name])
+        if all(a.size and np.isfinite(a).all() for a in (first, second)):
+            return first, second
     arrays = compute()
     # Where nothing can be kept, the next run computes again.
     with contextlib.suppress(OSError, ConfigurationError):

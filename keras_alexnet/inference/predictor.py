@@ -12,12 +12,7 @@ from keras_alexnet.data.preprocessing import normalize
 from keras_alexnet.errors import ModelFileError
 from keras_alexnet.inference.views import ViewBatches, Views
 from keras_alexnet.layers import keras
-from keras_alexnet.models.interface import (
-    input_of,
-    is_channels_first,
-    last_activation,
-    main_output,
-)
+from keras_alexnet.models.interface import input_of, is_channels_first, last_activation, main_output
 from keras_alexnet.models.record import read_record
 from keras_alexnet.models.weights import load_model
 from keras_alexnet.specs.preprocessing import Preprocessing
@@ -25,7 +20,6 @@ from keras_alexnet.specs.preprocessing import Preprocessing
 BATCH_SIZE = 64
 # The smallest normal float32: what a softmax inside a model rounds to 0 may lie anywhere below.
 _TINY = float(np.finfo(np.float32).tiny)
-
 
 _NO_RECORD = (
     "it was saved without a record of its preprocessing, so what to do with images before the "
@@ -200,10 +194,11 @@ def _scores(model: Any) -> tuple[Any, bool]:
     scores = main_output(model)
     shape: tuple[int | None, ...] = getattr(scores, "shape", ())
     if len(shape) != 2 or shape[-1] is None:
+        made = getattr(model, "output", model.outputs)
         raise ModelFileError(
             f"{model.name} gives no scores of classes: a classifier's output is (N, classes), or "
             f"a dict of them with 'logits'; this model's is "
-            f"{keras.tree.map_structure(lambda tensor: tuple(tensor.shape), _outputs(model))}"
+            f"{keras.tree.map_structure(lambda tensor: tuple(tensor.shape), made)}"
         )
     name = last_activation(model, scores)
     if name in ("sigmoid", "tanh"):
@@ -212,10 +207,6 @@ def _scores(model: Any) -> tuple[Any, bool]:
             "exclude each other"
         )
     return scores, name == "softmax"
-
-
-def _outputs(model: Any) -> Any:
-    return getattr(model, "output", model.outputs)
 
 
 def _is_channels_first(model: Any, preprocessing: Preprocessing) -> bool:

@@ -54,26 +54,17 @@ class PredictionJob:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of files.
-
-    Attributes:
-        predicted: Files that have predictions now and had none before.
-        failed: Files that cannot be read.
-    """
+    """How many files have predictions now and had none before, and how many cannot be read."""
 
     predicted: int
     failed: int
 
 
 def run_job(job: PredictionJob, files: Sequence[str], *, on_part: Callable[[int], None]) -> Outcome:
-    """Predict files and write the parts, in any order.
+    """Predict files, whose paths each worker can open, and write the parts, in any order.
 
-    A worker that dies is replaced. What is written stays, whatever ends the job.
-
-    Args:
-        job: How.
-        files: Their paths, as each worker can open them.
-        on_part: Called with the number of files done.
+    A worker that dies is replaced. What is written stays, whatever ends the job. `on_part` is
+    called with the number of files done.
 
     Raises:
         KerasAlexNetError: The model cannot be used, or a part cannot be written.
@@ -100,7 +91,9 @@ def run_job(job: PredictionJob, files: Sequence[str], *, on_part: Callable[[int]
             num_gpus=min(gpus / workers, 1) if gpus else 0,
         )
         predicted = failed = 0
-        for row in _rows(results):
+        for row in results.iter_rows():
+            if row["error"]:
+                raise KerasAlexNetError(row["error"])
             predicted += row["predicted"]
             failed += row["failed"]
             on_part(predicted + failed)
@@ -139,20 +132,10 @@ def _ray() -> Iterator[Any]:
         ray.shutdown()
 
 
-def _rows(results: Any) -> Iterator[dict[str, Any]]:
-    """Yield what the workers return; raise what they report."""
-    for row in results.iter_rows():
-        if row["error"]:
-            raise KerasAlexNetError(row["error"])
-        yield row
-
-
 class Worker:
     """A process with the model, which Ray hands parts to.
 
-    Args:
-        job: The fields of a `PredictionJob`.
-        cores: How many it may keep busy.
+    `job` holds the fields of a `PredictionJob`; `cores` is how many it may keep busy.
     """
 
     def __init__(self, job: dict[str, Any], cores: int) -> None:

@@ -79,26 +79,20 @@ class PredictionParts:
         """Write a part; the same files always go into a part of the same name."""
         names = [str(answer.file) for answer in answers]
         digest = hashlib.sha256("\0".join(names).encode(errors="surrogateescape")).hexdigest()
-        read = [answer.error is None for answer in answers]
 
         def column(field: str) -> list[Any]:
             return [
-                [getattr(guess, field) for guess in answer.guesses] if ok else None
-                for answer, ok in zip(answers, read, strict=True)
+                [getattr(guess, field) for guess in guesses] if error is None else None
+                for _, guesses, error in answers
             ]
 
-        columns = [
-            names,
-            column("label"),
-            column("name"),
-            column("probability"),
-            [answer.error for answer in answers],
-        ]
-        arrays = [
-            self._arrow.array(values, field.type)
-            for values, field in zip(columns, self._schema, strict=True)
-        ]
+        columns = {
+            "file": names,
+            "classes": column("label"),
+            "labels": column("name"),
+            "probabilities": column("probability"),
+            "error": [answer.error for answer in answers],
+        }
+        table = self._arrow.Table.from_pydict(columns, schema=self._schema)
         with atomic_output(self.path / f"part-{digest[:16]}.parquet") as temporary:
-            self._parquet.write_table(
-                self._arrow.Table.from_arrays(arrays, schema=self._schema), temporary
-            )
+            self._parquet.write_table(table, temporary)

@@ -27,11 +27,7 @@ class Views(StrEnum):
         return {Views.CENTER: 1, Views.MIRROR: 2, Views.TEN_CROP: 10}[self]
 
     def check(self, preprocessing: Preprocessing) -> None:
-        """Check that resized images are large enough.
-
-        Raises:
-            ConfigurationError: They are smaller than a view.
-        """
+        """Raise a ConfigurationError where resized images are smaller than a view."""
         height, width = preprocessing.crop_size
         if preprocessing.resize_size < min(height, width):
             raise ConfigurationError(
@@ -47,12 +43,6 @@ class Views(StrEnum):
 
 class ViewBatches:
     """Iterates over the views of examples: (uint8 (B, V, h, w, C), int64 indices (B,)).
-
-    Args:
-        examples: The images.
-        preprocessing: Sizes and channels of the network's input.
-        views: Which views.
-        batch_size: Images of a batch.
 
     Raises:
         ConfigurationError: All views of these images would be the same.
@@ -96,15 +86,10 @@ class ViewBatches:
 
 
 def ten_crops(image: Image.Image | np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
-    """Cut `torchvision.transforms.TenCrop`'s views out of the resized image.
+    """Cut `torchvision.transforms.TenCrop`'s views out of the resized image: uint8 (10, h, w, C).
 
-    Args:
-        image: As in `preprocessing.resize_and_crop`.
-        preprocessing: Sizes to use.
-
-    Returns:
-        uint8 (10, h, w, C): top left, top right, bottom left, bottom right, centre, and the same
-        of the mirrored image.
+    They are top left, top right, bottom left, bottom right, centre, and the same of the mirrored
+    image. The image is what `preprocessing.resize_and_crop` takes.
     """
     pixels = resize(image, preprocessing)  # (H, W, C)
     height, width = preprocessing.crop_size

@@ -13,11 +13,7 @@ from keras_alexnet.core.backend import require
 
 @functools.cache
 def tensorflow_ops() -> Any:
-    """Return the functions in TensorFlow.
-
-    Raises:
-        MissingDependencyError: TensorFlow is not installed.
-    """
+    """Return the functions in TensorFlow; `MissingDependencyError` where it is not installed."""
     tf = require("tensorflow")
 
     def shape(x: Any) -> tuple[Any, ...]:

@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from keras_alexnet.data.decoding import to_pixels
+
 # Up to here TensorFlow's mean over areas stands in for the triangle filter.
 _MOST_BY_AREA = 2.0
 
@@ -15,19 +17,11 @@ def crop_with_pillow(
     size: tuple[int, int],
     whole: tuple[int, int] | None,
 ) -> np.ndarray:
-    """Resize, cut out and mirror.
+    """Resize an RGB or grey image, cut out and mirror: uint8 (h, w, C), black outside the image.
 
     Equal to torchvision's transforms for this box, up to a step or two of 255 in few pixels where
-    it is cut out of a resized image.
-
-    Args:
-        image: RGB or grey.
-        geometry: (5,), see `draws.crop_geometry`.
-        size: (h, w) of the result.
-        whole: Size of the whole image before the crop; None where the crop comes first.
-
-    Returns:
-        uint8 (h, w, C), black outside the image.
+    it is cut out of a resized image. For `geometry` (5,) see `draws.crop_geometry`; `whole` is the
+    size of the whole image before the crop, None where the crop comes first.
     """
     top, left, height, width, flip = geometry.tolist()
     bottom, right = min(top + height, image.height), min(left + width, image.width)
@@ -48,26 +42,16 @@ def crop_with_pillow(
         image = image.crop((x, y, x + shape[0], y + shape[1]))
     if flip:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    pixels = np.asarray(image)
-    return pixels if pixels.ndim == 3 else pixels[..., None]
+    return to_pixels(image)
 
 
 def crop_jpeg(tf: Any, contents: Any, box: Any, flip: Any, size: tuple[int, int]) -> Any:
-    """Decode a box of a JPEG alone, resize and mirror it: the steps of `tf.data`.
+    """Decode a box of a JPEG alone, resize and mirror it, in `tf.data`: uint8 (h, w, 3).
 
-    It differs from Pillow's result by .3 of 255 on average where the box grows, by .4 to 1.9 where
-    it shrinks up to twofold (details decide), and by .3 beyond. There the mean over areas takes a
-    sixth of the time of the triangle filter; without either, aliasing makes it .8 to 3.8.
-
-    Args:
-        tf: TensorFlow.
-        contents: The file's bytes.
-        box: int32 (4,), top, left, height, width in pixels.
-        flip: Whether to mirror it.
-        size: (h, w) of the result.
-
-    Returns:
-        uint8 (h, w, 3).
+    The box is int32 (4,): top, left, height, width in pixels. The result differs from Pillow's
+    by .3 of 255 on average where the box grows, by .4 to 1.9 where it shrinks up to twofold
+    (details decide), and by .3 beyond. There the mean over areas takes a sixth of the time of the
+    triangle filter; without either, aliasing makes it .8 to 3.8.
     """
     # The accurate transform equals Pillow's, and takes no longer than the fast one.
     pixels = tf.io.decode_and_crop_jpeg(contents, box, channels=3, dct_method="INTEGER_ACCURATE")

@@ -48,8 +48,8 @@ def colour_columns(augmentation: Augmentation) -> tuple[str, ...]:
     """Return what the columns of `Draws.colours` hold.
 
     The factors of the jitters in use, in torchvision's units; their ranks 0, 1, ... in the random
-    order of application; 1 for images that turn grey, else 0; and the
-    factors alpha of the three principal components.
+    order of application; 1 for images that turn grey, else 0; and the factors alpha of the three
+    principal components.
     """
     jitters = augmentation.jitters
     ranks = tuple(f"{name}_rank" for name in jitters)
@@ -69,7 +69,9 @@ def draw(augmentation: Augmentation, count: int, rng: np.random.Generator) -> Dr
     attempts = rng.random((count, tries, 2), np.float32)
     flip = (rng.random(count, np.float32) < augmentation.flip).astype(np.float32)
     jitters = augmentation.jitters
-    columns = [_uniform(rng, count, *jitter_range(augmentation, name))[:, None] for name in jitters]
+    columns = [
+        _between(jitter_range(augmentation, name), rng.random((count, 1))) for name in jitters
+    ]
     if jitters:
         columns.append(rng.random((count, len(jitters))).argsort(axis=1))
     if augmentation.grayscale:
@@ -86,16 +88,11 @@ def jitter_range(augmentation: Augmentation, name: str) -> tuple[float, float]:
     return (-strength, strength) if name == "hue" else (max(0.0, 1 - strength), 1 + strength)
 
 
-def _uniform(rng: np.random.Generator, count: int, low: float, high: float) -> np.ndarray:
-    return low + (high - low) * rng.random(count)
-
-
 def resized_size(augmentation: Augmentation, height: int, width: int) -> tuple[int, int] | None:
-    """Return the size of the whole image that the crop is cut from, in pixels.
+    """Return (height, width) in pixels of the whole image that the crop is cut from.
 
-    Returns:
-        `torchvision.transforms.Resize`'s (height, width) for the short side, the image's own where
-        nothing is resized, or None where the crop comes before the resize.
+    It is `torchvision.transforms.Resize`'s for the short side, the image's own where nothing is
+    resized, or None where the crop comes before the resize.
     """
     if augmentation.crop == "random-resized":
         return None
@@ -124,14 +121,9 @@ def crop_geometry(
     widths: Sizes,
     size: tuple[int, int],
 ) -> np.ndarray:
-    """Return the box that each image shows, and whether it is mirrored.
+    """Return the box that each image shows in a result of `size`, and whether it is mirrored.
 
-    Args:
-        augmentation: The resize, crop and padding.
-        draws: Of n images.
-        heights: Of the images as they are stored, in pixels: one for all, or (n,).
-        widths: The same.
-        size: (height, width) of the result.
+    Heights and widths are those of the images as they are stored, in pixels: one for all, or (n,).
 
     Returns:
         float32 (n, 5): top, left, height, width in pixels of the image as it is stored, before any
@@ -145,23 +137,25 @@ def crop_geometry(
     if augmentation.crop == "random-resized":
         box = _random_resized(augmentation, draws, heights, widths)
     else:
-        whole = _resized(augmentation.resize, heights, widths)
-        sides = []
-        for axis, (have, want) in enumerate(zip(whole, size, strict=True)):
-            if augmentation.crop == "random":
-                sides.append(_random_start(augmentation, draws.position[:, axis], have, want))
-            else:
-                sides.append(_center_start(have, want))
-        scales = heights / whole[0], widths / whole[1]
-        box = (*(np.multiply(*pair) for pair in zip(sides, scales, strict=True)),)
-        box += (*(np.multiply(*pair) for pair in zip(size, scales, strict=True)),)
+        tall, wide = _resized(augmentation.resize, heights, widths)
+        top = _start(augmentation, draws.position[:, 0], tall, size[0])
+        left = _start(augmentation, draws.position[:, 1], wide, size[1])
+        down, across = heights / tall, widths / wide
+        box = top * down, left * across, size[0] * down, size[1] * across
     return np.stack([*box, draws.flip], axis=1).astype(np.float32)
 
 
-def _random_start(
+def _start(
     augmentation: Augmentation, position: np.ndarray, have: np.ndarray, want: int
 ) -> np.ndarray:
-    """Return where a random crop starts: every place has the same probability."""
+    """Return where a crop starts on an axis; below 0 where it gets a black margin.
+
+    Every place of a random crop has the same probability.
+    """
+    if augmentation.crop == "center":
+        # torchvision.transforms.functional.center_crop: half to even, margins rounded down.
+        start = np.where(have < want, -((want - have) // 2), np.rint((have - want) / 2))
+        return start.astype(np.int64)
     places = have + 2 * augmentation.padding - want + 1
     if (places < 1).any():
         raise DataError(
@@ -171,12 +165,6 @@ def _random_start(
         )
     # In float64, where the product stays below `places`.
     return (position.astype(np.float64) * places).astype(np.int64) - augmentation.padding
-
-
-def _center_start(have: np.ndarray, want: int) -> np.ndarray:
-    """Return where a centre crop starts; below 0 in smaller images, which get a black margin."""
-    # torchvision.transforms.functional.center_crop: half to even, margins rounded down.
-    return np.where(have < want, -((want - have) // 2), np.rint((have - want) / 2)).astype(np.int64)
 
 
 def _random_resized(

@@ -43,17 +43,10 @@ class Augmentation:
     )
 
     def __post_init__(self) -> None:
-        ranges = {
-            "flip": (self.flip, 1),
-            "grayscale": (self.grayscale, 1),
-            "hue": (self.hue, 0.5),
-            "padding": (self.padding, 1000),
-            "brightness": (self.brightness, 100),
-            "contrast": (self.contrast, 100),
-            "saturation": (self.saturation, 100),
-            "pca": (self.pca, 100),
-        }
-        for name, (value, highest) in ranges.items():
+        limits = {"flip": 1, "grayscale": 1, "hue": 0.5, "padding": 1000}
+        limits |= dict.fromkeys(("brightness", "contrast", "saturation", "pca"), 100)
+        for name, highest in limits.items():
+            value = getattr(self, name)
             if not 0 <= value <= highest:
                 raise ConfigurationError(f"{name} must lie in [0, {highest}], got {value!r}")
         if self.crop not in ("center", "random", "random-resized"):
@@ -82,9 +75,8 @@ class Augmentation:
     def check(self, *, channels: int | None, pca: object) -> None:
         """Check what the augmentation needs besides its parameters.
 
-        Args:
-            channels: Of the images, 3 for RGB or 1 for grey; None if unknown.
-            pca: The principal components of colours, or None.
+        `channels` are those of the images, 3 for RGB or 1 for grey; None if unknown. `pca` are the
+        principal components of colours, or None.
 
         Raises:
             ConfigurationError: Grey images would be recoloured, or the components are missing.

@@ -73,17 +73,11 @@ def _map(
     ops: Any,
     fused: bool = False,
 ) -> Any:
-    """Resample the second axis: (B, have, inner) -> (B, want, inner).
+    """Resample the second axis: float32 (B, have, inner) -> (B, want, inner).
 
-    Args:
-        x: float32, the images.
-        start: (B, 1), first pixel of the box, may be negative.
-        length: (B, 1), pixels of the box.
-        want: Pixels of the result.
-        whole: Pixels of the resized image that the result is cut from; None if it is the box.
-        flip: (B, 1), 1 where the result is mirrored; None for never.
-        ops: See `resample`.
-        fused: See `resample`.
+    `start` (B, 1) is the first pixel of the box and may be negative, `length` (B, 1) its pixels,
+    `whole` those of the resized image that the result is cut from; None if it is the box. `flip`
+    (B, 1) is 1 where the result is mirrored; None for never. For the rest see `resample`.
     """
     batch, have, inner = ops.shape(x)
     index = ops.cast(ops.arange(want), "float32")[None]  # (1, want)
@@ -134,16 +128,11 @@ def _map(
 
 
 def _blocks(have: Any, want: int, whole: int, fused: bool) -> tuple[int, Any]:
-    """Return in how many rows the matrix of a map is cut, and how many pixels those can reach.
+    """Return how many rows of a map's matrix are a block, and how many pixels those can reach.
 
-    Args:
-        have: Pixels of the image; not an int while they are unknown.
-        want: Pixels of the result.
-        whole: Pixels of the result if it showed the whole image; fewer pixels would do for a box.
-        fused: See `resample`.
-
-    Returns:
-        Rows of a block, and `have` itself where the matrix is best left whole.
+    The latter is `have` itself where the matrix is best left whole; `have` is no int while it is
+    unknown. `whole` is the pixels of the result if it showed the whole image; fewer pixels would do
+    for a box.
     """
     if not isinstance(have, int):
         return want, have

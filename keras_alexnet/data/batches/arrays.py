@@ -23,11 +23,7 @@ Batch = (
 
 
 class ArrayBatches:
-    """See `TrainingBatches`.
-
-    Attributes:
-        inputs: What the batches hold.
-        stored_specs: What they hold before their augmentation.
+    """See `TrainingBatches`; `stored_specs` are its `inputs` before their augmentation.
 
     Raises:
         DataError: Images are smaller than their random crops, or grey ones are for a network that
@@ -122,7 +118,6 @@ class ArrayEpoch:
     def dataset(self, tf: Any) -> Any:
         """Return the batches as a `tf.data.Dataset`."""
         specs = self._source.stored_specs
-
         results = [((None, *shape), dtype) for shape, dtype in specs.values()]
         results.append(((None,), "int32"))
         if self._source.settings.shard != WHOLE:

@@ -25,14 +25,8 @@ class EvaluationBatches:
     """Iterates over examples: (uint8 (B, ...), int64 indices (B,)), the same each time.
 
     The pixels equal torchvision's evaluation transforms on PIL images to the bit. Unreadable files
-    are left out; the last batch may be smaller.
-
-    Args:
-        examples: The images.
-        preprocessing: Sizes and channels of the network's input.
-        batch_size: Images of a batch.
-        upright: Whether cameras' EXIF orientation is applied.
-        prepare: From an image to pixels: `resize_and_crop` gives (h, w, C).
+    are left out; the last batch may be smaller. `upright` applies cameras' EXIF orientation;
+    `prepare` turns an image into pixels: `resize_and_crop` gives (h, w, C).
 
     Raises:
         ConfigurationError: The batch size is not positive.

@@ -21,12 +21,7 @@ _END_OF_IMAGE = b"\xff\xd9"
 
 
 class FileEpoch:
-    """The batches of one plan.
-
-    Args:
-        source: Loads images.
-        plan: Order and random numbers.
-    """
+    """The batches of one plan."""
 
     def __init__(self, source: FileLoader, plan: Plan) -> None:
         self._source, self._plan = source, plan
@@ -73,32 +68,26 @@ class FileEpoch:
         threads = os.cpu_count()
 
         def by_pillow(position: Any) -> list[Any]:
-            shapes = (source.image_shape, "uint8"), ((), "bool")
-            return python_step(tf, self._crop, [position], *shapes)
-
-        def by_tensorflow(position: Any, path: Any, geometry: Any) -> list[Any]:
-            contents = tf.io.read_file(path)
-            box, flip = tf.cast(geometry[:4], "int32"), geometry[4] > 0.5
-            # A JPEG that does not end where it should may be cut off below the box: Pillow tells.
-            return tf.cond(
-                tf.strings.substr(contents, -2, 2) == _END_OF_IMAGE,
-                lambda: [crop_jpeg(tf, contents, box, flip, size), tf.constant(True)],
-                lambda: by_pillow(position),
-            )
+            results = (source.image_shape, "uint8"), ((), "bool")
+            return python_step(tf, self._crop, [position], *results)
 
         def image(position: Any, path: Any, geometry: Any, plain: Any) -> tuple[Any, ...]:
-            either = tf.cond(
-                plain,
-                lambda: by_tensorflow(position, path, geometry),
-                lambda: by_pillow(position),
-            )
-            return position, *either
+            def by_tensorflow() -> list[Any]:
+                contents = tf.io.read_file(path)
+                box, flip = tf.cast(geometry[:4], "int32"), geometry[4] > 0.5
+                # A JPEG that does not end as it should may be cut off below the box: Pillow tells.
+                return tf.cond(
+                    tf.strings.substr(contents, -2, 2) == _END_OF_IMAGE,
+                    lambda: [crop_jpeg(tf, contents, box, flip, size), tf.constant(True)],
+                    lambda: by_pillow(position),
+                )
+
+            return position, *tf.cond(plain, by_tensorflow, lambda: by_pillow(position))
 
         def block(begin: Any) -> tuple[Any, ...]:
-            columns = ("int64", "string", "float32", "bool")
-            shapes = ((None,), (None,), (None, 5), (None,))
-            specs = zip(shapes, columns, strict=True)
-            return tuple(python_step(tf, self._block, [begin], *specs))
+            shapes = (None,), (None,), (None, 5), (None,)
+            results = zip(shapes, ("int64", "string", "float32", "bool"), strict=True)
+            return tuple(python_step(tf, self._block, [begin], *results))
 
         if source.fuses:
             files = tf.data.Dataset.range(0, len(self._slots), _BLOCK)

@@ -23,10 +23,6 @@ class FileLoader:
     Random resized crops of plain JPEG files are decoded box by box in TensorFlow; everything else,
     and whatever file is unusual, goes through Pillow.
 
-    Args:
-        examples: The files.
-        settings: What batches of them are like.
-
     Attributes:
         inputs: What batches hold, as in `TrainingBatches`.
         image_shape: (height, width, C) of an image.

@@ -13,12 +13,7 @@ from keras_alexnet.data.batches.tensorflow_host import finished, python_step
 
 
 class FileShares(FileEpoch):
-    """The shares that a process has of the batches of one plan.
-
-    Args:
-        source: Loads images.
-        plan: Order and random numbers.
-    """
+    """The shares that a process has of the batches of one plan."""
 
     def __init__(self, source: FileLoader, plan: Plan) -> None:
         super().__init__(source, plan)

@@ -1,18 +1,14 @@
 """Training batches of image files, decoded, cropped and mirrored on the host."""
 
-from collections.abc import Mapping
-from pathlib import Path
-
 from keras_alexnet.data.batches.file_epoch import FileEpoch
 from keras_alexnet.data.batches.file_loader import FileLoader
 from keras_alexnet.data.batches.file_shares import FileShares
-from keras_alexnet.data.batches.plan import BatchSettings, InputSpecs, Plan
+from keras_alexnet.data.batches.plan import Plan
 from keras_alexnet.data.batches.shards import WHOLE
-from keras_alexnet.data.examples import Files
 from keras_alexnet.errors import DataError
 
 
-class FileBatches:
+class FileBatches(FileLoader):
     """See `TrainingBatches`.
 
     Unreadable files are left out: what follows moves up, so that all batches but the last are full,
@@ -20,18 +16,7 @@ class FileBatches:
     others' files: black ones of weight 0 stand in for them.
     """
 
-    def __init__(self, examples: Files, settings: BatchSettings) -> None:
-        self._loader, self._is_checked = FileLoader(examples, settings), False
-
-    @property
-    def inputs(self) -> InputSpecs:
-        """What the batches hold."""
-        return self._loader.inputs
-
-    @property
-    def skipped(self) -> Mapping[Path, str]:
-        """The files left out so far, and why."""
-        return self._loader.skipped
+    _is_checked = False
 
     def epoch(self, plan: Plan) -> FileEpoch:
         """Return the batches of a plan.
@@ -42,20 +27,19 @@ class FileBatches:
         if not self._is_checked:
             self._check(plan)
             self._is_checked = True
-        kind = FileEpoch if self._loader.settings.shard == WHOLE else FileShares
-        return kind(self._loader, plan)
+        kind = FileEpoch if self.settings.shard == WHOLE else FileShares
+        return kind(self, plan)
 
     def _check(self, plan: Plan) -> None:
-        loader = self._loader
-        wanted = loader.settings.batch_size if loader.settings.drop_remainder else 1
+        wanted = self.settings.batch_size if self.settings.drop_remainder else 1
         found = 0
         for position in range(len(plan)):
-            found += bool(loader.crop(plan, position)[1])
+            found += bool(self.crop(plan, position)[1])
             if found == wanted:
                 return
-        index, why = next(iter(loader.reasons.items()))
+        index, why = next(iter(self.reasons.items()))
         some = f"only {found}, fewer than the batch_size {wanted}," if found else "none"
         raise DataError(
             f"{some} of {len(plan)} image files can be used; the first that cannot: "
-            f"{loader.examples.paths[index]}: {why}"
+            f"{self.examples.paths[index]}: {why}"
         )

@@ -16,12 +16,9 @@ InputSpecs = dict[str, tuple[tuple[int, ...], str]]
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """The order of an epoch, and the random numbers of its images.
+    """The order of an epoch, int64 (n,), an example at each position, and their random numbers.
 
-    Attributes:
-        order: int64 (n,), an example at each position.
-        draws: Those of each position.
-        start: Position to begin at: what lies before was trained on already.
+    It begins at the position `start`: what lies before was trained on already.
     """
 
     order: np.ndarray

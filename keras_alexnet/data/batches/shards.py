@@ -24,10 +24,7 @@ class Shard:
     devices: int = 1
 
     def share(self, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return what this process takes of a batch.
-
-        Args:
-            count: Examples of the global batch.
+        """Return what this process takes of a global batch of `count` examples.
 
         Returns:
             int64 (n,), positions in the global batch, and float32 (n,), their weights; n is the

@@ -18,10 +18,8 @@ PREFETCH = 2
 def load_tensorflow(framework: str) -> Any:
     """Import TensorFlow for its input pipelines.
 
-    Beside another framework it leaves the GPUs alone, of which it would take all memory.
-
-    Args:
-        framework: Keras' backend.
+    Beside another framework, Keras' backend, it leaves the GPUs alone, of which it would take all
+    memory.
 
     Raises:
         MissingDependencyError: It is not installed.
@@ -46,16 +44,10 @@ def load_tensorflow(framework: str) -> Any:
 
 
 def python_step(tf: Any, method: Callable[..., Any], arguments: Any, *results: Any) -> list[Any]:
-    """Call a method on NumPy arrays, as a step of a dataset.
+    """Call a bound method on NumPy arrays, as a step of a dataset.
 
     `tf.numpy_function` keeps what it calls for good. This one keeps the method's object alive only
-    through `finished`.
-
-    Args:
-        tf: TensorFlow.
-        method: A bound method.
-        arguments: Its arguments, as tensors.
-        results: (shape, dtype) of what it returns.
+    through `finished`. The arguments are tensors, `results` the (shape, dtype) of what it returns.
     """
     weak = weakref.WeakMethod(method)
 

@@ -17,12 +17,8 @@ class TrainingBatches:
     """Yields the batches of any epoch, from its begin or from within.
 
     The order and the random numbers of an epoch depend on the seed and its number alone, not on
-    the place, the framework, or the epochs before.
-
-    Args:
-        examples: The training images.
-        settings: What the batches are like.
-        framework: Keras' backend, which decides what an epoch is.
+    the place, the framework, or the epochs before. The framework, Keras' backend, decides what an
+    epoch is.
 
     Attributes:
         steps: Batches of an epoch of which no image is left out.

@@ -23,16 +23,11 @@ _LARGEST = 200_000_000  # bytes; the largest file, `train` of CIFAR-100, has 155
 
 
 def read_cifar(cifar: Cifar, path: Path | None, *, download: bool) -> DataSet:
-    """Read one of the data sets into memory.
+    """Read one of the data sets into memory, images uint8 (N, 32, 32, 3) in RGB.
 
-    Args:
-        cifar: Which.
-        path: An archive, the folder that was in it, or a folder that holds either; None for the
-            cache of Keras (`datasets` in `KERAS_HOME` or `~/.keras`).
-        download: Whether to download it into that cache if it is not there.
-
-    Returns:
-        Training and test part, images uint8 (N, 32, 32, 3) in RGB.
+    `path` is an archive, the folder that was in it, or a folder that holds either; None is the
+    cache of Keras (`datasets` in `KERAS_HOME` or `~/.keras`), into which `download` downloads it
+    if it is not there.
 
     Raises:
         DataError: It is not there, incomplete, not the published one, or cannot be downloaded.
@@ -160,15 +155,14 @@ def _cached(cifar: Cifar, *, download: bool) -> Path:
             cache.mkdir(parents=True, exist_ok=True)
             # Its progress bar does not belong to the results that a command prints.
             with contextlib.redirect_stdout(sys.stderr):
-                return Path(
-                    keras.utils.get_file(
-                        layout.archive,
-                        url,
-                        file_hash=layout.archive_md5,
-                        hash_algorithm="md5",
-                        cache_dir=str(cache),
-                    )
+                archive_path = keras.utils.get_file(
+                    layout.archive,
+                    url,
+                    file_hash=layout.archive_md5,
+                    hash_algorithm="md5",
+                    cache_dir=str(cache),
                 )
+            return Path(archive_path)
         except Exception as error:
             # Keras raises plain exceptions where there is no network, ValueError on a wrong MD5.
             reason = str(error)

@@ -80,11 +80,9 @@ def _parse_records(content: bytes, *, label_bytes: int) -> tuple[np.ndarray, np.
 
 @dataclass(frozen=True)
 class Cifar:
-    """One of the data sets.
+    """One of the data sets; `open_data` calls it `kind`, people call it `name`.
 
     Attributes:
-        kind: What `open_data` calls it.
-        name: What people call it.
         classes: Names of the classes, by index.
         layouts: Its forms, the preferred one first.
     """

@@ -67,13 +67,10 @@ def read_csv(path: Path) -> DataSet:
                     f"{path}: the {part} part has classes that the train part lacks: "
                     + listed([classes[index] for index in untaught])
                 )
-    return DataSet(
-        path.stem, classes, train=parts.get("train"), val=parts.get("val"), test=parts.get("test")
-    )
+    return DataSet(path.stem, classes, **parts)
 
 
 def _text(path: Path) -> str:
-    """Return a file's text."""
     if not path.is_file():
         what = "it is a folder, a CSV file was expected" if path.is_dir() else "no such file"
         raise DataError(f"{path}: {what}")

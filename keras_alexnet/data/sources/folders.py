@@ -69,11 +69,8 @@ def expand(
 ) -> list[Path]:
     """Return image files: those that are named, and those in the folders that are.
 
-    Args:
-        places: Files and folders.
-        recursive: Whether folders in folders are searched.
-        limit: Most files to return: of more, every n-th is taken, as folders are sorted by class.
-        purpose: Who needs them, for messages.
+    `recursive` searches folders in folders too. Of more than `limit` files every n-th is taken, as
+    folders are sorted by class. `purpose` is who needs them, for messages.
 
     Raises:
         ImageFileError: A place does not exist.
@@ -103,22 +100,20 @@ def _raise(error: OSError) -> NoReturn:
 
 
 def class_folder_files(folder: Path, classes: Mapping[str, int], origin: Path) -> Files:
-    """Return the images of the class folders in a folder.
+    """Return the images of a folder that holds one folder for each class, and no others.
 
-    Args:
-        folder: Holds one folder for each class, and no others.
-        classes: The folders' names and the labels of their images.
-        origin: Where the classes are from, for messages.
+    `classes` are the folders' names and the labels of their images; `origin` is where they are
+    from, for messages.
 
     Raises:
         DataError: Class folders are missing, unknown, or without images.
     """
     found = subfolders(folder)
-    missing = [name for name in classes if name not in found]
-    extra = [name for name in found if name not in classes]
-    if missing or extra:
-        problems = [f"missing {listed(missing)}"] if missing else []
-        problems += [f"unexpected {listed(extra)}"] if extra else []
+    differences = {
+        "missing": [name for name in classes if name not in found],
+        "unexpected": [name for name in found if name not in classes],
+    }
+    if problems := [f"{what} {listed(names)}" for what, names in differences.items() if names]:
         raise DataError(
             f"{folder}: its class folders differ from the classes in {origin}: "
             + "; ".join(problems)
@@ -177,10 +172,4 @@ def read_folder(path: Path) -> DataSet:
             f"{first}: {listed(classes)} is its only class folder; is that folder the data set?"
         )
     parts = {part: class_folder_files(folder, classes, first) for part, folder in folders.items()}
-    return DataSet(
-        path.resolve().name,
-        tuple(classes),
-        train=parts.get("train"),
-        val=parts.get("val"),
-        test=parts.get("test"),
-    )
+    return DataSet(path.resolve().name, tuple(classes), **parts)

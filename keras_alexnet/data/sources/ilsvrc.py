@@ -66,12 +66,9 @@ print(json.dumps(sorted(
 
 @dataclass(frozen=True)
 class _Synsets:
-    """The classes of a year.
+    """The classes of a year: their names in their order, and their indices.
 
-    Attributes:
-        words: Their names, in the order of the classes.
-        by_wnid: Class index by WordNet id, which folders are called by.
-        by_id: Class index by the year's id, which ground truth files hold.
+    Folders are called by WordNet ids; ground truth files hold the year's own ids.
     """
 
     words: tuple[str, ...]
@@ -116,14 +113,13 @@ def _read(path: Path, edition: _Edition) -> DataSet:
         )
     synsets = _read_synsets(kit / "meta.mat", edition)
     train = next((path / name for name in edition.train if name in names), None)
-    val = path / "val" if "val" in names else None
+    val, test = names.get("val"), names.get("test")
     if train is None and val is None:
         raise DataError(f"{path}: neither a folder {' or '.join(edition.train)} nor a folder val")
     truth = kit / f"{edition.name}_validation_ground_truth.txt"
     # Published after the challenge, apart from the development kit.
     test_truths = [folder / f"{edition.name}_test_ground_truth.txt" for folder in (kit, path)]
     test_truth = next((file for file in test_truths if file.is_file()), None)
-    test = path / "test" if "test" in names else None
     return DataSet(
         edition.name,
         synsets.words,

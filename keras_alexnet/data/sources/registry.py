@@ -18,11 +18,10 @@ from keras_alexnet.errors import ConfigurationError, DataError
 
 @dataclass(frozen=True)
 class Source:
-    """A kind of data set.
+    """A kind of data set, which `read(path, download)` reads.
 
     Attributes:
         description: One line for `--help`.
-        read: Reads it: `read(path, download)`.
         takes_path: Whether it can be read from a place that the user names.
         needs_path: Whether it can be read from nowhere else.
     """
@@ -76,12 +75,10 @@ SOURCES: Mapping[str, Source] = {
 
 
 def open_data(kind: str, path: str | Path | None = None, *, download: bool = True) -> DataSet:
-    """Open a data set: small images are read into memory, files are listed.
+    """Open a data set of a kind in `SOURCES`: small images are read into memory, files are listed.
 
-    Args:
-        kind: A key of `SOURCES`.
-        path: Where the data lie; None for the kind's own place, where it has one.
-        download: Whether data that are not there may be downloaded.
+    `path` is where the data lie; None is the kind's own place, where it has one. `download` is
+    whether data that are not there may be downloaded.
 
     Raises:
         ConfigurationError: There is no such kind, or it does not go with `path`.
@@ -106,17 +103,12 @@ def open_data(kind: str, path: str | Path | None = None, *, download: bool = Tru
 
 
 def find_data(data: str, path: str | Path | None = None, *, download: bool = True) -> DataSet:
-    """Open a data set by its kind, or by its place alone: a folder, or a CSV file.
+    """Open a data set by its kind, as `open_data` does, or by its place alone.
 
-    Args:
-        data: A key of `SOURCES`; else a folder of class folders, or a file `*.csv`.
-        path: As in `open_data`; None where `data` is a place.
-        download: As in `open_data`.
+    `data` is a key of `SOURCES`; else a folder of class folders, or a file `*.csv`.
 
     Raises:
         ConfigurationError: `data` is neither a kind nor a place, or both places are given.
-        DataError: As in `open_data`.
-        MissingDependencyError: As in `open_data`.
     """
     if data in SOURCES:
         return open_data(data, path, download=download)

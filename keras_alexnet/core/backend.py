@@ -54,13 +54,7 @@ def pip_line(package: str) -> str:
 
 
 def require(package: str) -> ModuleType:
-    """Import an optional package.
-
-    Args:
-        package: Import name, such as `"torch"`, `"torchvision"` or `"jinja2"`.
-
-    Returns:
-        The imported module.
+    """Import an optional package by its import name.
 
     Raises:
         MissingDependencyError: It is not installed.
@@ -95,13 +89,9 @@ def require(package: str) -> ModuleType:
 def load_keras() -> Any:
     """Import Keras on the backend that the user chose, or on the first one installed.
 
-    On JAX, XLA is told what suits a CPU, see `xla.settle_xla`.
-
     The choice is `KERAS_BACKEND`, else the `backend` of `~/.keras/keras.json`, else the first of
-    `BACKENDS` that is installed. Keras alone would insist on TensorFlow in the last case.
-
-    Returns:
-        The `keras` module.
+    `BACKENDS` that is installed. Keras alone would insist on TensorFlow in the last case. On JAX,
+    XLA is told what suits a CPU, see `xla.settle_xla`.
 
     Raises:
         MissingDependencyError: The chosen backend, or every backend, is missing.
@@ -143,20 +133,17 @@ def chosen_backend() -> str:
 
 def _import_keras() -> Any:
     backend = os.environ["KERAS_BACKEND"] = chosen_backend()
-    # oneDNN brings TensorFlow's CPU convolutions in channels_first. TensorFlow itself switches it
-    # on by default for some processors of this kind only.
-    if backend == "tensorflow" and platform.machine().lower() in ("x86_64", "amd64"):
-        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     if backend == "tensorflow":
+        # oneDNN brings TensorFlow's CPU convolutions in channels_first. TensorFlow itself switches
+        # it on by default for some processors of this kind only.
+        if platform.machine().lower() in ("x86_64", "amd64"):
+            os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
         require("tensorflow")
     return importlib.import_module("keras")
 
 
 def choose_backend(name: str | None) -> None:
-    """Choose the Keras backend of this process, as a command's `--backend` does.
-
-    Args:
-        name: One of `BACKENDS`, or None to leave the choice as it is.
+    """Choose the Keras backend of this process, as `--backend` does; None leaves it as it is.
 
     Raises:
         ConfigurationError: There is no such backend, or Keras runs on another one already.

@@ -30,18 +30,11 @@ def call_child(
     accelerator: bool = True,
     timeout: float,
 ) -> Any:
-    """Run `python -m module` on one job, to its end.
+    """Run `python -m module`, which calls `enter_child`, on one job, and return its result.
 
-    Args:
-        module: Module that calls `enter_child`.
-        job: JSON-serialisable task; large results are written where the task says.
-        backend: Keras backend of the child, or None for one that uses no Keras.
-        accelerator: Whether the child may see a GPU.
-        timeout: Seconds of silence after which the child is stopped. Whatever it prints counts as
-            a sign of progress.
-
-    Returns:
-        What the module's function returned.
+    The job is JSON-serialisable; large results are written where it says. The child uses no Keras
+    where `backend` is None, and sees a GPU only with `accelerator`. It is stopped after `timeout`
+    seconds of silence: whatever it prints counts as a sign of progress.
 
     Raises:
         ChildError: It failed, died or was stopped; the message holds the end of its output.

@@ -14,11 +14,8 @@ def option(
 ) -> Any:
     """Return a dataclass field with what its option on a command line needs.
 
-    Args:
-        default: Value of the field.
-        text: The sentence that `--help` shows.
-        parse: Makes a value of text, for types that a command line does not know.
-        **details: Further arguments of `typer.Option`; `flag` is its own name of the option.
+    `--help` shows the text. `parse` makes a value of text, for types that a command line does not
+    know; `details` are further arguments of `typer.Option`, with `flag` as the option's own name.
     """
     return field(default=default, metadata={"help": text, "parse": parse, "details": details})
 

@@ -176,19 +176,12 @@ def maker_of(tensor: Any) -> tuple[Any, Any]:
 
 
 class GraphParts(NamedTuple):
-    """What it takes to compute a functional model node by node, as Keras does.
+    """What it takes to compute a functional model node by node, as Keras does."""
 
-    Attributes:
-        autocast_scope: Context manager: layers read their weights cast to a dtype.
-        autocast: Returns the scope that is in force, or None.
-        nodes: Functional model -> depth -> nodes.
-        standardize: Functional model and inputs -> list of tensors.
-    """
-
-    autocast_scope: Any
-    autocast: Callable[[], Any]
-    nodes: Callable[[Any], dict[int, list[Any]]]
-    standardize: Callable[[Any, Any], list[Any]]
+    autocast_scope: Any  # context manager: layers read their weights cast to a dtype
+    autocast: Callable[[], Any]  # returns the scope that is in force, or None
+    nodes: Callable[[Any], dict[int, list[Any]]]  # model -> depth -> nodes
+    standardize: Callable[[Any, Any], list[Any]]  # model and inputs -> tensors
 
 
 def graph_parts() -> GraphParts | None:

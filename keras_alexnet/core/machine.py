@@ -39,11 +39,7 @@ def gpus() -> list[str]:
 
 
 def check_device(device: str) -> None:
-    """Refuse to go on where a GPU is asked for and there is none.
-
-    Raises:
-        ConfigurationError: There is none.
-    """
+    """Raise `ConfigurationError` where a GPU is asked for and there is none."""
     if device == "gpu" and not gpus():
         backend = load_keras().backend.backend()
         raise ConfigurationError(

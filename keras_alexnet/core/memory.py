@@ -26,8 +26,7 @@ def aligned_zeros(shape: tuple[int, ...]) -> np.ndarray:
 def as_tensor(array: np.ndarray) -> Any:
     """Return a tensor of the backend with the memory of an array, which nobody may change then.
 
-    Args:
-        array: From `aligned_zeros`. Where the backend's device has memory of its own, it is copied.
+    The array is from `aligned_zeros`. It is copied where the device has memory of its own.
     """
     keras = load_keras()
     backend, tensor = keras.backend.backend(), array
@@ -44,12 +43,8 @@ def as_array(variable: Any, *, widened: bool = False) -> np.ndarray:
     """Return the memory of a Keras variable as an array to read, or a copy where it must be one.
 
     Read it before the variable changes, and read a variable anew after each step of training: the
-    array may follow the variable, and JAX gives the memory of variables in training away.
-
-    Args:
-        variable: The variable.
-        widened: Whether bfloat16, which NumPy has not, becomes float32; else it becomes an array of
-            `ml_dtypes`.
+    array may follow the variable, and JAX gives the memory of variables in training away. NumPy has
+    no bfloat16: it becomes float32 where `widened`, else an array of `ml_dtypes`.
     """
     tensor = variable.value
     if "bfloat16" not in str(tensor.dtype):

@@ -15,16 +15,9 @@ def write_page(
     filters: Mapping[str, Callable[..., Any]] | None = None,
     **values: Any,
 ) -> Path:
-    """Write a page, completely or not at all; a name that the template lacks is an error.
+    """Write a page that shows `values`, completely or not at all, and return its absolute path.
 
-    Args:
-        template: The template.
-        output: File to write.
-        filters: Further filters of the template.
-        **values: What it shows.
-
-    Returns:
-        The absolute path of the page.
+    A name that the template lacks is an error; `filters` are further ones for it.
 
     Raises:
         MissingDependencyError: Jinja2 is not installed.

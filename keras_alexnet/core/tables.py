@@ -31,23 +31,14 @@ def terminal() -> Console:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table.
+    """A column of a table."""
 
-    Attributes:
-        key: Its name for machines.
-        heading: Its name for people.
-        text: Whether it holds words, which are aligned to the left.
-        wraps: Whether its cells may take several lines on a narrow terminal.
-        missing: What people read where there is no value.
-        show: Its values for people.
-    """
-
-    key: str
-    heading: str
-    text: bool = False
-    wraps: bool = False
-    missing: str = "-"
-    show: Callable[[Any], str] | None = None
+    key: str  # its name for machines
+    heading: str  # its name for people
+    text: bool = False  # whether it holds words, which are aligned to the left
+    wraps: bool = False  # whether its cells may take several lines on a narrow terminal
+    missing: str = "-"  # what people read where there is no value
+    show: Callable[[Any], str] | None = None  # its values for people
 
     def cell(self, value: Any) -> str:
         """Return a value as people read it."""
@@ -136,13 +127,9 @@ def _tables(sheet: Sheet, room: int) -> Iterator[Table]:
 
     Numbers are never cut or folded: a column that does not fit begins another table.
     """
-    cells = [
-        [column.heading, *values]
-        for column, values in zip(sheet.columns, zip(*sheet.cells, strict=True), strict=True)
-    ]
     widths = [
-        20 if c.wraps else max(map(len, texts))
-        for c, texts in zip(sheet.columns, cells, strict=True)
+        20 if column.wraps else max(map(len, (column.heading, *texts)))
+        for column, texts in zip(sheet.columns, zip(*sheet.cells, strict=True), strict=True)
     ]
     parts = [[0]]
     for number in range(1, len(widths)):

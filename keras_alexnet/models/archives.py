@@ -30,13 +30,9 @@ _LOCAL_HEADER, _LOCAL_LENGTHS = 30, 26
 def check_expansion(path: str | Path, declared: int, what: str) -> None:
     """Refuse a file whose content would take far more memory than the file.
 
-    Args:
-        path: The file.
-        declared: Bytes that its content would take.
-        what: Words for the content.
-
     Raises:
-        ModelFileError: It is more than 64 MiB and more than 20 times the size of the file.
+        ModelFileError: `what` would take `declared` bytes, more than 64 MiB and more than 20 times
+            the size of the file.
     """
     size = Path(path).stat().st_size
     if declared > max(_ALWAYS_FINE, _MOST_EXPANSION * size):

@@ -27,12 +27,7 @@ def weights_will_follow() -> Iterator[None]:
 
 
 def initializers(init: Init, fan_in: int) -> dict[str, Any]:
-    """Return the Keras initialisers of a convolution or dense layer.
-
-    Args:
-        init: What to draw from.
-        fan_in: Inputs of one output.
-    """
+    """Return the Keras initialisers of a layer whose outputs have `fan_in` inputs each."""
     if isinstance(init.kernel, Normal):
         kernel = keras.initializers.RandomNormal(stddev=init.kernel.std)
     else:

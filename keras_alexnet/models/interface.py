@@ -119,8 +119,7 @@ def input_of(model: Any, record: dict[str, Any] | None) -> ModelInput:
         raise ModelFileError(f"{model.name} is no model of one image (h, w, C) or (C, h, w)")
     labels = preprocessing = None
     if record is not None:
-        use = use_of(record)
-        preprocessing, pixels, labels = use.preprocessing, use.normalized, use.labels
+        preprocessing, pixels, labels = use_of(record)
     elif pixels := takes_pixels(model):
         spec = spec_of(model)
         preprocessing = None if spec is None else spec.preprocessing
@@ -134,11 +133,8 @@ def input_of(model: Any, record: dict[str, Any] | None) -> ModelInput:
 def is_channels_first(model: Any, channels: str | None = None) -> bool:
     """Return whether a model of one image takes it as (C, h, w).
 
-    Its layers say so, or where none does the axis with as many values as there are channels.
-
-    Args:
-        model: The model.
-        channels: `"RGB"`, `"BGR"` or `"L"`, where they are known.
+    Its layers say so, or where none does the axis with as many values as there are channels, which
+    are `"RGB"`, `"BGR"` or `"L"`, or None where they are not known.
 
     Raises:
         ModelFileError: Neither end of the shape has so many.

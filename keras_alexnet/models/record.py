@@ -90,23 +90,11 @@ def read_record(path: str | Path) -> dict[str, Any] | None:
     return record
 
 
-@dataclass(frozen=True)
-class Use:
-    """How to use a model, as the record of its file says.
+def use_of(record: Mapping[str, Any]) -> tuple[Preprocessing, bool, tuple[str, ...] | None]:
+    """Return how a record says to use its model: preprocessing, own normalisation, labels.
 
-    Attributes:
-        preprocessing: What happens to images before the model.
-        normalized: Whether the model holds its own normalisation and takes 0..255.
-        labels: Names of the classes by index, where they are known.
-    """
-
-    preprocessing: Preprocessing
-    normalized: bool
-    labels: tuple[str, ...] | None
-
-
-def use_of(record: Mapping[str, Any]) -> Use:
-    """Return how a record says to use its model.
+    With its own normalisation a model takes 0..255. The labels are the names of the classes by
+    index, where they are known.
 
     Raises:
         ModelFileError: The record is damaged; the message names the entry.
@@ -118,27 +106,18 @@ def use_of(record: Mapping[str, Any]) -> Use:
         raise damaged("model.include_preprocessing", normalized, "true or false")
     if not isinstance(labels, list | tuple | None):
         raise damaged("labels", labels, "a list of names, or null")
-    return Use(preprocessing, normalized, tuple(map(str, labels or ())) or None)
+    return preprocessing, normalized, tuple(map(str, labels or ())) or None
 
 
 @dataclass(frozen=True)
 class ModelInput:
-    """What a model takes, see `interface.input_of`.
+    """What a model takes, see `interface.input_of`; None stands for what is not known."""
 
-    Attributes:
-        shape: One image as the model takes it, (h, w, C) or (C, h, w), None where it may vary.
-        channels_first: Which of the two it is.
-        pixels: Whether the model takes 0..255 and normalises itself.
-        preprocessing: What happens to photos before, at the model's size; None where that is not
-            known.
-        labels: Names of the classes by index, where they are known.
-    """
-
-    shape: tuple[int | None, ...]
-    channels_first: bool
-    pixels: bool
-    preprocessing: Preprocessing | None
-    labels: tuple[str, ...] | None = None
+    shape: tuple[int | None, ...]  # of one image, (h, w, C) or (C, h, w), None where it may vary
+    channels_first: bool  # which of the two it is
+    pixels: bool  # whether the model takes 0..255 and normalises itself
+    preprocessing: Preprocessing | None  # what happens to photos before, at the model's size
+    labels: tuple[str, ...] | None = None  # names of the classes by index
 
     @property
     def image_shape(self) -> tuple[int, ...]:

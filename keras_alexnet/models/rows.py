@@ -18,20 +18,12 @@ layers = keras.layers
 
 @dataclass(frozen=True)
 class Settings:
-    """What every layer of one model shares.
+    """What every layer of one model shares."""
 
-    Attributes:
-        data_format: `"channels_last"` or `"channels_first"`, already resolved.
-        dtype: Keras dtype policy of the layers, or None for the global one.
-        classes: Number of classes.
-        dropout_rate: Rate of the dropout rows without a rate of their own.
-        init: Distribution of new weights.
-    """
-
-    data_format: str
-    dtype: Any
+    data_format: str  # "channels_last" or "channels_first", already resolved
+    dtype: Any  # Keras dtype policy of the layers, or None for the global one
     classes: int
-    dropout_rate: float
+    dropout_rate: float  # of the dropout rows without a rate of their own
     init: schema.Init
 
     @property

@@ -91,21 +91,14 @@ def copy_by_name(
     what: str = "the file",
     hint: str = "",
 ) -> list[str]:
-    """Give a model the weights of the layers of another that are called the same.
+    """Give a model the weights of the layers of another, which may have more, by their names.
 
-    Args:
-        source: Has them; it may have more layers.
-        target: Gets them, or stays as it is where an error is raised.
-        may_differ: Names of layers that keep their weights where the source has none that fit.
-        leave: Says of a layer of the target that it keeps its weights anyway.
-        what: Words for the source in an error.
-        hint: What to do about it.
-
-    Returns:
-        Names of the layers among `may_differ` that have kept their weights.
+    Layers that are named in `may_differ` keep their weights where the source has none that fit, and
+    those names are returned; layers of the target for which `leave` is true keep theirs anyway.
 
     Raises:
-        ModelFileError: The source lacks weights, or has them in other shapes.
+        ModelFileError: The source lacks weights, or has them in other shapes; the target stays as
+            it is. The message calls the source `what` and ends with the hint.
     """
     layers = {layer.name: layer for layer in source.layers}
     kept, assignments, problems = [], [], []

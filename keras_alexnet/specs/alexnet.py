@@ -5,7 +5,6 @@ called `classifier`; Caffe's has Caffe's layer names.
 """
 
 from keras_alexnet.lrn import lrn_from_tensorflow
-from keras_alexnet.specs.preprocessing import Preprocessing
 from keras_alexnet.specs.schema import (
     LRN,
     AdaptiveAvgPool,
@@ -20,7 +19,7 @@ from keras_alexnet.specs.schema import (
     ReLU,
     Row,
 )
-from keras_alexnet.specs.shared import IMAGENET, TORCH_INIT
+from keras_alexnet.specs.shared import IMAGENET, TORCH_INIT, caffe_preprocessing
 
 
 def dropout_first(hidden: Init | None = None) -> tuple[Row, ...]:
@@ -143,12 +142,5 @@ ALEXNET_CAFFE = ModelSpec(
     stage_rows=("norm1", "norm2", "relu5", "pool5"),
     dropout_rate=0.5,
     init=_CAFFE,
-    preprocessing=Preprocessing(
-        256,
-        (227, 227),
-        mean=(104.0, 117.0, 124.0),
-        std=(1.0, 1.0, 1.0),
-        channels="BGR",
-        scale=1.0,
-    ),
+    preprocessing=caffe_preprocessing(227, mean=(104.0, 117.0, 124.0)),
 )

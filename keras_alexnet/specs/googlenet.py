@@ -7,7 +7,6 @@ in what a convolution comes with, in the third branch and in the names.
 from keras_alexnet.lrn import lrn_from_caffe
 from keras_alexnet.specs.inception import (
     CAFFE_NAMES,
-    Names,
     Style,
     basic_conv,
     blocks,
@@ -15,7 +14,6 @@ from keras_alexnet.specs.inception import (
     conv_relu,
     lab_conv,
 )
-from keras_alexnet.specs.preprocessing import Preprocessing
 from keras_alexnet.specs.schema import (
     LRN,
     AdaptiveAvgPool,
@@ -36,39 +34,34 @@ from keras_alexnet.specs.shared import (
     IMAGENET,
     TORCH_INIT,
     TORCHVISION_GOOGLENET_INIT,
+    caffe_preprocessing,
 )
 
 TORCHVISION = Style(
-    "inception",
     basic_conv,
-    Names(),
     third=((3, 1),),  # called "5x5" there
     pool3=MaxPool("maxpool3", 3, 2, ceil=True),
     pool4=MaxPool("maxpool4", 2, 2, ceil=True),
 )
 LAB = Style(
-    "inception",
     lab_conv,
-    Names(),
     third=((3, 1), (3, 1)),
     pool3=MaxPool("maxpool3", 3, 2, padding=1),
     pool4=MaxPool("maxpool4", 3, 2, padding=1),
 )
 PAPER = Style(
-    "inception",
     conv_relu,
-    Names(),
     third=((5, 2),),
     pool3=MaxPool("maxpool3", 3, 2, ceil=True),
     pool4=MaxPool("maxpool4", 3, 2, ceil=True),
 )
 CAFFE = Style(
-    "inception_",
     caffe_conv,
-    CAFFE_NAMES,
     third=((5, 2),),
     pool3=MaxPool("pool3.3x3_s2", 3, 2, ceil=True),
     pool4=MaxPool("pool4.3x3_s2", 3, 2, ceil=True),
+    block="inception_",
+    names=CAFFE_NAMES,
 )
 
 
@@ -233,12 +226,5 @@ GOOGLENET_CAFFE = ModelSpec(
     stage_rows=("conv1.relu_7x7_s2", "conv2.norm2", "inception_3b", "inception_4e", "inception_5b"),
     dropout_rate=0.4,
     init=CAFFE_GOOGLENET_INIT,
-    preprocessing=Preprocessing(
-        256,
-        (224, 224),
-        mean=(104.0, 117.0, 123.0),
-        std=(1.0, 1.0, 1.0),
-        channels="BGR",
-        scale=1.0,
-    ),
+    preprocessing=caffe_preprocessing(224, mean=(104.0, 117.0, 123.0)),
 )

@@ -94,21 +94,15 @@ def caffe_conv(
 class Style:
     """What tells one GoogLeNet's blocks from another's.
 
-    Attributes:
-        block: Prefix of the blocks' names.
-        unit: A convolution with what belongs to it.
-        names: Names of the parts of a block.
-        third: Kernel and padding of the convolutions that follow the third branch's reduction.
-        pool3: Pooling behind block 3b.
-        pool4: Pooling behind block 4e.
+    `third` has kernel and padding of the convolutions that follow the third branch's reduction.
     """
 
-    block: str
     unit: Unit
-    names: Names
     third: tuple[tuple[int, int], ...]
-    pool3: MaxPool
-    pool4: MaxPool
+    pool3: MaxPool  # behind block 3b
+    pool4: MaxPool  # behind block 4e
+    block: str = "inception"  # the blocks' names begin with it
+    names: Names = Names()
 
 
 def _inception(name: str, widths: Widths, style: Style) -> Concat:

@@ -1,14 +1,7 @@
 """LeNet-5 as the CIFAR-100 study shows it."""
 
 from keras_alexnet.specs.preprocessing import Preprocessing
-from keras_alexnet.specs.schema import (
-    AvgPool,
-    Conv,
-    Dense,
-    Flatten,
-    ModelSpec,
-    Sigmoid,
-)
+from keras_alexnet.specs.schema import AvgPool, Conv, Dense, Flatten, ModelSpec, Sigmoid
 from keras_alexnet.specs.shared import TORCH_INIT
 
 LENET5 = ModelSpec(

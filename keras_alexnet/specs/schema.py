@@ -34,16 +34,10 @@ class Uniform:
 
 @dataclass(frozen=True)
 class Init:
-    """How new weights are drawn.
-
-    Attributes:
-        kernel: Distribution of the kernel.
-        bias: Constant of the biases; None stands for PyTorch's default, uniform within
-            1/sqrt(fan-in).
-    """
+    """How new weights are drawn."""
 
     kernel: Normal | Uniform
-    bias: float | None
+    bias: float | None  # a constant; None stands for torch's default, uniform within 1/sqrt(fan-in)
 
 
 @dataclass(frozen=True)
@@ -181,37 +175,21 @@ class AuxHead:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """One architecture.
+    """One architecture."""
 
-    Attributes:
-        name: Name in the registry and default name of the Keras model.
-        origin: Kind of its source.
-        reference: Where the architecture and its constants come from.
-        body: Rows up to the last feature map.
-        head: Rows from there to the logits.
-        aux: Auxiliary classifiers, in torch's order of definition.
-        stage_rows: The rows whose outputs are the last feature maps at their strides, in order.
-        classes: Number of classes where the user gives none.
-        dropout_rate: Rate of the head's dropout rows that have no rate of their own.
-        init: Distribution of new weights.
-        preprocessing: Evaluation preprocessing; its crop is the default input size.
-        transform_input: Whether the architecture knows torchvision's `transform_input`.
-        weights: Names of the pretrained weights that `porting` can fetch.
-    """
-
-    name: str
+    name: str  # in the registry, and the Keras model's where the user gives none
     origin: Literal["torchvision", "paper", "report", "Caffe"]
-    reference: str
-    body: tuple[Row, ...]
-    head: tuple[Row, ...]
-    stage_rows: tuple[str, ...]
-    dropout_rate: float
+    reference: str  # where the architecture and its constants come from
+    body: tuple[Row, ...]  # up to the last feature map
+    head: tuple[Row, ...]  # from there to the logits
+    stage_rows: tuple[str, ...]  # those with the last feature map at each stride, in order
+    dropout_rate: float  # of the head's dropout rows that have no rate of their own
     init: Init
-    preprocessing: Preprocessing
-    classes: int = 1000
-    aux: tuple[AuxHead, ...] = ()
-    transform_input: bool = False
-    weights: tuple[str, ...] = ()
+    preprocessing: Preprocessing  # at evaluation; its crop is the default input size
+    classes: int = 1000  # where the user gives none
+    aux: tuple[AuxHead, ...] = ()  # auxiliary classifiers, in torch's order of definition
+    transform_input: bool = False  # whether the architecture knows torchvision's
+    weights: tuple[str, ...] = ()  # names of the pretrained ones that `porting` can fetch
 
     @property
     def stages(self) -> dict[str, str]:

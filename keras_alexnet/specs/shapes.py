@@ -1,6 +1,7 @@
 """Shapes along a spec, by arithmetic alone: what the weight maps, checks and profiles read."""
 
 from collections.abc import Iterator, Sequence
+from itertools import count
 from typing import NamedTuple
 
 from keras_alexnet.specs import schema
@@ -25,16 +26,8 @@ def trace(
 ) -> Iterator[Traced]:
     """Walk a network in torch's order of definition and yield each row with its shapes.
 
-    Args:
-        spec: The network.
-        classes: Number of classes; by default the spec's.
-        size: Input height and width in pixels; by default the spec's.
-        channels: Input channels; by default the spec's.
-        aux_heads: Whether the auxiliary classifiers are included.
-        include_top: Whether the head is included.
-
-    Yields:
-        `Traced` rows; branches of a `Concat` come before it.
+    Branches of a `Concat` come before it. What is None is the spec's; `size` is the input's height
+    and width in pixels.
 
     Raises:
         ValueError: A feature map would vanish at this size.
@@ -54,15 +47,7 @@ def trace(
 
 def min_size(spec: schema.ModelSpec, *, aux_heads: bool = False) -> int:
     """Return the smallest height and width in pixels at which no feature map vanishes."""
-    size = 1
-    while True:
-        try:
-            for _ in trace(spec, size=(size, size), aux_heads=aux_heads):
-                pass
-        except ValueError:
-            size += 1
-        else:
-            return size
+    return next(n for n in count(1) if _fits(spec, (n, n), aux_heads))
 
 
 def too_small(
@@ -70,26 +55,28 @@ def too_small(
 ) -> str | None:
     """Return a sentence where images are too small for a network, else None.
 
-    Args:
-        spec: The network.
-        size: Height and width in pixels, None where it varies.
-        aux_heads: Whether the auxiliary classifiers are included.
+    `size` is height and width in pixels, None where it varies.
     """
     height, width = (
         own if n is None else n for n, own in zip(size, spec.default_size, strict=True)
     )
-    try:
-        for _ in trace(spec, size=(height, width), aux_heads=aux_heads):
-            pass
-    except ValueError:
-        least = min_size(spec, aux_heads=aux_heads)
-    else:
+    if _fits(spec, (height, width), aux_heads):
         return None
+    least = min_size(spec, aux_heads=aux_heads)
     heads = " with auxiliary heads" if aux_heads else ""
     return (
         f"{spec.name}{heads} needs images of at least {least} x {least} pixels, as its feature map "
         f"vanishes below; got {size[0]} x {size[1]}"
     )
+
+
+def _fits(spec: schema.ModelSpec, size: tuple[int, int], aux_heads: bool) -> bool:
+    """Say whether no feature map of a network vanishes at a height and width."""
+    try:
+        list(trace(spec, size=size, aux_heads=aux_heads))
+    except ValueError:
+        return False
+    return True
 
 
 def _trace_rows(

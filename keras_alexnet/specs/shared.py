@@ -7,6 +7,12 @@ from keras_alexnet.specs.schema import Init, Normal, Uniform
 # weights of torchvision.
 IMAGENET = Preprocessing()
 
+
+def caffe_preprocessing(crop: int, mean: tuple[float, ...]) -> Preprocessing:
+    """Return Caffe's evaluation preprocessing: B, G, R of 0..255 less their mean."""
+    return Preprocessing(256, (crop, crop), mean, (1.0, 1.0, 1.0), channels="BGR", scale=1.0)
+
+
 # torchvision/models/googlenet.py, GoogLeNet._transform_input: from the ImageNet statistics above
 # to mean .5 and deviation .5 in every channel; scale and offset in float64, as there.
 TRANSFORM_INPUT_SCALE = tuple(std / 0.5 for std in IMAGENET.std)

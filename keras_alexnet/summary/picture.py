@@ -51,21 +51,12 @@ def draw(
     classes: int | None = None,
     aux_heads: bool = False,
 ) -> Path:
-    """Draw a network into a file, completely or not at all.
+    """Draw a network into a .svg, .png or .pdf file, completely or not at all.
 
-    Args:
-        spec: The network.
-        path: A .svg, .png or .pdf file to write.
-        size: Input height and width in pixels; by default the spec's.
-        classes: Number of classes; by default the spec's.
-        aux_heads: Whether the auxiliary classifiers are drawn.
-
-    Returns:
-        The absolute path of the picture.
+    The other arguments are those of `profile`. Returns the absolute path.
 
     Raises:
-        ConfigurationError: The suffix is unknown, the file cannot be written, or the network does
-            not exist at this size.
+        ConfigurationError: As by `profile`, or the suffix is unknown or the file cannot be written.
         MissingDependencyError: matplotlib is not installed.
     """
     check_picture(path)

@@ -55,10 +55,9 @@ class Box:
 class Picture:
     """Where everything lies, the main chain around x = 0.
 
-    Attributes:
-        boxes: Name of a row, input or output -> its box; merged rows share one.
-        arrows: Polylines with the head at their last point.
-        frames: Left, top, right and bottom of the areas behind the blocks.
+    `boxes` are by the name of a row, input or output, and merged rows share one. `arrows` are
+    polylines with the head at their last point, `frames` left, top, right and bottom of the areas
+    behind the blocks.
     """
 
     boxes: dict[str, Box] = field(default_factory=dict)

@@ -9,17 +9,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from keras_alexnet.errors import ConfigurationError
-from keras_alexnet.specs.schema import (
-    AdaptiveAvgPool,
-    AvgPool,
-    Concat,
-    Conv,
-    Dense,
-    MaxPool,
-    ModelSpec,
-    Row,
-    keras_name,
-)
+from keras_alexnet.specs import schema
 from keras_alexnet.specs.shapes import Traced, conv_padding, too_small, trace
 from keras_alexnet.summary.costs import (
     FLOAT32,
@@ -36,41 +26,30 @@ Padding = tuple[tuple[int, int], tuple[int, int]]
 
 @dataclass(frozen=True)
 class LayerProfile:
-    """One layer.
+    """One layer; shapes are (C, H, W) or (features,).
 
-    Attributes:
-        name: Name of the Keras layer.
-        kind: Kind of its row in the spec.
-        input: Shape before it, (C, H, W) or (features,); of a Concat, what its branches read.
-        output: Shape behind it.
-        kernel: Side of its window in pixels of its input; None where it slides none.
-        stride: Step of the window in pixels of its input.
-        padding: Zeros around its input that its windows are laid over at this size.
-        receptive_field: Side in pixels of the image, the longer one where they differ; None if
-            an output element sees all of it.
-        jump: Total stride in pixels of the image; None where there is no constant one.
-        cost: What it adds to the totals.
-        uncounted: What torchstat's columns leave out.
+    Kernel and stride are in pixels of the input, None where no window slides over it; receptive
+    field and jump are in pixels of the image.
     """
 
-    name: str
-    kind: str
-    input: tuple[int, ...]
+    name: str  # of the Keras layer
+    kind: str  # of its row in the spec
+    input: tuple[int, ...]  # of a Concat, what its branches read
     output: tuple[int, ...]
-    kernel: int | None
+    kernel: int | None  # side of its window
     stride: int | None
-    padding: Padding | None
-    receptive_field: int | None
-    jump: int | None
-    cost: Cost
-    uncounted: Uncounted | None
+    padding: Padding | None  # zeros around its input that its windows are laid over at this size
+    receptive_field: int | None  # the longer side; None if an output element sees all of the image
+    jump: int | None  # total stride; None where there is no constant one
+    cost: Cost  # what it adds to the totals
+    uncounted: Uncounted | None  # what torchstat's columns leave out
 
 
 @dataclass(frozen=True)
 class Profile:
     """A network at one input size, its layers in torch's order of definition."""
 
-    spec: ModelSpec
+    spec: schema.ModelSpec
     size: tuple[int, int]
     classes: int
     aux_heads: bool
@@ -111,7 +90,7 @@ class Profile:
 
 
 def profile(
-    spec: ModelSpec,
+    spec: schema.ModelSpec,
     *,
     size: tuple[int, int] | None = None,
     classes: int | None = None,
@@ -119,11 +98,7 @@ def profile(
 ) -> Profile:
     """Return the cost of every layer of a network.
 
-    Args:
-        spec: The network.
-        size: Input height and width in pixels; by default the spec's.
-        classes: Number of classes; by default the spec's.
-        aux_heads: Whether the auxiliary classifiers are included.
+    Height and width in pixels and the number of classes are the spec's where they are None.
 
     Raises:
         ConfigurationError: A feature map vanishes at this size, there is no class, or the network
@@ -165,12 +140,12 @@ class _View(NamedTuple):
 
 
 def _layers(
-    rows: tuple[Row, ...], view: _View, traced: Mapping[str, Traced], seen: dict[str, _View]
+    rows: tuple[schema.Row, ...], view: _View, traced: Mapping[str, Traced], seen: dict[str, _View]
 ) -> Iterator[LayerProfile]:
     """Yield the layers of a chain that starts from `view`, entering each one's view into `seen`."""
     for row in rows:
         _, before, after = traced[row.name]
-        if isinstance(row, Concat):
+        if isinstance(row, schema.Concat):
             for branch in row.branches:
                 yield from _layers(branch, view, traced, seen)
             ends = [seen[branch[-1].name] for branch in row.branches]
@@ -179,7 +154,7 @@ def _layers(
             view = _view(row, before, view)
         seen[row.name] = view
         yield LayerProfile(
-            keras_name(row.name),
+            schema.keras_name(row.name),
             type(row).__name__,
             before,
             after,
@@ -190,17 +165,17 @@ def _layers(
         )
 
 
-def _view(row: Row, before: tuple[int, ...], view: _View) -> _View:
+def _view(row: schema.Row, before: tuple[int, ...], view: _View) -> _View:
     match row:
         case (
-            Conv(kernel=window, stride=stride)
-            | MaxPool(size=window, stride=stride)
-            | AvgPool(size=window, stride=stride)
+            schema.Conv(kernel=window, stride=stride)
+            | schema.MaxPool(size=window, stride=stride)
+            | schema.AvgPool(size=window, stride=stride)
         ):
             return view.through(window, stride)
-        case Dense() | AdaptiveAvgPool(size=1):
+        case schema.Dense() | schema.AdaptiveAvgPool(size=1):
             return _View(None, None)
-        case AdaptiveAvgPool(size=size):
+        case schema.AdaptiveAvgPool(size=size):
             window = max(max(adaptive_windows(n, size)) for n in before[1:])
             even = all(n == window * size for n in before[1:])
             return view.through(window, window if even else None)
@@ -208,20 +183,20 @@ def _view(row: Row, before: tuple[int, ...], view: _View) -> _View:
 
 
 def _window(
-    row: Row, before: tuple[int, ...], after: tuple[int, ...]
+    row: schema.Row, before: tuple[int, ...], after: tuple[int, ...]
 ) -> tuple[int | None, int | None, Padding | None]:
     """Return kernel, stride and padding in effect."""
     match row:
-        case Conv():
+        case schema.Conv():
             top, left = (conv_padding(n, row) for n in before[1:])
             return row.kernel, row.stride, (top, left)
-        case MaxPool():
+        case schema.MaxPool():
             # A ceil-mode pool's last window may reach further than its padding, at some sizes.
             reach = [(n - 1) * row.stride + row.size - row.padding for n in after[1:]]
             rows, columns = (
                 max(row.padding, end - n) for end, n in zip(reach, before[1:], strict=True)
             )
             return row.size, row.stride, ((row.padding, rows), (row.padding, columns))
-        case AvgPool():
+        case schema.AvgPool():
             return row.size, row.stride, ((0, 0), (0, 0))
     return None, None, None

@@ -14,8 +14,7 @@ def split_groups(layer: Any) -> None:
 
     TensorFlow has no grouped convolution on a CPU, so Keras compiles one with XLA, with which a
     training step of the layer takes about ten times as long; JAX has the same one
-    (benchmarks/grouped_conv.py). Weights, shapes and the saved configuration stay as they are.
-    Layers of another kind and without groups are left alone.
+    (benchmarks/grouped_conv.py). Layers of another kind and without groups are left alone.
     """
     if isinstance(layer, keras.layers.Conv2D) and layer.groups > 1:
         layer.convolution_op = MethodType(_convolve_groups, layer)

@@ -25,11 +25,7 @@ def quicken_jax(layer: Any) -> None:
     """Replace methods of one layer by faster ones with the same result.
 
     Max pooling, `Dense` and channels-last `Conv2D` without dilation gain; other layers are left
-    alone, and all of them where JAX does not run on a CPU. Weights, shapes and the saved
-    configuration stay as they are.
-
-    Args:
-        layer: A Keras layer on the JAX backend.
+    alone, and all of them where JAX does not run on a CPU.
     """
     if jax.default_backend() != "cpu":
         return
@@ -139,17 +135,11 @@ def _kernel_gradient(
 ) -> Any:
     """Return the kernel's gradient: products of a few images' patches with theirs, summed up.
 
-    XLA makes a convolution of it whose kernel is a whole map, which it packs slowly.
-
-    Args:
-        x: (N, H, W, C).
-        shape: (h, w, C, F) of the kernel.
-        gradient: (N, H', W', F).
-        strides: Of the convolution.
-        padding: Pixels before and behind, by axis.
+    XLA makes a convolution of it whose kernel is a whole map, which it packs slowly. `x` is
+    (N, H, W, C); `shape` is the kernel's, `padding` pixels before and behind by axis.
     """
     height, width, channels, filters = shape
-    batch, rows, columns, _ = gradient.shape
+    batch, rows, columns, _ = gradient.shape  # (N, H', W', F)
     down, across = strides
     # Pixels that share a window's place modulo the stride become channels: patches are then slices
     # without steps, in longer runs.

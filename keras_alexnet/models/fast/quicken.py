@@ -12,14 +12,9 @@ keras = backend.load_keras()
 def quicken(layer: Any) -> Any:
     """Let a layer or a model compute the same in less time, as far as the backend leaves room.
 
-    Only methods of this one object change: its weights, its shapes, its configuration and what is
-    saved of it stay as they are. A layer that has no faster way is left alone.
-
-    Args:
-        layer: A Keras layer, or a functional model, whose layers are quickened too.
-
-    Returns:
-        The same layer.
+    Only methods of this one object, which is returned, and of a model's layers change: weights,
+    shapes, configuration and what is saved stay as they are. A layer that has no faster way is left
+    alone.
     """
     # Every way is its backend's own, and imports that backend.
     name = keras.backend.backend()

@@ -25,15 +25,11 @@ _KEEP_SIGN = {
 
 
 def fuse(nodes: list[Any], outputs: list[Any]) -> list[tuple[tuple[Any, ...], Fusion | None]]:
-    """Group the nodes of a graph.
+    """Group the nodes of a graph, which are in the order of computation.
 
-    Args:
-        nodes: In the order of computation.
-        outputs: Tensors that the graph returns, so that nothing may take their memory.
-
-    Returns:
-        The nodes of every operation, and the operation for those that are more than one. A group
-        stands where its last node stood.
+    Nothing may take the memory of `outputs`, the tensors that the graph returns. Returns the nodes
+    of every operation, and the operation for those that are more than one; a group stands where its
+    last node stood.
     """
     readers = Counter(id(x) for node in nodes for x in node.input_tensors)
     readers.update(id(x) for x in outputs)

@@ -39,14 +39,10 @@ def covers(layer: Any, inputs: Any, rank: int = 4) -> bool:
 def convolve(
     layer: Any, inputs: Any, *, padding: tuple[int, int] | None = None, relu: bool = False
 ) -> Any:
-    """Compute a `Conv2D`.
+    """Compute a `Conv2D`, with a ReLU behind it where `relu` says so.
 
-    Args:
-        layer: The convolution.
-        inputs: Feature maps in the layer's data format.
-        padding: Rows and columns of zeros on either side of the maps, for a layer that pads none
-            and an input that is covered.
-        relu: Whether a ReLU follows, which is computed too.
+    `padding` has the rows and columns of zeros on either side of the maps, for a layer that pads
+    none and an input that is covered.
     """
     pads = padding or _same_padding(layer, layer.kernel_size, layer.dilation_rate)
     if pads is None or not covers(layer, inputs):
@@ -135,41 +131,29 @@ def max_pool(
 ) -> Any:
     """Compute a `MaxPooling2D`.
 
-    Args:
-        layer: The pooling.
-        inputs: Feature maps in the layer's data format.
-        padding: Rows and columns on either side that no maximum is taken from, for a layer that
-            pads none and an input that is covered.
-        ceil: Whether windows that stick out at the bottom and the right count, on the same terms.
+    For a layer that pads none and an input that is covered, `padding` has the rows and columns on
+    either side that no maximum is taken from, and `ceil` says whether windows that stick out at the
+    bottom and the right count.
     """
     pads = padding or _same_padding(layer, layer.pool_size)
     if pads is None or not covers(layer, inputs):
         return type(layer).call(layer, inputs)
-    last = layer.data_format == "channels_last"
-    outputs = functional.max_pool2d(
-        _planes(inputs) if last else inputs, layer.pool_size, layer.strides, pads, ceil_mode=ceil
-    )
-    return _maps(outputs) if last else outputs
+    size, strides = layer.pool_size, layer.strides
+    return _pooled(layer, inputs, functional.max_pool2d, size, strides, pads, ceil_mode=ceil)
 
 
 def average_pool(layer: Any, inputs: Any) -> Any:
     """Compute an `AveragePooling2D`."""
     if layer.padding != "valid" or not covers(layer, inputs):
         return type(layer).call(layer, inputs)
-    last = layer.data_format == "channels_last"
-    outputs = functional.avg_pool2d(
-        _planes(inputs) if last else inputs, layer.pool_size, layer.strides
-    )
-    return _maps(outputs) if last else outputs
+    return _pooled(layer, inputs, functional.avg_pool2d, layer.pool_size, layer.strides)
 
 
 def adaptive_pool(layer: Any, inputs: Any) -> Any:
     """Compute an `AdaptiveAveragePooling2D`."""
     if not covers(layer, inputs):
         return type(layer).call(layer, inputs)
-    last = layer.data_format == "channels_last"
-    outputs = functional.adaptive_avg_pool2d(_planes(inputs) if last else inputs, layer.output_size)
-    return _maps(outputs) if last else outputs
+    return _pooled(layer, inputs, functional.adaptive_avg_pool2d, layer.output_size)
 
 
 # Class -> the function that computes its `call`.
@@ -185,6 +169,13 @@ METHODS: dict[type, Any] = {
 
 def _tensor(variable: Any) -> Any:
     return keras.ops.convert_to_tensor(variable)
+
+
+def _pooled(layer: Any, maps: Any, pool: Any, *arguments: Any, **options: Any) -> Any:
+    """Apply an operation of (N, C, H, W) to feature maps in the layer's data format."""
+    last = layer.data_format == "channels_last"
+    outputs = pool(_planes(maps) if last else maps, *arguments, **options)
+    return _maps(outputs) if last else outputs
 
 
 def _planes(maps: Any) -> Any:

@@ -14,9 +14,6 @@ class MappedFile:
     """Where this process has mapped a file, if it has.
 
     A mapping somewhere in which the process has written is left alone: its pages are the only copy.
-
-    Args:
-        path: The file.
     """
 
     def __init__(self, path: str | Path) -> None:

@@ -25,9 +25,8 @@ _FIELDS = {"weights": "weight", "biases": "bias"}
 def read_npy_dict(path: Path, *, allow_pickle: bool) -> dict[str, np.ndarray]:
     """Read a dictionary `layer -> [weights, biases]`, or `-> {"weights": …, "biases": …}`.
 
-    Args:
-        path: The file. Names are text or bytes, the pickle that of Python 2 or 3.
-        allow_pickle: The user's word that the file may be unpickled.
+    Names are text or bytes, the pickle that of Python 2 or 3. `allow_pickle` is the user's word
+    that it may be unpickled.
 
     Returns:
         `<layer>.weight` and `<layer>.bias` as they are in the file: in Keras' layout, (H, W, I, O)

@@ -26,14 +26,9 @@ _SIGNS_OF_CODE = ("Unsupported global", "Unsupported class", "unsupported GLOBAL
 
 
 def read(path: Path, *, allow_pickle: bool) -> Any:
-    """Read what a file holds.
+    """Read what a file holds: as a rule a mapping of names to arrays or torch tensors.
 
-    Args:
-        path: A file, its suffix one of `READERS`.
-        allow_pickle: Whether a `.npy` file, which is a pickle, may be read.
-
-    Returns:
-        Whatever was saved: as a rule a mapping of names to arrays or torch tensors.
+    Its suffix is one of `READERS`; a `.npy` file, which is a pickle, is read with `allow_pickle`.
 
     Raises:
         CheckpointError: The file is damaged or unsafe.

@@ -25,6 +25,7 @@ from porting.checks.precision import float64_allowed, full_precision
 from porting.weights.counterpart import Counterpart
 from porting.weights.layouts import nchw_to_nhwc, nhwc_to_nchw
 from porting.weights.recognition import Architecture, architecture_of
+from porting.weights.transfer import unfilled_model
 
 _BATCH = 32
 # Keras colours its messages for terminals.
@@ -65,17 +66,12 @@ class _Variants:
         self.preprocessing = takes_pixels(model)
         self.transform_input = any(layer.name == "transform_input" for layer in model.layers)
         self._model = model
-        self._size = self._size_of(model.input_shape)
         self._latest: tuple[Any, Any] = (None, None)
         self._recorder: tuple[Any, Any] = (None, None)
 
-    def _size_of(self, shape: tuple[int | None, ...]) -> tuple[int | None, int | None]:
-        axes = (1, 2) if self.data_format == "channels_last" else (2, 3)
-        return shape[axes[0]], shape[axes[1]]
-
     def get(self, size: tuple[int, int], data_format: str) -> Any:
         """Return the model for images of `size` in `data_format`."""
-        if data_format == self.data_format and self._size == size:
+        if data_format == self.data_format and self.architecture.size == size:
             return self._model
         if self._latest[0] != (size, data_format):
             model = self.build(
@@ -100,26 +96,17 @@ class _Variants:
             self._recorder = ((size, data_format), load_keras().Model(model.input, nodes))
         return self._recorder[1]
 
-    def build(
-        self, size: tuple[int, int], data_format: str, *, transform_input: bool, **options: Any
-    ) -> Any:
+    def build(self, size: tuple[int, int], data_format: str, **options: Any) -> Any:
         """Return a new model with the loaded weights."""
-        from keras_alexnet.models.constructors import create_model
-        from keras_alexnet.models.initialization import weights_will_follow
-
-        if self.architecture.spec.aux:
-            options["aux_heads"] = self.architecture.aux_heads
-        if self.architecture.spec.transform_input:
-            options["transform_input"] = transform_input
         channels, last = self.architecture.channels, data_format == "channels_last"
-        with weights_will_follow():
-            variant = create_model(
-                self.architecture.spec.name,
-                classes=self.architecture.classes,
-                input_shape=(*size, channels) if last else (channels, *size),
-                data_format=data_format,
-                **options,
-            )
+        variant = unfilled_model(
+            self.architecture.spec,
+            classes=self.architecture.classes,
+            aux_heads=self.architecture.aux_heads,
+            input_shape=(*size, channels) if last else (channels, *size),
+            data_format=data_format,
+            **options,
+        )
         copy_by_name(self._model, variant)
         return variant
 

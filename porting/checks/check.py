@@ -92,10 +92,7 @@ class CheckRequest:
 
 
 def check(
-    request: CheckRequest,
-    folder: Path,
-    say: Say = lambda _: None,
-    workers: Workers | None = None,
+    request: CheckRequest, folder: Path, say: Say = lambda _: None, workers: Workers | None = None
 ) -> ParityResult:
     """Compare a torch network with its Keras port, layer by layer on every backend.
 
@@ -197,17 +194,10 @@ def open_weights(
     aux_heads: bool = True,
     **options: Any,
 ) -> Source:
-    """Open the weights of a check, seeded ones where it names none.
+    """Open the weights of a check; where it names none, seeded ones are written to `folder`.
 
-    Args:
-        spec: Architecture.
-        source: As in `open_source`, or None.
-        folder: Where seeded weights are written.
-        seed: Theirs.
-        size: Height and width of the images in pixels.
-        say: Called with a line of progress.
-        aux_heads: Whether auxiliary heads are wanted, where the architecture has some.
-        **options: Further arguments of `open_source`.
+    `aux_heads` says whether they are wanted, where the architecture has some; `options` are further
+    arguments of `open_source`.
     """
     if source is None:
         say("seeded weights")

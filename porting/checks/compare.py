@@ -10,13 +10,10 @@ from porting.tolerances import TOLERANCES
 
 @dataclass(frozen=True)
 class Difference:
-    """Distance of a candidate from its reference.
+    """Distance of a candidate from its reference: the largest and the mean difference, and more.
 
-    Attributes:
-        max_abs: Largest absolute difference.
-        mean_abs: Mean absolute difference.
-        relative: `max_abs` divided by the reference's largest absolute value.
-        cosine: Cosine of the angle between both, as vectors.
+    `relative` is `max_abs` divided by the reference's largest absolute value, `cosine` that of the
+    angle between both, as vectors.
     """
 
     max_abs: float

@@ -14,13 +14,8 @@ def weight_gradients(
 ) -> list[np.ndarray]:
     """Return the gradient of the training loss by every trainable variable.
 
-    Dropout is off and batch norm uses its stored statistics.
-
-    Args:
-        backend: Keras backend of this process.
-        model: The model.
-        images: Input batch in the model's data format.
-        labels: Class of each image.
+    Dropout is off and batch norm uses its stored statistics. `images` are in the model's data
+    format, and `labels` their classes.
     """
     gradients = _GRADIENTS[backend](model, images, labels)
     return [np.asarray(gradient) for gradient in gradients]

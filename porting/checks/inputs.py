@@ -12,21 +12,15 @@ from keras_alexnet.data.preprocessing import decode, load_images
 from keras_alexnet.data.sources.folders import expand
 from keras_alexnet.specs.preprocessing import Preprocessing
 from porting.errors import UsageError
-
-Size = tuple[int, int]
+from porting.weights.table import Size
 
 
 @dataclasses.dataclass(frozen=True)
 class InputSet:
-    """Images of one size.
+    """So many images of one size (height, width) in pixels: photos from files, or seeded noise.
 
-    Attributes:
-        name: Unique name, such as `photos 224x224`.
-        size: Height and width in pixels.
-        preprocessing: What brings a photo to this size and to the network's values.
-        paths: Photo files, or none for noise.
-        count: Number of images.
-        seed: Seed of the noise.
+    `name` is unique, such as `photos 224x224`. `preprocessing` brings a photo to this size and to
+    the network's values.
     """
 
     name: str
@@ -39,10 +33,8 @@ class InputSet:
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> "InputSet":
         """Return the set whose fields travelled as JSON, which knows no tuples."""
-        preprocessing = Preprocessing(**fields["preprocessing"])
-        height, width = fields["size"]
-        record = preprocessing.at_size(height, width)
-        return cls(**{**fields, "size": (height, width), "preprocessing": record})
+        preprocessing = Preprocessing.from_record(fields["preprocessing"])
+        return cls(**{**fields, "size": tuple(fields["size"]), "preprocessing": preprocessing})
 
     def pixels(self) -> np.ndarray:
         """Return the images, uint8 (N, height, width, C): R, G, B or grey."""
@@ -61,15 +53,10 @@ def input_sets(
     noise: int,
     seed: int,
 ) -> list[InputSet]:
-    """Return the input sets of a check: photos and noise at every size.
+    """Return the input sets of a check: photos and `noise` images of noise at every size.
 
-    Args:
-        images: Files and folders; None for scikit-learn's two sample photos, where they are
-            installed.
-        sizes: Heights and widths in pixels.
-        preprocessing: What the network's images go through, at its own size.
-        noise: Number of noise images of each size.
-        seed: Seed of the noise.
+    `images` are files and folders, None stands for scikit-learn's two sample photos, where they are
+    installed. `preprocessing` is what the network's images go through, at its own size.
 
     Raises:
         UsageError: Nothing is left to compare.

@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_alexnet.core.children import Workers
 from keras_alexnet.errors import KerasAlexNetError
-from porting.checks.compare import agreement, compare, softmax, top_classes
+from porting.checks.compare import Compared, agreement, compare, softmax, top_classes
 from porting.checks.inputs import InputSet
 from porting.checks.results import Cell, Check, ParityResult, Photo, SetResult
 
@@ -128,30 +128,18 @@ def _take(path: Path) -> dict[str, np.ndarray]:
 
 def _compare_set(check: Check, inputs: InputSet, reference: Arrays, candidate: Arrays) -> SetResult:
     name = inputs.name
+
+    def compared(what: str, kind: str, key: str, tolerance: str) -> Compared:
+        return compare(what, kind, reference[key], candidate.get(key), tolerance)
+
     pixels = [arrays[f"pixels/{name}"].astype(np.int16) for arrays in (reference, candidate)]
     logits = [
-        compare(
-            output.name,
-            "Output",
-            reference[f"logits/{name}/{output.name}"],
-            candidate.get(f"logits/{name}/{output.name}"),
-            "logits",
-        )
+        compared(output.name, "Output", f"logits/{name}/{output.name}", "logits")
         for output in check.counterpart.outputs
     ]
-    layers = [
-        compare(
-            "input", "Input", reference[f"input/{name}"], candidate.get(f"input/{name}"), "input"
-        )
-    ]
+    layers = [compared("input", "Input", f"input/{name}", "input")]
     layers += [
-        compare(
-            pair.layer,
-            pair.kind,
-            reference[f"layer/{name}/{pair.module}"],
-            candidate.get(f"layer/{name}/{pair.module}"),
-            "layer",
-        )
+        compared(pair.layer, pair.kind, f"layer/{name}/{pair.module}", "layer")
         for pair in check.counterpart.pairs
     ]
     return SetResult(
@@ -170,14 +158,11 @@ def _top(arrays: Arrays, check: Check) -> Sequence[tuple[tuple[str, float], ...]
         return ()
     logits = arrays[f"logits/{photos.name}/logits"]
     probabilities = softmax(logits)
+    labels = check.labels or [f"class {index}" for index in range(logits.shape[1])]
     return [
-        tuple((_label(check, int(i)), float(probabilities[row, i])) for i in best)
+        tuple((labels[i], float(probabilities[row, i])) for i in best)
         for row, best in enumerate(top_classes(logits, min(5, check.reference.classes)))
     ]
-
-
-def _label(check: Check, index: int) -> str:
-    return check.labels[index] if check.labels else f"class {index}"
 
 
 def _photos(check: Check, tops: Mapping[str, Sequence[Any]]) -> tuple[Photo, ...]:

@@ -73,25 +73,10 @@ def _prepare(model: str, inputs: InputSet) -> tuple[np.ndarray, Any]:
         # Noise has the network's size already: only the preset's conversion and normalisation.
         transform.resize_size = [min(inputs.size)]
         return pixels, transform(planes)
-    functional = require("torchvision").transforms.functional
     # Networks that see BGR get RGB pixels too, and turn them round in `transform`.
     mode = "L" if inputs.preprocessing.channels == "L" else "RGB"
     photos = [decode(path).convert(mode) for path in inputs.paths]
-    steps = [
-        np.asarray(
-            functional.center_crop(
-                functional.resize(
-                    photo,
-                    transform.resize_size,
-                    interpolation=transform.interpolation,
-                    antialias=transform.antialias,
-                ),
-                transform.crop_size,
-            )
-        )
-        for photo in photos
-    ]
-    pixels = np.stack(steps)
+    pixels = np.stack([np.asarray(torchvision_zoo.cropped(photo, transform)) for photo in photos])
     images = torch.stack([transform(photo) for photo in photos])
     return pixels if pixels.ndim == 4 else pixels[..., None], images
 

@@ -20,25 +20,27 @@ CANNOT_DIFFERENTIATE = {("tensorflow", "channels_first"): "NHWC"}
 
 
 @dataclasses.dataclass(frozen=True)
-class Check:
-    """What is to be compared.
-
-    Attributes:
-        reference: The torch network.
-        counterpart: What of the Keras model corresponds to what of that network.
-        weights: Source checkpoint, read by torch.
-        candidate: The `.keras` file.
-        inputs: What to feed.
-        backends: Keras backends to run.
-        data_formats: Data formats to run on each.
-        labels: Class names, or none.
-        layer_images: Images of each input set whose layers are compared.
-        timeout: Seconds of silence after which a child process is stopped.
-    """
+class Comparison:
+    """What every check compares: a torch network, its Keras counterpart, and a weights file."""
 
     reference: Reference
     counterpart: Counterpart
     weights: Path
+
+    @property
+    def model(self) -> str:
+        """Name of the architecture."""
+        return self.reference.model
+
+
+@dataclasses.dataclass(frozen=True)
+class Check(Comparison):
+    """What is to be compared, on every backend in every data format.
+
+    `candidate` is the `.keras` file. The layers of the first `layer_images` of each input set are
+    compared. A child process is stopped after `timeout` seconds of silence.
+    """
+
     candidate: Path
     inputs: tuple[InputSet, ...]
     backends: tuple[str, ...]
@@ -46,11 +48,6 @@ class Check:
     labels: tuple[str, ...] = ()
     layer_images: int = 2
     timeout: float = 900
-
-    @property
-    def model(self) -> str:
-        """Name of the architecture."""
-        return self.reference.model
 
     @property
     def photos(self) -> InputSet | None:
@@ -252,15 +249,19 @@ def _cell_json(cell: Cell) -> dict[str, Any]:
 
 def compared_to_json(compared: Compared) -> dict[str, Any]:
     """Return one compared thing as JSON-serialisable values."""
-    fields = dataclasses.asdict(compared.difference) if compared.difference else {}
     detail = {"detail": compared.detail} if compared.detail else {}
     return {
         "name": compared.name,
         "kind": compared.kind,
         "passed": compared.passed,
-        **{key: finite(value) for key, value in fields.items()},
+        **(finite_fields(compared.difference) if compared.difference else {}),
         **detail,
     }
+
+
+def finite_fields(record: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass for JSON, as `finite` returns each."""
+    return {key: finite(value) for key, value in dataclasses.asdict(record).items()}
 
 
 def finite(value: Any) -> Any:

@@ -17,16 +17,12 @@ from porting.commands.console import print_parity, print_photos, print_training
 from porting.training_checks.check import TrainingRequest, check_training
 from porting.training_checks.results import training_to_json
 
-JsonOption = Annotated[
-    Path | None, typer.Option("--json", help="JSON file to write.", show_default=False)
-]
+JsonOption = Annotated[Path | None, typer.Option("--json", help="JSON file to write.")]
 
 
 def _check(
     model: Name,
-    report: Annotated[
-        Path | None, typer.Option(help="HTML page to write.", show_default=False)
-    ] = None,
+    report: Annotated[Path | None, typer.Option(help="HTML page to write.")] = None,
     json_file: JsonOption = None,
     *,
     overrides: dict[str, Any],

@@ -14,10 +14,7 @@ console = terminal()
 
 Name = Annotated[str, typer.Argument(metavar="MODEL", help=f"One of: {', '.join(SPECS)}.")]
 TransformInput = Annotated[
-    bool | None,
-    typer.Option(
-        "--transform-input/--no-transform-input", help=TRANSFORM_INPUT, show_default=False
-    ),
+    bool | None, typer.Option("--transform-input/--no-transform-input", help=TRANSFORM_INPUT)
 ]
 AllowPickle = Annotated[bool, typer.Option("--allow-pickle", help=ALLOW_PICKLE)]
 

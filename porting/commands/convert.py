@@ -29,31 +29,24 @@ def convert_command(
     ],
     output: Annotated[Path, typer.Option(help="The .keras file to write.")],
     classes: Annotated[
-        int | None, typer.Option(help="Class count that the file must have.", show_default=False)
+        int | None, typer.Option(help="Class count that the file must have.")
     ] = None,
     preprocessing: Annotated[
         bool, typer.Option("--preprocessing", help="Put the input normalisation into the model.")
     ] = False,
-    data_format: Annotated[
-        str | None, typer.Option(help=f"{' or '.join(DATA_FORMATS)}.", show_default=False)
-    ] = None,
+    data_format: Annotated[str | None, typer.Option(help=f"{' or '.join(DATA_FORMATS)}.")] = None,
     dtype: Annotated[
-        str | None,
-        typer.Option(help="Keras dtype policy, such as mixed_bfloat16.", show_default=False),
+        str | None, typer.Option(help="Keras dtype policy, such as mixed_bfloat16.")
     ] = None,
     aux_heads: Annotated[
         bool, typer.Option("--aux-heads", help="Keep a GoogLeNet's auxiliary classifiers.")
     ] = False,
     transform_input: TransformInput = None,
     input_size: Annotated[
-        str | None,
-        typer.Option(
-            help="N, HEIGHTxWIDTH or any, in pixels; by default the model's.", show_default=False
-        ),
+        str | None, typer.Option(help="N, HEIGHTxWIDTH or any, in pixels; by default the model's.")
     ] = None,
     labels: Annotated[
-        Path | None,
-        typer.Option(help="Text file with a class name per line.", show_default=False),
+        Path | None, typer.Option(help="Text file with a class name per line.")
     ] = None,
     allow_pickle: AllowPickle = False,
 ) -> None:
@@ -113,20 +106,14 @@ def seed_command(
     model: Name,
     output: Annotated[Path, typer.Option(help="A .pth, .pt, .safetensors or .npz file to write.")],
     seed: Annotated[int, typer.Option(min=0)] = 0,
-    classes: Annotated[
-        int | None, typer.Option(min=1, help="By default the model's.", show_default=False)
-    ] = None,
+    classes: Annotated[int | None, typer.Option(min=1, help="By default the model's.")] = None,
     aux_heads: Annotated[bool, typer.Option("--aux-heads")] = False,
     input_size: Annotated[
-        str | None,
-        typer.Option(help="N or HEIGHTxWIDTH, in pixels; by default the model's."),
+        str | None, typer.Option(help="N or HEIGHTxWIDTH, in pixels; by default the model's.")
     ] = None,
     statistics: Annotated[
         Path | None,
-        typer.Option(
-            help="JSON file: model -> key -> mean and std to draw every tensor from.",
-            show_default=False,
-        ),
+        typer.Option(help="JSON file: model -> key -> mean and std to draw every tensor from."),
     ] = None,
 ) -> None:
     """Write seeded weights whose logits differ between photos, to try the checks with."""

@@ -14,7 +14,7 @@ from porting.checkpoints.mapped import MappedFile
 from porting.conversion.provenance import record_of
 from porting.conversion.sources import Source, open_source
 from porting.errors import TransferError, UsageError
-from porting.weights.transfer import load_arrays, set_counters, to_state_dict
+from porting.weights.transfer import load_arrays, set_counters, to_state_dict, unfilled_model
 
 
 def build_from_source(
@@ -32,26 +32,18 @@ def build_from_source(
         TransferError: A weight is missing, misshapen or not finite.
         UsageError: `aux_heads` is asked for and the file has none.
     """
-    from keras_alexnet.models.constructors import create_model
-    from keras_alexnet.models.initialization import weights_will_follow
-
     if aux_heads and not source.fit.aux_heads:
         raise UsageError(f"{source.path} holds no auxiliary heads")
-    options: dict[str, Any] = {}
-    if source.spec.aux:
-        options["aux_heads"] = aux_heads
-    if source.spec.transform_input:
-        options["transform_input"] = source.transform_input
-    with weights_will_follow():
-        model = create_model(
-            source.spec.name,
-            classes=source.classes,
-            include_preprocessing=include_preprocessing,
-            data_format=data_format,
-            dtype=dtype,
-            input_shape=input_shape,
-            **options,
-        )
+    model = unfilled_model(
+        source.spec,
+        classes=source.classes,
+        include_preprocessing=include_preprocessing,
+        data_format=data_format,
+        dtype=dtype,
+        input_shape=input_shape,
+        aux_heads=aux_heads,
+        transform_input=source.transform_input,
+    )
     load_arrays(model, source.checkpoint.arrays, MappedFile(source.path).forget)
     return model
 
@@ -192,8 +184,7 @@ def export(path: str | Path, output: str | Path, *, dtype: str = "float32") -> i
     if dtype not in ("float32", "float16"):
         raise UsageError(f"dtype must be float32 or float16, got {dtype!r}")
     if Path(output).suffix.lower() not in SUFFIXES:
-        known = ", ".join(SUFFIXES)
-        raise UsageError(f"{output}: unknown kind of weights file; known: {known}")
+        raise UsageError(f"{output}: unknown kind of weights file; known: {', '.join(SUFFIXES)}")
     check_output(output)
     arrays = {
         key: array.astype(dtype) if array.dtype.kind == "f" else array

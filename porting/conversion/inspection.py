@@ -100,8 +100,7 @@ def _describe(key: str, array: np.ndarray, dtype: str) -> Tensor:
     finite = values[np.isfinite(values)]
     lost = values.size - finite.size
     if not finite.size:
-        nan = float("nan")
-        return Tensor(key, array.shape, dtype, nan, nan, nan, nan, lost)
+        finite = np.array([np.nan])  # as all its statistics are
     return Tensor(
         key,
         array.shape,

@@ -21,17 +21,9 @@ def record_of(
     aux_heads: bool,
     labels: Sequence[str] | None,
 ) -> dict[str, Any]:
-    """Return the record of a converted model.
+    """Return the record of a converted model, as `keras_alexnet.models.record.save_model` takes it.
 
-    Args:
-        source: Where the weights come from.
-        model: The Keras model that has them.
-        include_preprocessing: Whether the model holds its normalisation.
-        aux_heads: Whether it has the auxiliary classifiers.
-        labels: Names of the classes by index, or None.
-
-    Returns:
-        What `keras_alexnet.models.record.save_model` takes.
+    `model` has the weights of `source`; the other arguments are those of `convert.convert`.
 
     Raises:
         UsageError: The weights need another preprocessing than the model includes.

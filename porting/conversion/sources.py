@@ -28,15 +28,10 @@ ALLOW_PICKLE = "Read a .npy dictionary, which is a pickle."
 
 @dataclass(frozen=True)
 class Source:
-    """Where weights come from.
+    """Weights of an architecture, which fit it completely, and the SHA-256 of their file.
 
-    Attributes:
-        spec: Architecture.
-        checkpoint: The weights.
-        fit: How they correspond to the architecture: completely, for a source.
-        digest: SHA-256 of the file.
-        info: What torchvision says of them, where they are its own.
-        transform_input: Whether the source network applies torchvision's `transform_input`.
+    `info` is what torchvision says of them, where they are its own. `transform_input` says whether
+    the source network applies torchvision's.
     """
 
     spec: ModelSpec
@@ -126,16 +121,13 @@ def open_source(
             "wrong shape": found.wrong_shape,
             "unexpected": found.unexpected,
         }
-        raise TransferError(
-            "\n".join(
-                [
-                    f"{path} does not hold {name}:",
-                    *list_problems(problems),
-                    suggest(translate(content, SPECS[identify(content)[0].name]).shapes),
-                    *_hint_at_size(spec, found, size),
-                ]
-            )
-        )
+        lines = [
+            f"{path} does not hold {name}:",
+            *list_problems(problems),
+            suggest(translate(content, SPECS[identify(content)[0].name]).shapes),
+            *_hint_at_size(spec, found, size),
+        ]
+        raise TransferError("\n".join(lines))
     if classes is not None and classes != found.classes:
         raise UsageError(
             f"{path}: its head has {found.classes} classes, not {classes}; leave the class count "

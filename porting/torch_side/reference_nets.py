@@ -21,14 +21,10 @@ _MODULE = "porting_user_reference"
 class Reference:
     """Which torch network a check compares with.
 
-    Attributes:
-        model: Architecture.
-        classes: Number of classes.
-        aux_heads: Whether it includes the auxiliary classifiers.
-        transform_input: Whether torchvision's GoogLeNet applies it.
-        size: Height and width of the images in pixels; by default the architecture's.
-        function: `FILE.py:FUNCTION` of the user's own network, see `check_function`; by default
-            torchvision's, or one of torch's layers after the architecture's table.
+    `transform_input` is that of torchvision's GoogLeNet. `size` is the height and width of the
+    images in pixels, by default the architecture's. `function` is `FILE.py:FUNCTION` of the user's
+    own network, see `check_function`; by default the network is torchvision's, or one of torch's
+    layers after the architecture's table.
     """
 
     model: str
@@ -79,13 +75,8 @@ def load_weights(net: Any, weights: str | Path, ignored: Collection[str]) -> Non
 def forward(net: Any, images: Any, outputs: Sequence[Output]) -> dict[str, Any]:
     """Run a network and its auxiliary heads, which torchvision's leaves out in inference.
 
-    Args:
-        net: The network.
-        images: Tensor (N, C, H, W).
-        outputs: What to return: the main output, then the heads.
-
-    Returns:
-        Name -> tensor (N, classes).
+    Images are (N, C, H, W). The main output comes first in `outputs` and in what is returned:
+    name -> tensor (N, classes).
     """
     maps: dict[str | None, Any] = {}
     main, *heads = outputs
@@ -121,9 +112,7 @@ def batch_norms(net: Any) -> dict[str, Any]:
 def training_loss(outputs: Mapping[str, Any], labels: Any) -> Any:
     """Return the mean cross-entropy of the logits and of the auxiliary heads by their weight.
 
-    Args:
-        outputs: What `forward` returned.
-        labels: Class of each image, int64 (N,).
+    `outputs` is what `forward` returned, `labels` the class of each image, int64 (N,).
     """
     cross_entropy = require("torch").nn.functional.cross_entropy
     return sum(

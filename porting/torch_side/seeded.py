@@ -103,12 +103,7 @@ def _from_statistics(
 
 
 def _calibrate(
-    name: str,
-    arrays: dict[str, np.ndarray],
-    seed: int,
-    *,
-    aux_heads: bool,
-    size: Size | None,
+    name: str, arrays: dict[str, np.ndarray], seed: int, *, aux_heads: bool, size: Size | None
 ) -> dict[str, np.ndarray]:
     """Adapt weights to what a batch of seeded images makes of them."""
     if name in torchvision_zoo.NETWORKS:

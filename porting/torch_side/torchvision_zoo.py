@@ -25,14 +25,10 @@ OFFICIAL_HASHES = {
 
 @dataclasses.dataclass(frozen=True)
 class WeightsInfo:
-    """What torchvision says of one set of weights.
+    """What torchvision says of one set of weights, such as `IMAGENET1K_V1`.
 
-    Attributes:
-        name: Name in torchvision, such as `IMAGENET1K_V1`.
-        url: Address of the file; the name holds the beginning of its SHA-256.
-        labels: Class names by index.
-        metrics: Accuracies in per cent, as quoted by torchvision.
-        preprocessing: Fields of the `Preprocessing` that belongs to the weights.
+    The file's name in `url` holds the beginning of its SHA-256. `labels` are the class names by
+    index, `metrics` accuracies in per cent, `preprocessing` the fields of a `Preprocessing`.
     """
 
     name: str
@@ -45,10 +41,8 @@ class WeightsInfo:
 def describe(model: str, weights: str, *, timeout: float = 300) -> WeightsInfo:
     """Return what torchvision says of `weights`, asked in a process of its own.
 
-    Args:
-        model: Model name, such as `"googlenet"`.
-        weights: `"IMAGENET1K_V1"`, `"DEFAULT"` or `"GoogLeNet_Weights.IMAGENET1K_V1"`.
-        timeout: Seconds to wait for torchvision.
+    `weights` is `"IMAGENET1K_V1"`, `"DEFAULT"` or `"GoogLeNet_Weights.IMAGENET1K_V1"`, `timeout`
+    the seconds to wait for torchvision.
 
     Raises:
         UsageError: torchvision knows no such weights.
@@ -94,6 +88,15 @@ def transforms(model: str, preprocessing: Preprocessing) -> Any:
     return transform
 
 
+def cropped(image: Any, transform: Any) -> Any:
+    """Return an image or tensor resized and cropped as a transform of `transforms` does it."""
+    functional = require("torchvision").transforms.functional
+    filters = {"interpolation": transform.interpolation, "antialias": transform.antialias}
+    return functional.center_crop(
+        functional.resize(image, transform.resize_size, **filters), transform.crop_size
+    )
+
+
 def _interpolation(preprocessing: Preprocessing) -> Any:
     return require("torchvision").transforms.InterpolationMode(preprocessing.interpolation)
 
@@ -111,10 +114,7 @@ class _Evaluation:
     def __call__(self, image: Any) -> Any:
         torch = require("torch")
         functional = require("torchvision").transforms.functional
-        image = functional.resize(
-            image, self.resize_size, interpolation=self.interpolation, antialias=self.antialias
-        )
-        image = functional.center_crop(image, self.crop_size)
+        image = cropped(image, self)
         planes = image if isinstance(image, torch.Tensor) else functional.pil_to_tensor(image)
         if self.preprocessing.channels == "BGR":
             planes = planes.flip(-3)

@@ -22,7 +22,7 @@ from porting.training_checks.history import History, sample
 from porting.weights.counterpart import Counterpart
 from porting.weights.layouts import nchw_to_nhwc
 from porting.weights.recognition import variables_of
-from porting.weights.transfer import load_state_dict
+from porting.weights.transfer import load_state_dict, unfilled_model
 
 
 def main(job: dict[str, Any]) -> None:
@@ -50,21 +50,16 @@ def main(job: dict[str, Any]) -> None:
 
 def _model(job: dict[str, Any]) -> Any:
     """Return the model with the weights of the check, dropout off."""
-    from keras_alexnet.models.constructors import create_model
-    from keras_alexnet.models.initialization import weights_will_follow
-
     wanted = Reference.from_json(job["reference"])
     spec = find_spec(wanted.model)
-    options = {"aux_heads": wanted.aux_heads} if spec.aux else {}
-    with weights_will_follow():
-        model = create_model(
-            wanted.model,
-            classes=wanted.classes,
-            input_shape=(*(wanted.size or spec.default_size), spec.channels),
-            data_format="channels_last",
-            dtype=job["precision"],
-            **options,
-        )
+    model = unfilled_model(
+        spec,
+        classes=wanted.classes,
+        aux_heads=wanted.aux_heads,
+        input_shape=(*(wanted.size or spec.default_size), spec.channels),
+        data_format="channels_last",
+        dtype=job["precision"],
+    )
     load_state_dict(model, read_checkpoint(job["weights"]).arrays)
     for layer in model.layers:
         if isinstance(layer, load_keras().layers.Dropout):

@@ -10,7 +10,7 @@ import itertools
 import json
 import math
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from keras_alexnet.errors import KerasAlexNetError
 from keras_alexnet.specs import find_spec
 from porting.checkpoints.files import read_checkpoint
 from porting.checks.compare import Compared, Difference, difference
-from porting.checks.parity import Say
+from porting.checks.parity import Arrays, Say
 from porting.errors import UsageError
 from porting.tolerances import TOLERANCES
 from porting.torch_side.seeded import live_images
@@ -35,35 +35,23 @@ from porting.training_checks.results import (
 )
 from porting.weights.table import Put
 
-Arrays = Mapping[str, np.ndarray]
-
 # A tensor that moves less than this part of the farthest one is compared at that part: where the
 # gradient is zero, as that of a bias before batch norm, any rounding is a multiple of it.
 _STILL = 1e-3
 
 
 def run_training_check(
-    check: TrainingCheck,
-    folder: Path,
-    say: Say = lambda _: None,
-    workers: Workers | None = None,
+    check: TrainingCheck, folder: Path, say: Say = lambda _: None, workers: Workers | None = None
 ) -> TrainingResult:
     """Train in torch and on every backend, each in a process of its own, and compare.
 
-    Args:
-        check: What to compare.
-        folder: Existing folder for the children's results, which are large and do not stay.
-        say: Called with a line of progress before each training.
-        workers: Children of other checks to go on with; by default new ones, which end with this.
+    The other arguments are those of `checks.parity.run_check`.
 
     Raises:
         ChildError: Torch's training failed. A backend's failure is a failed cell instead.
         UsageError: Torch's own loss is not finite to the end, or its weights do not move.
     """
-    with (
-        tempfile.TemporaryDirectory(prefix="training-", dir=folder) as scratch,
-        Workers() as own,
-    ):
+    with tempfile.TemporaryDirectory(prefix="training-", dir=folder) as scratch, Workers() as own:
         return _train_and_compare(check, Path(scratch), say, workers or own)
 
 
@@ -146,11 +134,7 @@ def _check_finite(check: TrainingCheck, losses: np.ndarray) -> None:
 
 
 class Measure:
-    """Compares trainings with torch's in float64.
-
-    Args:
-        check: What is compared.
-        reference: Torch's `history.History` in float64.
+    """Compares trainings with torch's in float64, given as its `history.History`.
 
     Raises:
         UsageError: Torch's training moves no weight.
@@ -219,11 +203,9 @@ class Measure:
 
     def _steps(self, candidate: Arrays) -> list[Step]:
         apart = {
-            put.key: np.abs(
-                self._reference[f"steps/{put.key}"] - candidate[f"steps/{put.key}"]
-            ).max(axis=1)
-            / self._scales[put.key]
-            for put in self._puts
+            key: np.abs(self._reference[f"steps/{key}"] - candidate[f"steps/{key}"]).max(axis=1)
+            / scale
+            for key, scale in self._scales.items()
         }
         steps = []
         for index, loss in enumerate(candidate["losses"]):

@@ -3,14 +3,11 @@
 import dataclasses
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from porting.checks.compare import Compared, worst
-from porting.checks.results import compared_to_json, finite
+from porting.checks.results import Comparison, compared_to_json, finite, finite_fields
 from porting.tolerances import TOLERANCES
-from porting.torch_side.reference_nets import Reference
-from porting.weights.counterpart import Counterpart
 from porting.weights.table import Size
 
 JUDGED = "float64"
@@ -20,27 +17,13 @@ REFERENCE = "reference"
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainingCheck:
-    """What is to be compared.
+class TrainingCheck(Comparison):
+    """What is to be compared: trainings from the same weights, as in a `check.TrainingRequest`.
 
-    Attributes:
-        reference: The torch network; its size is that of the images.
-        counterpart: What of the Keras model corresponds to what of that network.
-        weights: Checkpoint that both frameworks begin from.
-        steps: Number of SGD steps.
-        batch_size: Images of a step.
-        learning_rate: Of SGD.
-        momentum: Of SGD.
-        weight_decay: Factor of the weights in the gradient, torch's `weight_decay`.
-        seed: Seed of the images and labels.
-        backends: Keras backends to run.
-        precisions: `"float64"`, and `"float32"` where it is to be shown.
-        timeout: Seconds of silence after which a training is stopped.
+    The reference's size is that of the images, and `seed` draws them and their labels. `precisions`
+    are `"float64"`, and `"float32"` where it is to be shown.
     """
 
-    reference: Reference
-    counterpart: Counterpart
-    weights: Path
     steps: int
     batch_size: int
     learning_rate: float
@@ -52,11 +35,6 @@ class TrainingCheck:
     timeout: float = 900
 
     @property
-    def model(self) -> str:
-        """Name of the architecture."""
-        return self.reference.model
-
-    @property
     def size(self) -> Size:
         """Height and width of the images in pixels."""
         assert self.reference.size is not None
@@ -65,13 +43,10 @@ class TrainingCheck:
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """One step of a training.
+    """One step of a training, its number from 1, and the loss of its batch before it.
 
-    Attributes:
-        number: From 1.
-        loss: Loss of the batch before the step.
-        farthest: The tensor that is farthest from torch's behind the step, by its samples.
-        relative: How far, in the unit of the tolerance.
+    `farthest` is the tensor that is farthest from torch's behind the step, by its samples, and
+    `relative` how far, in the unit of the tolerance.
     """
 
     number: int
@@ -82,16 +57,10 @@ class Step:
 
 @dataclasses.dataclass(frozen=True)
 class TrainingCell:
-    """One training, compared with torch's in float64.
+    """One training, compared with torch's in float64: its course, and every tensor at its end.
 
-    Attributes:
-        backend: Keras backend, or `REFERENCE` for torch's own float32.
-        precision: What it computed in.
-        steps: Its course.
-        tensors: Every tensor behind the last step.
-        distance: Distance of all parameters, as one vector, relative to torch's whole way.
-        versions: Versions of what took part.
-        error: Why it could not run.
+    The backend is `REFERENCE` for torch's own float32. `distance` is that of all parameters, as one
+    vector, relative to torch's whole way; `error` says why the training could not run.
     """
 
     backend: str
@@ -179,9 +148,6 @@ def _cell_json(cell: TrainingCell) -> dict[str, Any]:
         "error": cell.error or None,
         "distance": finite(cell.distance),
         "versions": dict(cell.versions),
-        "steps": [
-            {key: finite(value) for key, value in dataclasses.asdict(step).items()}
-            for step in cell.steps
-        ],
+        "steps": [finite_fields(step) for step in cell.steps],
         "tensors": [compared_to_json(tensor) for tensor in cell.tensors],
     }

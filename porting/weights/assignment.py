@@ -32,13 +32,9 @@ def _blocks(put: Put, array: np.ndarray) -> Iterable[slice]:
 
 
 def assign(put: Put, variable: Any, array: np.ndarray, forget: Callable[[], None]) -> None:
-    """Set a Keras variable to an array of a state_dict.
+    """Set a Keras variable to an array of a state_dict, in the layout that `put` gives it.
 
-    Args:
-        put: Which layout the array gets.
-        variable: The Keras variable.
-        array: The array in the state_dict's layout.
-        forget: Called whenever a block of the array has been read.
+    `forget` is called whenever a block of the array has been read.
     """
     if load_keras().backend.backend() == "torch":
         _into_torch(put, variable, array, forget)

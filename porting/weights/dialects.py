@@ -24,15 +24,10 @@ from porting.weights.table import Put, Size
 
 @dataclass(frozen=True)
 class Related:
-    """A network of the same layers, whose weights can be turned into another's.
-
-    Attributes:
-        origin: The network whose weights they are.
-        names: Its layers -> the other's.
-    """
+    """A network of the same layers, whose weights can be turned into another's: names of both."""
 
     origin: str
-    names: Mapping[str, str]
+    names: Mapping[str, str]  # its layers -> the other's
 
 
 _RELATED: Mapping[str, Related] = {
@@ -57,13 +52,8 @@ def translate(checkpoint: Checkpoint, spec: ModelSpec, *, size: Size | None = No
 
     Names that differ in separators alone are recognised (`conv1/7x7_s2/weight`), Keras' axes are
     changed to torch's, and a related network's weights are folded. What belongs to none stays as
-    it is. Arrays are views where that is possible.
-
-    Args:
-        checkpoint: What was read.
-        spec: The architecture.
-        size: Height and width of its images in pixels, by default its own: the first dense layer
-            may depend on it.
+    it is. Arrays are views where that is possible. The first dense layer may depend on `size`, the
+    images' height and width in pixels, by default the architecture's own.
 
     Raises:
         CheckpointError: Two keys of the file stand for one of the architecture.
@@ -105,8 +95,7 @@ def _names(related: Related) -> dict[str, str]:
 
 
 def _rename(checkpoint: Checkpoint, spec: ModelSpec) -> Checkpoint:
-    own = [entry.key for entry in weight_map(spec, spec.classes)]
-    by_canonical = {_canonical(key): key for key in own}
+    by_canonical = {_canonical(entry.key): entry.key for entry in weight_map(spec, spec.classes)}
     names = {
         key: by_canonical[_canonical(key)]
         for key in checkpoint.arrays

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+# Channels, height and width of a feature map.
 CHW = tuple[int, int, int]
 
 # Columns whose rows stay in a processor's cache while they are written.
@@ -50,24 +51,14 @@ def dense_to_torch(kernel: np.ndarray) -> np.ndarray:
 
 
 def flat_dense_to_keras(kernel: np.ndarray, chw: CHW) -> np.ndarray:
-    """Kernel of the dense layer after a flatten, (O, C*H*W) -> (H*W*C, O).
-
-    Args:
-        kernel: The kernel in torch's layout.
-        chw: Channels, height and width of the feature map that is flattened.
-    """
+    """Kernel of the dense layer after a flatten of a feature map, (O, C*H*W) -> (H*W*C, O)."""
     c, h, w = chw
     view = kernel.reshape(-1, c, h, w).transpose(2, 3, 1, 0)
     return contiguous(view).reshape(h * w * c, -1)
 
 
 def flat_dense_to_torch(kernel: np.ndarray, chw: CHW) -> np.ndarray:
-    """Kernel of the dense layer after a flatten, (H*W*C, O) -> (O, C*H*W).
-
-    Args:
-        kernel: The kernel in Keras' layout.
-        chw: Channels, height and width of the feature map that is flattened.
-    """
+    """Kernel of the dense layer after a flatten of a feature map, (H*W*C, O) -> (O, C*H*W)."""
     c, h, w = chw
     return kernel.reshape(h, w, c, -1).transpose(3, 2, 0, 1).reshape(-1, c * h * w)
 
@@ -85,9 +76,7 @@ def nhwc_to_nchw(batch: np.ndarray) -> np.ndarray:
 def depthwise_to_keras(kernel: np.ndarray, channels: int) -> np.ndarray:
     """Depthwise convolution kernel, (I * M, 1, H, W) -> (H, W, I, M).
 
-    Args:
-        kernel: The kernel in torch's layout; output channel i * M + m reads input channel i.
-        channels: Input channels I.
+    In torch's layout output channel i * M + m reads input channel i.
     """
     _, _, h, w = kernel.shape
     return kernel.reshape(channels, -1, h, w).transpose(2, 3, 0, 1)
@@ -120,13 +109,14 @@ def from_heads_to_torch(kernel: np.ndarray, heads: int) -> np.ndarray:
 
 
 class _Way(NamedTuple):
-    """A change of layout and its inverse; both take an array and the transform's parameters.
+    """A change of layout and its inverse; both take an array and as many further `parameters`.
 
     `in_blocks` says whether slices of the first axis in torch are slices of the last one in Keras.
     """
 
     to_keras: Callable[..., np.ndarray]
     to_torch: Callable[..., np.ndarray]
+    parameters: int = 0
     in_blocks: bool = True
 
 
@@ -135,14 +125,15 @@ _WAYS: Mapping[str, _Way] = {
     "conv": _Way(conv_to_keras, conv_to_torch),
     # A transposed convolution has (I, O, H, W) in torch and (H, W, O, I) in Keras.
     "transposed_conv": _Way(conv_to_keras, conv_to_torch),
-    "depthwise_conv": _Way(depthwise_to_keras, depthwise_to_torch, in_blocks=False),
+    "depthwise_conv": _Way(depthwise_to_keras, depthwise_to_torch, parameters=1, in_blocks=False),
     "dense": _Way(dense_to_keras, dense_to_torch),
     "flat_dense": _Way(
         lambda array, *chw: flat_dense_to_keras(array, chw),
         lambda array, *chw: flat_dense_to_torch(array, chw),
+        parameters=3,
     ),
-    "heads": _Way(heads_to_keras, heads_to_torch, in_blocks=False),
-    "from_heads": _Way(from_heads_to_keras, from_heads_to_torch),
+    "heads": _Way(heads_to_keras, heads_to_torch, parameters=1, in_blocks=False),
+    "from_heads": _Way(from_heads_to_keras, from_heads_to_torch, parameters=1),
 }
 TRANSFORMS = tuple(_WAYS)
 
@@ -166,7 +157,7 @@ class Transform:
     def __post_init__(self) -> None:
         if self.name not in _WAYS:
             raise ValueError(f"unknown transform {self.name!r}; known: {', '.join(_WAYS)}")
-        wanted = _PARAMETERS.get(self.name, 0)
+        wanted = _WAYS[self.name].parameters
         if len(self.parameters) != wanted:
             raise ValueError(
                 f"the transform {self.name!r} takes {wanted} parameters, got {self.parameters}"
@@ -184,6 +175,3 @@ class Transform:
     def to_torch(self, array: np.ndarray) -> np.ndarray:
         """Change a Keras variable's value to the state_dict's layout."""
         return _WAYS[self.name].to_torch(array, *self.parameters)
-
-
-_PARAMETERS: Mapping[str, int] = {"flat_dense": 3, "depthwise_conv": 1, "heads": 1, "from_heads": 1}

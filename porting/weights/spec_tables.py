@@ -34,14 +34,9 @@ def weight_map(
 ) -> Table:
     """Return the table of an architecture, in the order of torch's state_dict.
 
-    Args:
-        spec: The architecture.
-        classes: Number of classes.
-        aux_heads: Whether the auxiliary classifiers are included.
-        include_top: Whether the head is included.
-        size: Height and width of the images in pixels; by default the spec's. It matters where a
-            feature map is flattened that adaptive pooling has not brought to one size.
-        channels: Channels of the images; by default the spec's.
+    `size` is the height and width of the images in pixels, by default the spec's, as `channels`
+    are. It matters where a feature map is flattened that adaptive pooling has not brought to one
+    size.
 
     Raises:
         ValueError: A feature map would vanish at this size.
@@ -120,27 +115,22 @@ def _pairs(spec: schema.ModelSpec, *, aux_heads: bool, include_top: bool) -> tup
 
     Dropout is left out: in inference it passes its input on.
     """
-    main_names = {row.name for row, *_ in trace(spec, aux_heads=False)}
-    main: list[LayerPair] = []
-    aux: list[LayerPair] = []
-    for row, *_ in trace(spec, aux_heads=aux_heads, include_top=include_top):
-        if row.torch_module is not None and not isinstance(row, schema.Dropout):
-            pair = LayerPair(schema.keras_name(row.name), row.torch_module, type(row).__name__)
-            (main if row.name in main_names else aux).append(pair)
-    return (*main, *aux)
+    main = {row.name for row, *_ in trace(spec, aux_heads=False)}
+    rows = [row for row, *_ in trace(spec, aux_heads=aux_heads, include_top=include_top)]
+    return tuple(
+        LayerPair(schema.keras_name(row.name), row.torch_module, type(row).__name__)
+        for row in sorted(rows, key=lambda row: row.name not in main)
+        if row.torch_module is not None and not isinstance(row, schema.Dropout)
+    )
 
 
 @dataclass(frozen=True)
 class Fit:
     """How the keys and shapes of a file compare with one architecture.
 
-    Attributes:
-        name: Architecture.
-        classes: Number of classes in the file, or None where its head is missing.
-        aux_heads: Whether the file holds the auxiliary classifiers.
-        missing: Keys that the architecture has and the file has not.
-        unexpected: Keys that the file has and the architecture has not.
-        wrong_shape: `key: file's shape, wanted shape`.
+    `classes` and `aux_heads` are those of the file; without a head its `classes` are None. The file
+    lacks the keys that are `missing`, the architecture the `unexpected` ones. `wrong_shape` holds
+    `key: file's shape, wanted shape`.
     """
 
     name: str

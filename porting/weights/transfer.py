@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from keras_alexnet.core.memory import as_array
+from keras_alexnet.specs.schema import ModelSpec
 from porting.checkpoints.files import as_tensors, to_numpy
 from porting.errors import TransferError
 from porting.weights.assignment import assign, blocks
@@ -38,6 +39,24 @@ class TransferReport:
     loaded: tuple[str, ...]
     carried: tuple[str, ...]
     ignored: tuple[str, ...]
+
+
+def unfilled_model(
+    spec: ModelSpec, *, aux_heads: bool, transform_input: bool = False, **options: Any
+) -> Any:
+    """Return a Keras model of a spec, its kernels and biases zeros, for weights that follow.
+
+    Of the two options only those that the spec has are used; the others are `create_model`'s.
+    """
+    from keras_alexnet.models.constructors import create_model
+    from keras_alexnet.models.initialization import weights_will_follow
+
+    if spec.aux:
+        options["aux_heads"] = aux_heads
+    if spec.transform_input:
+        options["transform_input"] = transform_input
+    with weights_will_follow():
+        return create_model(spec.name, **options)
 
 
 def load_state_dict(model: Any, state_dict: Mapping[str, Any]) -> TransferReport:
@@ -84,13 +103,9 @@ def fill(
     arrays: Mapping[str, np.ndarray],
     forget: Callable[[], None] = lambda: None,
 ) -> TransferReport:
-    """Fill Keras variables with the arrays of a state_dict.
+    """Fill Keras variables, by `layer/variable`, with the arrays of a state_dict.
 
-    Args:
-        variables: `layer/variable` -> Keras variable.
-        counterpart: Which of them holds which key.
-        arrays: The state_dict.
-        forget: Called whenever a part of an array has been read.
+    `forget` is called whenever a part of an array has been read.
 
     Raises:
         TransferError: Keys are missing, unexpected, or of a wrong shape, dtype or value; no

@@ -53,9 +53,10 @@ def lacks(name: str, *, int8: bool = False) -> str:
     return f"{name} needs {', '.join(missing)}" if missing else ""
 
 
-def needing(name: str, *, int8: bool = False) -> Any:
+def needing(name: str, *, int8: bool = False, slow: bool = False) -> Any:
     reason = lacks(name, int8=int8)
-    return pytest.param(name, marks=pytest.mark.skipif(bool(reason), reason=reason))
+    marks = [pytest.mark.skipif(bool(reason), reason=reason), *([pytest.mark.slow] * slow)]
+    return pytest.param(name, marks=marks)
 
 
 EVERY = pytest.mark.parametrize("name", [needing(name) for name in FORMATS])
@@ -147,7 +148,14 @@ def test_the_limit_is_the_parity_tables() -> None:
 # formats
 
 
-@EVERY
+@pytest.mark.parametrize(
+    "name",
+    [
+        # Each takes ten seconds for its runtime: three ways out of Keras stand for all.
+        needing(name, slow=name not in ("onnx", "tflite", "saved_model"))
+        for name in FORMATS
+    ],
+)
 def test_exports_compute_what_the_model_does(run_cli: Run, branched: Path, name: str) -> None:
     report = export(run_cli, branched, name)
     verified = report["verified"]

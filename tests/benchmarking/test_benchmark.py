@@ -188,6 +188,7 @@ main()
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_missing_gpu_is_found_by_the_child(run_cli: Cli, tmp_path: Path) -> None:
     code, _, err = run_cli(

@@ -34,15 +34,11 @@ def alexnet() -> StateDict:
     return seeded_state_dict("alexnet", seed=3, classes=7)
 
 
-CASES = [
-    pytest.param(backend, ".pth", marks=[] if backend == "torch" else pytest.mark.slow)
-    for backend in BACKENDS
-    if installed(backend)
-]
-CASES += [pytest.param("torch", ".safetensors", marks=pytest.mark.slow)]
+CASES = [(backend, ".pth") for backend in BACKENDS if installed(backend)]
 
 
-@pytest.mark.parametrize(("backend", "suffix"), CASES)
+@pytest.mark.slow
+@pytest.mark.parametrize(("backend", "suffix"), [*CASES, ("torch", ".safetensors")])
 def test_converting_takes_little_more_than_the_weights(
     backend: str, suffix: str, alexnet: StateDict, tmp_path: Path
 ) -> None:

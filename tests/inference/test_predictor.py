@@ -422,7 +422,7 @@ def test_what_a_file_holds_makes_no_difference(
     np.testing.assert_allclose(here["first"], here["last"], rtol=1e-5)
 
 
-@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+@pytest.mark.parametrize("backend", ["tensorflow", pytest.param("jax", marks=pytest.mark.slow)])
 def test_backends_agree(
     lenets: tuple[Path, dict[str, np.ndarray]], run_python: Any, backend: str
 ) -> None:

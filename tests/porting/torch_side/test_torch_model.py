@@ -186,6 +186,7 @@ def test_caffe_and_paper_googlenets_are_one_network():
         torch.testing.assert_close(caffe.loss2(at_4d), paper.aux2(at_4d))
 
 
+@pytest.mark.slow
 def test_bvlc_weights(shared_data):
     with np.load(shared_data / "bvlc_googlenet" / "bvlc_googlenet.npz") as arrays:
         values = {name.replace("/", "."): torch.from_numpy(array) for name, array in arrays.items()}

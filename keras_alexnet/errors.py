@@ -1,6 +1,7 @@
 """The exceptions of this package: one tree, each also a built-in kind that callers may catch."""
 
 import re
+from collections.abc import Iterable
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # of Keras' messages
 _LONGEST = 300  # characters of a foreign error
@@ -68,6 +69,13 @@ class CompilationError(KerasAlexNetError, RuntimeError):
 
 class BenchmarkError(KerasAlexNetError, RuntimeError):
     """A competitor cannot do what is measured."""
+
+
+def listed(names: Iterable[str], limit: int = 5) -> str:
+    """Return names as a sentence has them: the first few, and how many more there are."""
+    names = list(names)
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
 
 
 def one_line(error: Exception, *, named: bool = False) -> str:

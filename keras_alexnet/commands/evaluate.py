@@ -21,6 +21,8 @@ from keras_alexnet.core.backend import choose_backend
 from keras_alexnet.core.figures import check_picture
 from keras_alexnet.core.files import check_output, write_json
 from keras_alexnet.core.tables import Column, Format, Sheet, decimals, percent
+from keras_alexnet.data.classes import mapped
+from keras_alexnet.data.examples import left_out_note
 from keras_alexnet.data.sources.registry import SOURCES, find_data
 from keras_alexnet.errors import DataError
 from keras_alexnet.inference.views import Views
@@ -68,6 +70,14 @@ def evaluate_command(
         Part | None,
         typer.Option(help="Part of the data.", show_default="test, else val, else train"),
     ] = None,
+    class_map: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV file that says which class of the data is which of the model: two names in "
+            "a line.",
+            show_default=False,
+        ),
+    ] = None,
     views: ViewsOption = Views.CENTER,
     resize_size: ResizeSizeOption = None,
     batch_size: BatchSizeOption = 64,
@@ -93,6 +103,7 @@ def evaluate_command(
     read_record(model)
     choose_backend(backend)
     found = find_data(data, data_dir)
+    classes = found.classes if class_map is None else mapped(found.classes, class_map)
     parts = found.parts()
     chosen = part or next(name for name in Part if name in parts)
     if chosen not in parts:
@@ -105,13 +116,15 @@ def evaluate_command(
         model, batch_size=batch_size, views=views, resize_size=resize_size
     )
     with progress("evaluate", len(parts[chosen])) as advance_to:
-        result = evaluate(predictor, parts[chosen], found.classes, on_batch=advance_to)
+        result = evaluate(predictor, parts[chosen], classes, on_batch=advance_to)
     content = {"model": str(model), "data": found.name, "part": chosen.value, "views": views.value}
     content |= result.to_json()
     if output is not None:
         write_json(output, content)
     if confusion is not None:
         confusion_matrix(result.confusion, result.classes, confusion)
+    if found.left_out:
+        print(f"warning: {left_out_note(found)}", file=sys.stderr)
     if result.skipped:
         print(
             f"warning: {len(result.skipped)} of {len(parts[chosen])} images could not be read and "

@@ -1,4 +1,4 @@
-"""Output files that are complete or absent."""
+"""Output files that are complete or absent, and texts that users write."""
 
 import contextlib
 import json
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from keras_alexnet.errors import ConfigurationError
+from keras_alexnet.errors import ConfigurationError, KerasAlexNetError
 
 
 def check_output(path: str | Path) -> Path:
@@ -67,3 +67,23 @@ def write_json(path: str | Path, content: Any) -> None:
         temporary.write_text(
             json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8"
         )
+
+
+def read_text(path: Path, *, error: type[KerasAlexNetError] = ConfigurationError) -> str:
+    """Return a text in UTF-8, with a byte order mark or without.
+
+    Raises:
+        KerasAlexNetError: Of the class `error`: there is no such file, or it is no such text.
+    """
+    if not path.is_file():
+        raise error(f"{path}: {'it is a folder' if path.is_dir() else 'no such file'}")
+    try:
+        content = path.read_bytes()
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as problem:
+        line = content.count(b"\n", 0, problem.start) + 1
+        raise error(
+            f"{path}: line {line} is not UTF-8 text ({problem.reason}); save the file as UTF-8"
+        ) from problem
+    except OSError as problem:
+        raise error(f"{path}: cannot be read ({problem.strerror or problem})") from problem

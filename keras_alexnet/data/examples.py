@@ -1,6 +1,7 @@
 """Labelled images, in memory or as files, and how they are divided."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -8,7 +9,7 @@ from typing import Self
 import numpy as np
 
 from keras_alexnet.core.backend import require
-from keras_alexnet.errors import DataError
+from keras_alexnet.errors import DataError, listed
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,10 +34,14 @@ class Arrays:
 
 @dataclass(frozen=True, eq=False)
 class Files:
-    """Image files, one for each example, and their class indices, int64 (N,)."""
+    """Image files, one for each example, and their class indices, int64 (N,).
+
+    `left_out` are the other files that were found among them; a subset has none.
+    """
 
     paths: tuple[Path, ...]
     labels: np.ndarray
+    left_out: tuple[Path, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -59,6 +64,7 @@ class DataSet:
         train: Examples to learn from.
         val: Examples to choose the best epoch by.
         test: Examples to report.
+        left_out: Files that were found where images were looked for, but are none by their names.
     """
 
     name: str
@@ -66,6 +72,13 @@ class DataSet:
     train: Examples | None = None
     val: Examples | None = None
     test: Examples | None = None
+    left_out: tuple[Path, ...] = ()
+
+    @classmethod
+    def of_files(cls, name: str, classes: tuple[str, ...], parts: Mapping[str, Files]) -> Self:
+        """Return a data set of files by part, and of what was left out of each."""
+        left_out = tuple(path for files in parts.values() for path in files.left_out)
+        return cls(name, classes, **parts, left_out=left_out)
 
     def __post_init__(self) -> None:
         for part, examples in self.parts().items():
@@ -97,6 +110,14 @@ class DataSet:
             raise DataError(f"{self.name} has no training part to cut a validation part from")
         train, val = stratified_split(self.train.labels, fraction, seed=seed, name=self.name)
         return replace(self, train=self.train.subset(train), val=self.train.subset(val))
+
+
+def left_out_note(data: DataSet) -> str:
+    """Return a sentence that counts and names the files that are no images by their names."""
+    files = data.left_out
+    return f"{len(files)} files were left out, as their names are not those of images: " + listed(
+        map(str, files)
+    )
 
 
 def stratified_split(

@@ -17,11 +17,6 @@ from keras_alexnet.specs.preprocessing import Preprocessing
 from keras_alexnet.specs.shared import IMAGENET, TRANSFORM_INPUT_OFFSET, TRANSFORM_INPUT_SCALE
 
 
-def decode(path: str | Path) -> Image.Image:
-    """Open an image file as torchvision's references do: as RGB, without turning it upright."""
-    return open_image(path, upright=False)
-
-
 def resize_and_crop(
     image: Image.Image | np.ndarray, preprocessing: Preprocessing = IMAGENET
 ) -> np.ndarray:
@@ -66,9 +61,8 @@ def _resized(image: Image.Image | np.ndarray, preprocessing: Preprocessing) -> I
                 f"got {image.dtype} of shape {image.shape}"
             )
         image = Image.fromarray(image)
-    mode = "L" if preprocessing.channels == "L" else "RGB"
-    if image.mode != mode:
-        image = image.convert(mode)
+    if image.mode != preprocessing.mode:
+        image = image.convert(preprocessing.mode)
     width, height = image.size
     short, long = sorted((width, height))
     if short != preprocessing.resize_size:
@@ -98,7 +92,9 @@ def _crop_start(have: int, want: int) -> int:
 
 
 def load_images(paths: Iterable[str | Path], preprocessing: Preprocessing = IMAGENET) -> np.ndarray:
-    """Decode, resize and crop files into one uint8 batch (N, height, width, C).
+    """Decode, turn upright, resize and crop files into one uint8 batch (N, height, width, C).
+
+    These are the pixels that every command sees; see `resize_and_crop` for what is torchvision's.
 
     Raises:
         ImageFileError: A file cannot be decoded.
@@ -109,7 +105,9 @@ def load_images(paths: Iterable[str | Path], preprocessing: Preprocessing = IMAG
         Traceback (most recent call last):
         keras_alexnet.errors.ConfigurationError: no image files were given
     """
-    images = [resize_and_crop(decode(path), preprocessing) for path in paths]
+    images = [
+        resize_and_crop(open_image(path, preprocessing.mode), preprocessing) for path in paths
+    ]
     if not images:
         raise ConfigurationError("no image files were given")
     return np.stack(images)

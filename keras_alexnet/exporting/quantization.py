@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_alexnet.data.sources.folders import listed
-from keras_alexnet.errors import ConfigurationError
+from keras_alexnet.errors import ConfigurationError, listed
 from keras_alexnet.exporting.children import run_job
 from keras_alexnet.exporting.formats import ExportFormat
 from keras_alexnet.exporting.samples import COUNT

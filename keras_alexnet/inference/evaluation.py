@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from keras_alexnet.core.backend import require
+from keras_alexnet.data.classes import are_indices, same_classes
 from keras_alexnet.data.examples import Examples
-from keras_alexnet.errors import DataError
+from keras_alexnet.errors import DataError, listed
 from keras_alexnet.inference.predictor import Predictor
 
 
@@ -100,9 +101,10 @@ def evaluate(
     Args:
         predictor: The model.
         examples: The images. Unreadable ones are left out and listed.
-        classes: Names of the classes by index. Where the model's labels are the same names in
-            another order, they are matched by name. Where it has more classes, each name must be
-            a label of it; the evaluation is then over all of the model's classes.
+        classes: Names of the classes by index, matched with the model's labels by name, see
+            `data.classes`. Where it has more classes, the evaluation is over all of them. Names
+            that only count from 0 up, on either side, and a model without labels are matched by
+            position.
         on_batch: Called with the number of images done, after each batch.
         rank: Number of this process among those that each compute a part of the images.
         processes: How many they are.
@@ -188,27 +190,27 @@ def _match(
     predictor: Predictor, classes: tuple[str, ...]
 ) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
     """Return the classes to evaluate, the model's index of each, and theirs of each class."""
-    labels = predictor.labels
-    identity = np.arange(len(classes))
-    if labels is not None and len(classes) < len(labels) and set(classes) <= set(labels):
-        if twice := next((name for name in classes if labels.count(name) > 1), None):
-            raise DataError(f"the model has two classes {twice!r}; which one the data mean is open")
-        return labels, np.arange(len(labels)), np.array([labels.index(name) for name in classes])
+    labels, identity = predictor.labels, np.arange(len(classes))
+    places = None if labels is None else same_classes(classes, labels)
+    if labels is not None and places is not None:
+        if len(classes) == len(labels):
+            return classes, np.array(places), identity
+        return labels, np.arange(len(labels)), np.array(places)
     if len(classes) != predictor.classes:
         raise DataError(
             f"the model has {predictor.classes} classes, the data have {len(classes)}, which are "
-            "not among them by name; evaluate it on data of the classes that it was trained for"
+            f"not among them by name; {_WAY_OUT}"
         )
-    if labels is None or labels == classes or _are_numbers(labels) or _are_numbers(classes):
+    if labels is None or are_indices(labels) or are_indices(classes):
         return classes, identity, identity
-    if len(set(labels)) == len(classes) and set(labels) == set(classes):
-        return classes, np.array([labels.index(name) for name in classes]), identity
-    index = next(i for i in identity if labels[i] != classes[i])
+    strange = next((c for c in classes if same_classes([c], labels) is None), classes[0])
     raise DataError(
-        f"the classes of the data are not those of the model: class {index} is "
-        f"{classes[index]!r} in the data and {labels[index]!r} in the model"
+        f"the classes of the data are not those of the model: {strange!r} is none of "
+        f"{listed(map(repr, labels))}; {_WAY_OUT}"
     )
 
 
-def _are_numbers(names: Sequence[str]) -> bool:
-    return all(name.isdecimal() for name in names)
+_WAY_OUT = (
+    "evaluate it on data of the classes that it was trained for, or say which is which with "
+    "--class-map"
+)

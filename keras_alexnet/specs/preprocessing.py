@@ -37,6 +37,11 @@ class Preprocessing:
     scale: float = 255.0
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
 
+    @property
+    def mode(self) -> Literal["RGB", "L"]:
+        """Pillow's mode of the images, whose order R, G, B is changed behind it."""
+        return "L" if self.channels == "L" else "RGB"
+
     @classmethod
     def from_record(cls, values: Any) -> Self:
         """Return what `dataclasses.asdict` made into JSON: the entry of a model file's record.

@@ -1,16 +1,20 @@
 """The model of an experiment: built, started from other weights, put behind the augmentation."""
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from keras_alexnet.data.augmentation.layer import Augment
-from keras_alexnet.errors import ConfigurationError
+from keras_alexnet.data.classes import same_classes
+from keras_alexnet.errors import ConfigurationError, listed
 from keras_alexnet.layers import keras, ops
 from keras_alexnet.models.builder import build
 from keras_alexnet.models.initialization import weights_will_follow
-from keras_alexnet.models.interface import is_preprocessing, named_outputs
+from keras_alexnet.models.interface import input_of, is_preprocessing, named_outputs
 from keras_alexnet.models.record import read_record, save_model
 from keras_alexnet.models.weights import copy_by_name, load_model
 from keras_alexnet.specs import find_spec
@@ -77,33 +81,66 @@ def _transforms_input(experiment: Experiment) -> bool:
     return bool(record.get("model", {}).get("transform_input", False))
 
 
-def start_from(model: Any, path: Path, spec: ModelSpec) -> list[str]:
-    """Fill a model from a `.keras` file, all but classifiers for another number of classes.
+def start_from(model: Any, path: Path, spec: ModelSpec, classes: tuple[str, ...]) -> str:
+    """Fill a model from a `.keras` file; return a sentence about its classifier.
 
-    Returns the names of the layers that keep their new weights.
+    The classifier is kept where the file's classes are the same by name, in whatever order, or have
+    no names but are as many. Otherwise it is drawn anew.
 
     Raises:
         ModelFileError: The file is unreadable or lacks weights of the model's other layers.
     """
-    heads = classifier_layers(spec)
-    return copy_by_name(
-        load_model(path),
+    source = load_model(path)
+    labels = input_of(source, read_record(path)).labels
+    places = None if labels is None else same_classes(classes, labels)
+    other = labels is not None and (places is None or len(labels) != len(classes))
+    of_classes, heads = _class_layers(spec), classifier_layers(spec)
+    kept = copy_by_name(
+        source,
         model,
         may_differ=heads,
-        leave=is_preprocessing,
+        leave=lambda layer: is_preprocessing(layer) or (other and layer.name in of_classes),
         what=str(path),
         hint=f"Only classifiers ({', '.join(sorted(heads))}) may differ.",
+    )
+    drawn = [layer.name for layer in model.layers if layer.name in kept] or (
+        [layer.name for layer in model.layers if layer.weights and layer.name in of_classes] * other
+    )
+    if drawn:
+        whose = f", whose classes are {listed(map(repr, labels or ()), 3)}" * (labels is not None)
+        return f"started from {path}{whose}; drawn anew: {', '.join(drawn)}"
+    if places is None:
+        return (
+            f"started from {path}, whose {len(classes)} classes have no names: taken for those of "
+            "the data, in the same order; drawn anew: nothing"
+        )
+    if places == list(range(len(places))):
+        return f"started from {path}, whose classes are the same; drawn anew: nothing"
+    for layer in model.layers:
+        for weight in layer.weights if layer.name in of_classes else ():
+            weight.assign(np.take(keras.ops.convert_to_numpy(weight), places, axis=-1))
+    return (
+        f"started from {path}, whose classes are the same in another order: its classifier was "
+        "put into the data's; drawn anew: nothing"
     )
 
 
 def classifier_layers(spec: ModelSpec) -> frozenset[str]:
-    """Return the layers behind the body that depend on the number of classes or follow those."""
-    first = next(
-        i for i, row in enumerate(spec.head) if isinstance(row, Dense) and row.units is None
-    )
-    # An auxiliary classifier may be missing altogether.
-    rows = [*spec.head[first:], *(row for aux in spec.aux for row in aux.rows)]
-    return frozenset(keras_name(row.name) for row in rows)
+    """Return the layers behind the body that depend on the number of classes or follow those.
+
+    Auxiliary classifiers count as a whole, as they may be missing altogether.
+    """
+    whole = {keras_name(row.name) for aux in spec.aux for row in aux.rows}
+    return _class_layers(spec) | whole
+
+
+def _class_layers(spec: ModelSpec) -> frozenset[str]:
+    """Return the layers that have a value for each class."""
+    found = []
+    for rows in (spec.head, *(aux.rows for aux in spec.aux)):
+        names = itertools.dropwhile(lambda r: not isinstance(r, Dense) or r.units is not None, rows)
+        found += [keras_name(row.name) for row in names]
+    return frozenset(found)
 
 
 def training_model(

@@ -58,9 +58,7 @@ def prepare(experiment: Experiment, cache: Path) -> Prepared:
     assert data.train is not None
     preprocessing = input_preprocessing(experiment)
     if experiment.normalize == "data" and experiment.mean is None:
-        mean, std = channel_statistics(
-            data.train, cache, channels="L" if preprocessing.channels == "L" else "RGB"
-        )
+        mean, std = channel_statistics(data.train, cache, channels=preprocessing.mode)
         preprocessing = replace(
             preprocessing, mean=tuple(map(float, mean)), std=tuple(map(float, std)), scale=255.0
         )

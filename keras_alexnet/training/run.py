@@ -8,6 +8,7 @@ from rich.console import Console
 from keras_alexnet.core.backend import choose_backend, keras_home
 from keras_alexnet.core.files import write_json
 from keras_alexnet.core.machine import check_device, describe
+from keras_alexnet.data.examples import left_out_note
 from keras_alexnet.errors import KerasAlexNetError, TrainingError
 from keras_alexnet.training.devices.group import Group
 from keras_alexnet.training.devices.placement import Placement
@@ -66,17 +67,18 @@ def run_experiment(
         made = str(RunFolder.create(output, name).path) if group.is_first else None
     folder = RunFolder(Path(group.gather(made)[0]))
     log = log_of(folder, group, console)
-    try:
-        engine = _engine(experiment, folder, group, log, resume=False)
-        if group.is_first:
-            write_json(folder.config, {"preset": preset, "experiment": experiment.to_json()})
-            devices = {"devices": group.devices, "processes": group.processes}
-            write_json(folder.environment, describe() | devices)
-    except BaseException:
-        if group.is_first:
-            folder.discard()
-        raise
-    return _go(engine, name=folder.path.name, preset=preset)
+    with log.hearing():
+        try:
+            engine = _engine(experiment, folder, group, log, resume=False)
+            if group.is_first:
+                write_json(folder.config, {"preset": preset, "experiment": experiment.to_json()})
+                devices = {"devices": group.devices, "processes": group.processes}
+                write_json(folder.environment, describe() | devices)
+        except BaseException:
+            if group.is_first:
+                folder.discard()
+            raise
+        return _go(engine, name=folder.path.name, preset=preset)
 
 
 def resume_experiment(
@@ -104,13 +106,14 @@ def resume_experiment(
         return run_in_processes(folder, placement, {"experiment": None})
     group = join(experiment, placement)
     log = log_of(folder, group, console)
-    engine = _engine(experiment, folder, group, log, resume=True)
-    progress = engine.progress
-    log(
-        f"resumed behind epoch {progress.epoch}"
-        + f", batch {progress.batches}" * bool(progress.batches)
-    )
-    return _go(engine, name=folder.path.name, preset=preset)
+    with log.hearing():
+        engine = _engine(experiment, folder, group, log, resume=True)
+        progress = engine.progress
+        log(
+            f"resumed behind epoch {progress.epoch}"
+            + f", batch {progress.batches}" * bool(progress.batches)
+        )
+        return _go(engine, name=folder.path.name, preset=preset)
 
 
 def _engine(
@@ -139,6 +142,8 @@ def _engine(
         f"{experiment.model}, {engine.parameters:,} parameters, on {engine.backend}; "
         f"{prepared.data.name}: {parts} (split {prepared.identity[:12]})"
     )
+    if prepared.data.left_out:
+        log(left_out_note(prepared.data))
     if group.devices > 1:
         log(
             f"{group.devices} devices in {group.processes} process(es), "

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_alexnet.data.preprocessing import decode, load_images
+from keras_alexnet.data.decoding import open_image
+from keras_alexnet.data.preprocessing import load_images
 from keras_alexnet.data.sources.folders import expand
 from keras_alexnet.specs.preprocessing import Preprocessing
 from porting.errors import UsageError
@@ -65,7 +66,7 @@ def input_sets(
     """
     paths = sample_photos() if images is None else expand(images)
     for path in paths:
-        decode(path)  # found out here rather than minutes later in a child
+        open_image(path)  # found out here rather than minutes later in a child
     sets = []
     for height, width in sizes:
         title = f"{height}x{width}"

@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_alexnet.core.backend import require
 from keras_alexnet.core.children import enter_child, report_progress
-from keras_alexnet.data.preprocessing import decode
+from keras_alexnet.data.decoding import open_image
 from porting.checkpoints.files import to_numpy
 from porting.checks.inputs import InputSet, gradient_labels
 from porting.checks.precision import full_precision
@@ -74,8 +74,7 @@ def _prepare(model: str, inputs: InputSet) -> tuple[np.ndarray, Any]:
         transform.resize_size = [min(inputs.size)]
         return pixels, transform(planes)
     # Networks that see BGR get RGB pixels too, and turn them round in `transform`.
-    mode = "L" if inputs.preprocessing.channels == "L" else "RGB"
-    photos = [decode(path).convert(mode) for path in inputs.paths]
+    photos = [open_image(path, inputs.preprocessing.mode) for path in inputs.paths]
     pixels = np.stack([np.asarray(torchvision_zoo.cropped(photo, transform)) for photo in photos])
     images = torch.stack([transform(photo) for photo in photos])
     return pixels if pixels.ndim == 4 else pixels[..., None], images

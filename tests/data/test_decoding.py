@@ -1,7 +1,10 @@
 """Image files of every sort, decoded to upright pixels of 8 bits."""
 
 import io
+import re
+import struct
 import warnings
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ import pytest
 from hypothesis import given, strategies as st
 from PIL import Image
 
+from keras_alexnet.data import decoding
 from keras_alexnet.data.decoding import decode_image, open_image, plain_jpeg_size
 from keras_alexnet.errors import ImageFileError
 
@@ -76,6 +80,88 @@ def test_sixteen_bits_are_scaled(kind: str) -> None:
     np.testing.assert_array_equal(decode_image(data, "L"), (ramp >> 8)[..., None])
 
 
+GREY = np.linspace(0, 255, 40 * 60).round().astype(np.uint8).reshape(40, 60)
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted", "guess"),
+    [
+        (GREY.astype(np.int32), GREY, "int32 numbers were taken for 8 bits"),
+        (GREY.astype(np.int32) << 4, GREY, "int32 numbers were taken for 12 bits"),
+        (GREY.astype(np.int32) << 8, GREY, "int32 numbers were taken for 16 bits"),
+        (GREY.astype(np.int32) << 23, GREY >> 1, None),
+        (GREY.astype(np.uint16), GREY, "uint16 numbers were taken for 8 bits"),
+        (GREY.astype(np.uint16) << 4, GREY, "uint16 numbers were taken for 12 bits"),
+        (GREY.astype(np.uint16) << 8, GREY, None),
+        ((GREY / 255).astype(np.float32), GREY, r"float32 numbers were taken for 0\.\.1"),
+        (GREY.astype(np.float32), GREY, r"float32 numbers were taken for 0\.\.255"),
+        (GREY.astype(np.float32) * 257, GREY, r"float32 numbers were taken for 0\.\.65535"),
+    ],
+)
+def test_wide_numbers_are_scaled_by_one_rule(
+    values: np.ndarray,
+    wanted: np.ndarray,
+    guess: str | None,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(decoding, "_said", set())
+    for name in ("a.tif", "b.tif"):
+        Image.fromarray(values).save(tmp_path / name)
+        got = decode_image(tmp_path / name)
+        np.testing.assert_array_equal(got, np.repeat(wanted[..., None], 3, axis=2))
+    said = [record.getMessage() for record in caplog.records]
+    if guess is None:
+        assert not said
+    else:
+        (line,) = said
+        assert re.search(rf"{guess}, such as .*a\.tif, up to", line)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "PPM"])
+def test_dark_pictures_stay_dark_where_the_format_scales(kind: str) -> None:
+    dark = GREY.astype(np.uint16)  # of 65535
+    assert decode_image(content(Image.fromarray(dark), kind)).max() == 0
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        GREY.astype(np.int32) - 9,
+        GREY * np.float32(-0.1),
+        GREY * np.float32(1e4),
+        GREY + np.float32(np.nan),
+    ],
+)
+def test_numbers_of_no_picture_are_refused(values: np.ndarray) -> None:
+    with pytest.raises(ImageFileError, match=r"image: its numbers, (int|float)32 from .*no range"):
+        decode_image(content(Image.fromarray(values), "TIFF"))
+
+
+def test_colours_of_twelve_bits_in_sixteen_are_refused(tmp_path: Path) -> None:
+    """Pillow keeps the high byte: 4 bits."""
+    pixels = np.asarray(image()).astype(">u2") << 4
+    path = tmp_path / "camera.png"
+    path.write_bytes(png_of_16_bits(pixels))
+    with pytest.raises(ImageFileError, match=r"camera\.png: colours of 12 bits in 16"):
+        decode_image(path)
+    path.write_bytes(png_of_16_bits(pixels << 4))
+    np.testing.assert_array_equal(decode_image(path), np.asarray(image()))
+
+
+def png_of_16_bits(pixels: np.ndarray) -> bytes:
+    """Pillow writes none of colours."""
+    height, width, _ = pixels.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in chunks
+    )
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
 def test_orientation(orientation: int, kind: str) -> None:
@@ -93,7 +179,6 @@ def test_orientation(orientation: int, kind: str) -> None:
     options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
     data = content(stored, kind, exif=exif(orientation), **options)
     np.testing.assert_array_equal(decode_image(data), np.asarray(image()))
-    np.testing.assert_array_equal(decode_image(data, upright=False), np.asarray(stored))
 
 
 def test_damaged_exif_is_ignored() -> None:

@@ -10,12 +10,12 @@ from hypothesis import given, settings, strategies as st
 from PIL import Image
 
 from keras_alexnet import GoogLeNet, feature_extractor
+from keras_alexnet.data.decoding import open_image
 from keras_alexnet.data.preprocessing import (
     IMAGENET,
     TRANSFORM_INPUT_OFFSET,
     TRANSFORM_INPUT_SCALE,
     Preprocessing,
-    decode,
     load_images,
     normalize,
     resize_and_crop,
@@ -117,7 +117,7 @@ def test_other_sizes_with_margins(
 @EACH
 def test_photos_are_bit_exact(name: str) -> None:
     for path in PHOTOS:
-        image = decode(path)
+        image = open_image(path)
         pixels = resize_and_crop(image)
         assert _steps(pixels, _torchvision_pixels(image, PRESETS[name])) == 0, path.name
         wanted = PRESETS[name](image).permute(1, 2, 0).numpy()
@@ -144,7 +144,7 @@ def test_tensors_differ_from_images_by_one_step_at_most() -> None:
     torchvision uint8 tensors gets other pixels than who gives it images, by one step of 255.
     """
     for path in PHOTOS:
-        image = decode(path)
+        image = open_image(path)
         preset = PRESETS["alexnet"]
         resized = functional.resize(
             functional.pil_to_tensor(image), preset.resize_size, antialias=preset.antialias
@@ -265,7 +265,7 @@ def test_other_modes_become_rgb(mode: str, tmp_path: Path) -> None:
     suffix = {"CMYK": ".jpg", "YCbCr": ".jpg"}.get(mode, ".png")
     path = tmp_path / f"image{suffix}"
     _image(60, 40).convert(mode).save(path)
-    image = decode(path)
+    image = open_image(path)
     assert image.mode == "RGB"
     with Image.open(path) as stored:
         if mode != "YCbCr":  # JPEG stores RGB that way
@@ -276,7 +276,7 @@ def test_other_modes_become_rgb(mode: str, tmp_path: Path) -> None:
 
 def test_grayscale_has_three_equal_channels(tmp_path: Path) -> None:
     _image(60, 40).convert("L").save(tmp_path / "gray.png")
-    pixels = np.asarray(decode(tmp_path / "gray.png"))
+    pixels = np.asarray(open_image(tmp_path / "gray.png"))
     assert pixels.shape == (40, 60, 3)
     np.testing.assert_array_equal(pixels[..., 0], pixels[..., 1])
     np.testing.assert_array_equal(pixels[..., 0], pixels[..., 2])
@@ -286,14 +286,14 @@ def test_transparency_is_dropped(tmp_path: Path) -> None:
     image = _image(60, 40)
     image.putalpha(0)
     image.save(tmp_path / "clear.png")
-    np.testing.assert_array_equal(np.asarray(decode(tmp_path / "clear.png")), _image(60, 40))
+    np.testing.assert_array_equal(np.asarray(open_image(tmp_path / "clear.png")), _image(60, 40))
 
 
 def test_palette_colours_are_looked_up(tmp_path: Path) -> None:
     image = Image.new("P", (4, 4), 1)
     image.putpalette([0, 0, 0, 10, 20, 30])
     image.save(tmp_path / "palette.png")
-    assert (np.asarray(decode(tmp_path / "palette.png")) == (10, 20, 30)).all()
+    assert (np.asarray(open_image(tmp_path / "palette.png")) == (10, 20, 30)).all()
 
 
 def test_load_images_stacks(tmp_path: Path) -> None:
@@ -311,14 +311,14 @@ def test_load_images_stacks(tmp_path: Path) -> None:
 
 def test_missing_image(tmp_path: Path) -> None:
     with pytest.raises(ImageFileError, match=r"none\.png: no such image file"):
-        decode(tmp_path / "none.png")
+        open_image(tmp_path / "none.png")
 
 
 @pytest.mark.parametrize("content", [b"", b"hello, world", b"\xff\xd8\xff"])
 def test_no_image(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "text.jpg").write_bytes(content)
     with pytest.raises(ImageFileError, match=r"text\.jpg: not an image that Pillow can read"):
-        decode(tmp_path / "text.jpg")
+        open_image(tmp_path / "text.jpg")
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".bmp"])
@@ -328,7 +328,7 @@ def test_truncated_image(suffix: str, tmp_path: Path) -> None:
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(ImageFileError, match=rf"image\{suffix}: (damaged|not an) image"):
-        decode(path)
+        open_image(path)
     with pytest.raises(ImageFileError, match=rf"image\{suffix}"):
         load_images([path])
 
@@ -338,12 +338,12 @@ def test_truncated_jpeg_is_damaged(tmp_path: Path) -> None:
     _image(300, 200).save(path)
     path.write_bytes(path.read_bytes()[:-2000])
     with pytest.raises(ImageFileError, match=r"photo\.jpg: damaged image \(.*truncated"):
-        decode(path)
+        open_image(path)
 
 
 def test_folder_is_no_image(tmp_path: Path) -> None:
     with pytest.raises(ImageFileError, match="directory"):
-        decode(tmp_path)
+        open_image(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -201,6 +201,26 @@ def test_the_same_names_in_another_order() -> None:
     assert result.predictions.tolist() == [2, 0, 1]
 
 
+@pytest.mark.parametrize("padded", [False, True])
+def test_numbers_are_matched_by_number_whatever_their_order(padded: bool) -> None:
+    """Folders are sorted as text, the lines of a CSV file as numbers."""
+    numbers = [f"{n:02}" if padded else str(n) for n in range(12)]
+    as_text = tuple(sorted(map(str, range(12))))  # 0, 1, 10, 11, 2, …
+    predictor = _predictor(12, labels=as_text)
+    pixels = np.eye(12, dtype=np.uint8)[[as_text.index(str(n)) for n in range(12)]] * 90
+    examples = lookup_examples(pixels, list(range(12)))
+    assert evaluate(predictor, examples, tuple(numbers)).top1 == 1
+    by_text = lookup_examples(np.eye(12, dtype=np.uint8) * 90, list(range(12)))
+    assert evaluate(predictor, by_text, as_text).top1 == 1
+    assert evaluate(_predictor(12, labels=tuple(numbers)), examples, as_text).top1 < 1
+
+
+def test_numbers_in_no_order_of_their_own_are_no_positions() -> None:
+    predictor = _predictor(3, labels=("0", "10", "2"))
+    with pytest.raises(DataError, match="'ant' is none of '0', '10', '2'"):
+        evaluate(predictor, lookup_examples([[90, 0, 0]], [0]), ("ant", "bee", "cat"))
+
+
 def test_some_of_the_models_classes() -> None:
     """They are evaluated among all of them."""
     predictor = _predictor(4, labels=("dog", "cat", "ant", "bee"))
@@ -232,8 +252,9 @@ def test_numbers_say_nothing_about_names(labels: Any) -> None:
         (("ant", "cow"), "the model has 3 classes, the data have 2, which are not among them by"),
         (
             ("ant", "bee", "cow"),
-            "the classes of the data are not those of the model: class 2 is 'cow' in the data and "
-            "'cat' in the model",
+            "the classes of the data are not those of the model: 'cow' is none of 'ant', 'bee', "
+            "'cat'; evaluate it on data of the classes that it was trained for, or say which is "
+            "which with --class-map",
         ),
     ],
 )

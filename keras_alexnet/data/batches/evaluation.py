@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from keras_alexnet.data.decoding import Channels, open_image
+from keras_alexnet.data.decoding import open_image
 from keras_alexnet.data.examples import Arrays, Examples, Files
 from keras_alexnet.data.preprocessing import resize_and_crop
 from keras_alexnet.errors import ConfigurationError, DataError, ImageFileError
@@ -25,8 +25,8 @@ class EvaluationBatches:
     """Iterates over examples: (uint8 (B, ...), int64 indices (B,)), the same each time.
 
     The pixels equal torchvision's evaluation transforms on PIL images to the bit. Unreadable files
-    are left out; the last batch may be smaller. `upright` applies cameras' EXIF orientation;
-    `prepare` turns an image into pixels: `resize_and_crop` gives (h, w, C).
+    are left out; the last batch may be smaller. `prepare` turns an
+    image into pixels: `resize_and_crop` gives (h, w, C).
 
     Raises:
         ConfigurationError: The batch size is not positive.
@@ -39,7 +39,6 @@ class EvaluationBatches:
         preprocessing: Preprocessing,
         *,
         batch_size: int,
-        upright: bool = True,
         prepare: Prepare = resize_and_crop,
     ) -> None:
         if batch_size < 1:
@@ -50,7 +49,7 @@ class EvaluationBatches:
                 "grey images, such as lenet5"
             )
         self._examples, self._preprocessing, self._batch_size = examples, preprocessing, batch_size
-        self._upright, self._prepare = upright, prepare
+        self._prepare = prepare
         self._skipped: dict[Path, str] = {}
 
     def __len__(self) -> int:
@@ -113,14 +112,13 @@ class EvaluationBatches:
         return [self._pixels(i) for i in range(begin, min(begin + _GROUP, len(self)))]
 
     def _pixels(self, index: int) -> np.ndarray | str:
-        channels: Channels = "L" if self._preprocessing.channels == "L" else "RGB"
         if isinstance(self._examples, Arrays):
             stored = self._examples.images[index]
             image = Image.fromarray(stored[..., 0] if stored.shape[2] == 1 else stored)
         else:
             path = self._examples.paths[index]
             try:
-                image = open_image(path, channels, upright=self._upright)
+                image = open_image(path, self._preprocessing.mode)
             except ImageFileError as error:
                 return str(error).removeprefix(f"{path}: ")
         return self._prepare(image, self._preprocessing)

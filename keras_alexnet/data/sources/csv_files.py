@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from keras_alexnet.core.files import read_text
 from keras_alexnet.data.examples import DataSet, Files
-from keras_alexnet.data.sources.folders import PARTS, listed
-from keras_alexnet.errors import DataError
+from keras_alexnet.data.sources.folders import PARTS
+from keras_alexnet.errors import DataError, listed
 
 
 class _Row(NamedTuple):
@@ -36,7 +37,7 @@ def read_csv(path: Path) -> DataSet:
         DataError: The file is missing or no such table, an image is missing or named twice, or the
             training part lacks a class of another part.
     """
-    rows = list(_rows(path, _text(path)))
+    rows = list(_rows(path, read_text(path, error=DataError)))
     if not rows:
         raise DataError(f"{path}: below its header, no line names an image")
     lines: dict[str, int] = {}
@@ -55,6 +56,11 @@ def read_csv(path: Path) -> DataSet:
             + f". Paths are relative to {path.parent}"
         )
     classes, labels = _index(path, [row.label for row in rows])
+    if len(classes) == 1:
+        raise DataError(
+            f"{path}: {classes[0]!r} is its only class; there is nothing to tell apart. Is the "
+            "column label the right one?"
+        )
     parts: dict[str, Files] = {}
     for part in dict.fromkeys(row.part for row in rows):
         chosen = [number for number, row in enumerate(rows) if row.part == part]
@@ -67,21 +73,7 @@ def read_csv(path: Path) -> DataSet:
                     f"{path}: the {part} part has classes that the train part lacks: "
                     + listed([classes[index] for index in untaught])
                 )
-    return DataSet(path.stem, classes, **parts)
-
-
-def _text(path: Path) -> str:
-    if not path.is_file():
-        what = "it is a folder, a CSV file was expected" if path.is_dir() else "no such file"
-        raise DataError(f"{path}: {what}")
-    content = path.read_bytes()
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise DataError(
-            f"{path}: line {line} is not UTF-8 text ({error.reason}); save the file as UTF-8"
-        ) from error
+    return DataSet.of_files(path.stem, classes, parts)
 
 
 def _rows(path: Path, text: str) -> Iterator[_Row]:
@@ -110,9 +102,10 @@ def _rows(path: Path, text: str) -> Iterator[_Row]:
             split = row.get("split", "train")
             if split.lower() not in PARTS:
                 raise DataError(f"{where} has the split {split!r}; it must be train, val or test")
-            yield _Row(
-                reader.line_num, path.parent / row["path"], row["label"], PARTS[split.lower()]
-            )
+            image = path.parent / row["path"]
+            if "\\" in row["path"] and not os.path.exists(image):  # noqa: PTH110  (as above)
+                image = path.parent / row["path"].replace("\\", "/")  # as Windows writes it
+            yield _Row(reader.line_num, image, row["label"], PARTS[split.lower()])
     except csv.Error as error:
         raise DataError(f"{path}: line {reader.line_num} is no CSV ({error})") from error
 

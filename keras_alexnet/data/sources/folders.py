@@ -2,18 +2,22 @@
 
 import itertools
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple
 
 import numpy as np
 
 from keras_alexnet.data.examples import DataSet, Files
-from keras_alexnet.errors import DataError, ImageFileError
+from keras_alexnet.errors import DataError, ImageFileError, listed
 
-# torchvision.datasets.folder.IMG_EXTENSIONS, and GIF, of which Pillow reads the first frame.
+# torchvision.datasets.folder.IMG_EXTENSIONS, and others that Pillow reads: first frames of GIF.
 IMAGE_SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif")
+    [
+        *(".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"),
+        *(".jfif", ".jpe", ".jp2", ".j2k", ".avif"),
+    ]
 )
 
 # What people call the parts of a data set, in lower case, and what we call them.
@@ -22,13 +26,6 @@ PARTS: Mapping[str, str] = {
     **dict.fromkeys(("val", "valid", "validation"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-
-
-def listed(names: Iterable[str], limit: int = 5) -> str:
-    """Return names as a sentence has them: the first few, and how many more there are."""
-    names = list(names)
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
 
 
 def subfolders(folder: Path) -> dict[str, Path]:
@@ -47,17 +44,47 @@ def subfolders(folder: Path) -> dict[str, Path]:
     }
 
 
-def find_images(folder: Path) -> list[Path]:
-    """Return the image files in a folder and below, without hidden ones, in a fixed order."""
-    found: list[Path] = []
-    for place, folders, names in os.walk(folder, onerror=_raise):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += (
-            Path(place, name)
-            for name in sorted(names)
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122  (a Path for every file is slow)
-        )
+class Found(NamedTuple):
+    """The image files in a folder and below, and all other files there, which are left out."""
+
+    images: list[Path]
+    others: list[Path]
+
+
+def search(folder: Path) -> Found:
+    """Return the files in a folder and below, without hidden ones, in a fixed order.
+
+    Links to files and folders are followed, but to a folder in which they lie themselves.
+    """
+    found = Found([], [])
+    _search(folder, found, frozenset())
     return found
+
+
+def _search(folder: Path, found: Found, above: frozenset[tuple[int, int]]) -> None:
+    status = folder.stat()
+    identity = status.st_dev, status.st_ino
+    if identity in above:
+        return
+    with os.scandir(folder) as listing:
+        entries = sorted(listing, key=lambda entry: entry.name)
+    folders = []
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            folders.append(entry.path)
+            continue
+        suffix = os.path.splitext(entry.name)[1]  # noqa: PTH122  (a Path for every file is slow)
+        is_image = suffix.lower() in IMAGE_SUFFIXES
+        (found.images if is_image else found.others).append(Path(entry.path))
+    for path in folders:
+        _search(Path(path), found, above | {identity})
+
+
+def find_images(folder: Path) -> list[Path]:
+    """Return the image files that `search` finds."""
+    return search(folder).images
 
 
 def expand(
@@ -95,10 +122,6 @@ def expand(
     return files
 
 
-def _raise(error: OSError) -> NoReturn:
-    raise error
-
-
 def class_folder_files(folder: Path, classes: Mapping[str, int], origin: Path) -> Files:
     """Return the images of a folder that holds one folder for each class, and no others.
 
@@ -118,16 +141,34 @@ def class_folder_files(folder: Path, classes: Mapping[str, int], origin: Path) -
             f"{folder}: its class folders differ from the classes in {origin}: "
             + "; ".join(problems)
         )
-    images = {name: find_images(found[name]) for name in classes}
-    if empty := [name for name, paths in images.items() if not paths]:
+    files = {name: search(found[name]) for name in classes}
+    if empty := [name for name, each in files.items() if not each.images]:
         raise DataError(
             f"{folder}: the class folders {listed(empty)} hold no images "
             f"(files that end in {' '.join(sorted(IMAGE_SUFFIXES))})"
         )
     labels = np.repeat(
-        np.fromiter(classes.values(), np.int64), [len(paths) for paths in images.values()]
+        np.fromiter(classes.values(), np.int64), [len(each.images) for each in files.values()]
     )
-    return Files(tuple(itertools.chain.from_iterable(images.values())), labels)
+    images, others = (
+        tuple(itertools.chain(*column)) for column in zip(*files.values(), strict=True)
+    )
+    return Files(images, labels, left_out=others)
+
+
+def _check_classes(path: Path, names: Sequence[str]) -> None:
+    """Refuse folders such as seg_train and seg_test, of which nobody wants to be told apart."""
+    parts: dict[str, str] = {}
+    for name in names:
+        for word in re.split(r"[^a-z]+", name.lower()):
+            if word in PARTS:
+                parts[name] = PARTS[word]
+    if len(set(parts.values())) > 1:
+        raise DataError(
+            f"{path}: the folders {listed(sorted(parts))} look like parts of the data, not like "
+            "classes. Call them train, val and test, with the class folders directly in them; if "
+            "they are classes, put them into a folder named train"
+        )
 
 
 def read_folder(path: Path) -> DataSet:
@@ -158,6 +199,7 @@ def read_folder(path: Path) -> DataSet:
             "classes, put them into a folder named train"
         )
     if not folders:
+        _check_classes(path, others)
         folders = {"train": path}
     first = next(folders[part] for part in ("train", "val", "test") if part in folders)
     for folder in folders.values():
@@ -172,4 +214,4 @@ def read_folder(path: Path) -> DataSet:
             f"{first}: {listed(classes)} is its only class folder; is that folder the data set?"
         )
     parts = {part: class_folder_files(folder, classes, first) for part, folder in folders.items()}
-    return DataSet(path.resolve().name, tuple(classes), **parts)
+    return DataSet.of_files(path.resolve().name, tuple(classes), parts)

@@ -120,13 +120,14 @@ def _read(path: Path, edition: _Edition) -> DataSet:
     # Published after the challenge, apart from the development kit.
     test_truths = [folder / f"{edition.name}_test_ground_truth.txt" for folder in (kit, path)]
     test_truth = next((file for file in test_truths if file.is_file()), None)
-    return DataSet(
-        edition.name,
-        synsets.words,
-        train=class_folder_files(train, synsets.by_wnid, kit / "meta.mat") if train else None,
-        val=_numbered_files(val, truth, synsets, kit) if val else None,
-        test=_numbered_files(test, test_truth, synsets, kit) if test and test_truth else None,
-    )
+    parts = {}
+    if train:
+        parts["train"] = class_folder_files(train, synsets.by_wnid, kit / "meta.mat")
+    if val:
+        parts["val"] = _numbered_files(val, truth, synsets, kit)
+    if test and test_truth:
+        parts["test"] = _numbered_files(test, test_truth, synsets, kit)
+    return DataSet.of_files(edition.name, synsets.words, parts)
 
 
 def _read_synsets(path: Path, edition: _Edition) -> _Synsets:

@@ -69,8 +69,8 @@ class Engine:
         self._must_restore = resume
         self.model = build_network(experiment, self.classes, prepared.preprocessing)
         if experiment.weights is not None and not resume:
-            kept = start_from(self.model, experiment.weights, self.spec)
-            log(f"started from {experiment.weights}; drawn anew: {', '.join(kept) or 'nothing'}")
+            classes = prepared.data.classes
+            log(start_from(self.model, experiment.weights, self.spec, classes))
         # Counted while nothing is frozen.
         self.parameters = sum(math.prod(w.shape) for w in self.model.trainable_weights)
         self.batches = training_batches(

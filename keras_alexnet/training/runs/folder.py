@@ -1,10 +1,12 @@
 """The folder of a run: what lies where, and files in it that are never half-written."""
 
+import contextlib
 import csv
 import json
+import logging
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -124,8 +126,21 @@ class Log:
         if self._path is None:
             return
         try:
-            with self._path.open("a", encoding="utf-8") as file:
+            # Names of files may hold bytes that are no text.
+            with self._path.open("a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
         except OSError:
             # A full disk is reported by what must be written; the console has the line.
             pass
+
+    @contextlib.contextmanager
+    def hearing(self) -> Iterator[None]:
+        """Within this block, say what modules of this package warn of."""
+        handler = logging.Handler(logging.WARNING)
+        handler.emit = lambda record: self(f"warning: {record.getMessage()}")  # type: ignore[method-assign]
+        logger = logging.getLogger("keras_alexnet")
+        logger.addHandler(handler)
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_alexnet.data.examples import DataSet, Examples, Files
-from keras_alexnet.data.sources.folders import find_images, listed
+from keras_alexnet.data.examples import DataSet, Examples, Files, left_out_note
+from keras_alexnet.data.sources.folders import find_images
 from keras_alexnet.data.sources.registry import open_data
-from keras_alexnet.errors import DataError
+from keras_alexnet.errors import DataError, listed
 
 
 def touch(*paths: Path) -> None:
@@ -66,6 +66,48 @@ def test_other_and_hidden_files_are_passed_over(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text("")
     data = open_data("folder", tmp_path)
     assert found(data.train, tmp_path) == [("cat/1.gif", 0), ("dog/1.jpg", 1)]
+    assert data.left_out == (tmp_path / "cat" / "notes.txt",)
+    assert left_out_note(data).endswith(f"names are not those of images: {data.left_out[0]}")
+
+
+def test_every_suffix_is_read_or_counted(tmp_path: Path) -> None:
+    suffixes = [".jfif", ".jpe", ".jp2", ".avif", ".JPEG", ".tif"]
+    touch(*(tmp_path / "cat" / f"{i}.png" for i in range(2)), tmp_path / "dog" / "1.png")
+    for suffix in suffixes:
+        shutil.copy(tmp_path / "cat" / "0.png", tmp_path / "cat" / f"x{suffix}")
+    shutil.copy(tmp_path / "cat" / "0.png", tmp_path / "cat" / "no_suffix")
+    data = open_data("folder", tmp_path)
+    assert len(found(data.train, tmp_path)) == 3 + len(suffixes)
+    assert [path.name for path in data.left_out] == ["no_suffix"]
+
+
+def test_links_are_followed_as_torchvision_does(tmp_path: Path) -> None:
+    """But for one to a folder in which it lies itself: in that torchvision walks for ever."""
+    root, store = tmp_path / "data", tmp_path / "store"
+    touch(root / "cat" / "1.png", root / "dog" / "1.png", store / "more" / "2.png", store / "3.png")
+    (root / "cat" / "linked").symlink_to(store)
+    (root / "cat" / "4.png").symlink_to(store / "3.png")
+    (root / "eel").symlink_to(store)
+    theirs = pytest.importorskip("torchvision").datasets.ImageFolder(root)
+    data = open_data("folder", root)
+    assert isinstance(data.train, Files)
+    assert set(map(str, data.train.paths)) == {path for path, _ in theirs.samples}
+    before = data.train.paths
+    (root / "cat" / "round").symlink_to(root)
+    (store / "again").symlink_to(store)
+    data = open_data("folder", root)
+    assert isinstance(data.train, Files)
+    assert set(before) <= set(data.train.paths)
+    assert len(data.train) < 30
+
+
+@pytest.mark.parametrize("names", [("seg_train", "seg_test"), ("train-a", "validation-a")])
+def test_parts_that_would_become_classes(names: tuple[str, str], tmp_path: Path) -> None:
+    for name in names:
+        touch(*(tmp_path / name / name / kind / "1.png" for kind in ("sea", "street")))
+    text = f"the folders {', '.join(sorted(names))} look like parts of the data, not like classes"
+    with pytest.raises(DataError, match=text):
+        open_data("folder", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -228,7 +270,7 @@ def test_csv_that_is_refused(tmp_path: Path, lines: list[str], text: str) -> Non
 
 def test_csv_of_other_kinds(tmp_path: Path) -> None:
     refused("csv", tmp_path / "nowhere.csv", r"nowhere\.csv: no such file")
-    refused("csv", tmp_path, r"it is a folder, a CSV file was expected")
+    refused("csv", tmp_path, "it is a folder")
     path = csv_file(tmp_path)
     path.write_bytes("path,label\n1.png,été\n".encode("latin-1"))
     refused("csv", path, r"line 2 is not UTF-8 text .*save the file as UTF-8")
@@ -240,3 +282,16 @@ def test_one_thousand_missing_images_are_counted(tmp_path: Path) -> None:
     lines = [f"{i}.jpg,cat" for i in range(1000)]
     path = csv_file(tmp_path, "path,label", *lines)
     refused("csv", path, r"1000 of its 1000 images do not exist: .*4\.jpg \(line 6\) and 995 more")
+
+
+def test_csv_with_paths_of_windows(tmp_path: Path) -> None:
+    touch(tmp_path / "im" / "a.png", tmp_path / "im" / "b.png")
+    (tmp_path / "t.csv").write_text("path,label\nim\\a.png,cat\nim/b.png,dog\n")
+    data = open_data("csv", tmp_path / "t.csv")
+    assert found(data.train, tmp_path) == [("im/a.png", 0), ("im/b.png", 1)]
+
+
+def test_csv_of_one_class(tmp_path: Path) -> None:
+    touch(tmp_path / "a.png", tmp_path / "b.png")
+    (tmp_path / "t.csv").write_text("path,label\na.png,cat\nb.png,cat\n")
+    refused("csv", tmp_path / "t.csv", r"t\.csv: 'cat' is its only class")

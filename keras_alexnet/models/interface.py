@@ -28,7 +28,7 @@ _CLASSES: dict[type[schema.Row], str] = {
 
 
 def spec_of(model: Any) -> schema.ModelSpec | None:
-    """Return the architecture whose body a model has: each layer, of its kind and width."""
+    """Return the architecture whose body a model has: its layers, their kinds, widths, order."""
     layers = {layer.name: layer for layer in model.layers}
     found = [spec for spec in SPECS.values() if _has_body_of(spec, layers)]
     # Of Caffe's and Keras' AlexNets, which share names, the one with more layers.
@@ -42,7 +42,10 @@ def _has_body_of(spec: schema.ModelSpec, layers: dict[str, Any]) -> bool:
             return False
         if isinstance(row, schema.Conv) and layer.filters != after[0]:
             return False
-    return True
+    # A model's layers are in the order of computation: CaffeNet is AlexNet's in another.
+    places = {name: place for place, name in enumerate(layers)}
+    chain = [places[schema.keras_name(row.name)] for row in spec.body]
+    return chain == sorted(chain)
 
 
 def is_preprocessing(layer: Any) -> bool:

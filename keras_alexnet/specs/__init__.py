@@ -18,6 +18,7 @@ _HOMES = {
     "alexnet_bn_cifar100": "alexnet_reports.ALEXNET_BN_CIFAR100",
     "alexnet_paper": "alexnet.ALEXNET_PAPER",
     "alexnet_caffe": "alexnet.ALEXNET_CAFFE",
+    "caffenet": "alexnet.CAFFENET",
     "alexnet_cifar": "alexnet_reports.ALEXNET_CIFAR",
     "alexnet_keras": "alexnet_reports.ALEXNET_KERAS",
     "alexnet_wide": "alexnet_reports.ALEXNET_WIDE",

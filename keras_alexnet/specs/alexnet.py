@@ -1,8 +1,10 @@
-"""AlexNet: torchvision's, the paper's and Caffe's.
+"""AlexNet: torchvision's, the paper's, Caffe's, and CaffeNet.
 
 The paper's is written as torchvision writes its own, a `Sequential` called `features` and one
 called `classifier`; Caffe's has Caffe's layer names.
 """
+
+from dataclasses import replace
 
 from keras_alexnet.lrn import lrn_from_tensorflow
 from keras_alexnet.specs.schema import (
@@ -143,4 +145,33 @@ ALEXNET_CAFFE = ModelSpec(
     dropout_rate=0.5,
     init=_CAFFE,
     preprocessing=caffe_preprocessing(227, mean=(104.0, 117.0, 124.0)),
+)
+
+# BVLC's bvlc_reference_caffenet/train_val.prototxt: biases of 1 where AlexNet's are .1.
+_CAFFENET_POSITIVE = Init(Normal(0.01), bias=1.0)
+
+CAFFENET = replace(
+    ALEXNET_CAFFE,
+    name="caffenet",
+    reference="BVLC's bvlc_reference_caffenet: AlexNet that pools before it normalises",
+    body=(
+        Conv("conv1", 96, kernel=11, stride=4),
+        ReLU("relu1"),
+        MaxPool("pool1", 3, 2),
+        LRN("norm1", **_CAFFE_LRN),
+        Conv("conv2", 256, kernel=5, padding=2, groups=2, init=_CAFFENET_POSITIVE),
+        ReLU("relu2"),
+        MaxPool("pool2", 3, 2),
+        LRN("norm2", **_CAFFE_LRN),
+        Conv("conv3", 384, kernel=3, padding=1),
+        ReLU("relu3"),
+        Conv("conv4", 384, kernel=3, padding=1, groups=2, init=_CAFFENET_POSITIVE),
+        ReLU("relu4"),
+        Conv("conv5", 256, kernel=3, padding=1, groups=2, init=_CAFFENET_POSITIVE),
+        ReLU("relu5"),
+        MaxPool("pool5", 3, 2),
+    ),
+    head=caffe_names(Init(Normal(0.005), bias=1.0)),
+    stage_rows=("relu1", "relu2", "relu5", "pool5"),
+    preprocessing=caffe_preprocessing(227, mean=(104.0, 117.0, 123.0)),
 )

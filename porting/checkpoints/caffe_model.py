@@ -1,34 +1,86 @@
 """Weights of a `.caffemodel`: Caffe's serialised `NetParameter`, old and new layers alike.
 
 Field numbers are those of src/caffe/proto/caffe.proto in BVLC/caffe. Only the fields that weights
-need are declared; protobuf skips the others. Messages are declared as bytes of their parent and
-parsed one by one, so that memory follows the file: an empty message takes 2 bytes in a file and a
-hundred as an object. Packed floats have the wire format of bytes as well, and NumPy reads those.
+and the order of layers need are declared; protobuf skips the others. Messages are declared as bytes
+of their parent and parsed one by one, so that memory follows the file: an empty message takes 2
+bytes in a file and a hundred as an object. Packed floats have the wire format of bytes as well, and
+NumPy reads those.
 """
 
 import functools
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from keras_alexnet.core.backend import require
+from porting.checkpoints.caffe_net import Net, NetLayer, kind_of
 from porting.errors import CheckpointError
 
 # message -> (field, number, type, whether repeated)
 _SCHEMA: dict[str, tuple[tuple[str, int, str, bool], ...]] = {
-    "NetParameter": (("layers", 2, "bytes", True), ("layer", 100, "bytes", True)),
+    "NetParameter": (
+        ("name", 1, "string", False),
+        ("layers", 2, "bytes", True),
+        ("layer", 100, "bytes", True),
+    ),
     "LayerParameter": (
         ("name", 1, "string", False),
         ("type", 2, "string", False),
+        ("bottom", 3, "string", True),
+        ("top", 4, "string", True),
         ("blobs", 7, "bytes", True),
+        ("convolution_param", 106, "bytes", False),
+        ("lrn_param", 118, "bytes", False),
+        ("pooling_param", 121, "bytes", False),
+        ("relu_param", 123, "bytes", False),
     ),
     "V1LayerParameter": (
+        ("bottom", 2, "string", True),
+        ("top", 3, "string", True),
         ("name", 4, "string", False),
         ("type", 5, "int32", False),
         ("blobs", 6, "bytes", True),
+        ("convolution_param", 10, "bytes", False),
+        ("lrn_param", 18, "bytes", False),
+        ("pooling_param", 19, "bytes", False),
+        ("relu_param", 30, "bytes", False),
     ),
+    "convolution_param": (
+        ("pad", 3, "uint32", True),
+        ("kernel_size", 4, "uint32", True),
+        ("group", 5, "uint32", False),
+        ("stride", 6, "uint32", True),
+        ("pad_h", 9, "uint32", False),
+        ("pad_w", 10, "uint32", False),
+        ("kernel_h", 11, "uint32", False),
+        ("kernel_w", 12, "uint32", False),
+        ("stride_h", 13, "uint32", False),
+        ("stride_w", 14, "uint32", False),
+        ("dilation", 18, "uint32", True),
+    ),
+    "pooling_param": (
+        ("pool", 1, "int32", False),
+        ("kernel_size", 2, "uint32", False),
+        ("stride", 3, "uint32", False),
+        ("pad", 4, "uint32", False),
+        ("kernel_h", 5, "uint32", False),
+        ("kernel_w", 6, "uint32", False),
+        ("stride_h", 7, "uint32", False),
+        ("stride_w", 8, "uint32", False),
+        ("pad_h", 9, "uint32", False),
+        ("pad_w", 10, "uint32", False),
+        ("global_pooling", 12, "bool", False),
+    ),
+    "lrn_param": (
+        ("local_size", 1, "uint32", False),
+        ("alpha", 2, "float", False),
+        ("beta", 3, "float", False),
+        ("norm_region", 4, "int32", False),
+        ("k", 5, "float", False),
+    ),
+    "relu_param": (("negative_slope", 1, "float", False),),
     "BlobProto": (
         ("num", 1, "int64", False),
         ("channels", 2, "int64", False),
@@ -42,19 +94,26 @@ _SCHEMA: dict[str, tuple[tuple[str, int, str, bool], ...]] = {
 }
 # Field of NetParameter -> message of its entries.
 _LAYERS = {"layers": "V1LayerParameter", "layer": "LayerParameter"}
-# `InnerProduct` as V1LayerParameter.LayerType counts and as newer files name it.
-_DENSE = (14, "InnerProduct")
+# Messages of a layer's settings, each called as its field.
+_SETTINGS = ("convolution_param", "lrn_param", "pooling_param", "relu_param")
 _PARTS = ("weight", "bias")
 # Bytes that are looked at to tell a text from a message.
 _HEAD = 4096
 
 
-def read_caffe_model(path: Path) -> dict[str, np.ndarray]:
-    """Read the weights of a `.caffemodel`.
+class CaffeModel(NamedTuple):
+    """What a `.caffemodel` holds: named arrays, and what it says of its network."""
+
+    arrays: dict[str, np.ndarray]
+    net: Net
+
+
+def read_caffe_model(path: Path) -> CaffeModel:
+    """Read the weights of a `.caffemodel`, and the description of its network.
 
     Returns:
-        `<layer>.weight` and `<layer>.bias`, the layer's name with dots for slashes. Kernels are
-        (O, I, H, W) and (O, I), as torch has them; biases (O,).
+        Arrays called `<layer>.weight` and `<layer>.bias`, the layer's name with dots for slashes.
+        Kernels are (O, I, H, W) and (O, I), as torch has them; biases (O,).
 
     Raises:
         CheckpointError: The file is a text, or holds no weights, or such that have no place in a
@@ -70,45 +129,56 @@ def read_caffe_model(path: Path) -> dict[str, np.ndarray]:
                 "come in a .caffemodel file of their own"
             )
     # From here on every copy replaces the one before it: at no time are there three of a value.
-    pending = _raw_layers(path)
+    name, pending = _raw_layers(path)
+    layers: list[NetLayer] = []
     while pending:
-        name, kernel_is_dense, blobs = _next_layer(pending)
+        described, blobs = _next_layer(pending)
+        layers.append(described)
         if not blobs:
             continue
-        where = f"{path}: layer {name!r}"
+        where = f"{path}: layer {described.name!r}"
         if len(blobs) > len(_PARTS):
             raise CheckpointError(
                 f"{where} has {len(blobs)} blobs of weights; known are layers with a weight and a "
                 "bias"
             )
-        key = name.replace("/", ".")
+        key = described.name.replace("/", ".")
         if f"{key}.weight" in arrays:
             raise CheckpointError(f"{where} has weights twice")
         for part in _PARTS[: len(blobs)]:
             array = _array(f"{where}, {part}", blobs.pop(0))
             if part == "bias":
                 array = _squeezed(f"{where}, {part}", array, 1)
-            elif kernel_is_dense:
+            elif described.kind == "InnerProduct":
                 array = _squeezed(f"{where}, {part}", array, 2)
             arrays[f"{key}.{part}"] = array
     if not arrays:
         raise CheckpointError(f"{path}: not a .caffemodel, or one whose layers hold no weights")
-    return arrays
+    return CaffeModel(arrays, Net(path, name, tuple(layers)))
 
 
-def _raw_layers(path: Path) -> list[tuple[str, bytes]]:
-    """Return message and content of every layer, the last one first."""
+def _raw_layers(path: Path) -> tuple[str, list[tuple[str, bytes]]]:
+    """Return the network's name, and message and content of every layer, the last one first."""
     net = _parse("NetParameter", path.read_bytes())
     layers = [(kind, raw) for field, kind in _LAYERS.items() for raw in getattr(net, field)]
-    return layers[::-1]
+    return net.name, layers[::-1]
 
 
-def _next_layer(pending: list[tuple[str, bytes]]) -> tuple[str, bool, list[bytes]]:
-    """Take a layer: its name, whether it is dense, and its blobs, undecoded."""
+def _next_layer(pending: list[tuple[str, bytes]]) -> tuple[NetLayer, list[bytes]]:
+    """Take a layer: what the file says of it, and its blobs, undecoded."""
     message, raw = pending.pop()
     layer = _parse(message, raw)
     del raw
-    return layer.name, layer.type in _DENSE, list(layer.blobs)
+    settings: dict[str, float] = {}
+    for name in _SETTINGS:
+        if layer.HasField(name):
+            for field, value in _parse(name, getattr(layer, name)).ListFields():
+                # Of a kernel's height and width, where both are given, the first.
+                settings[field.name] = float(value if isinstance(value, int | float) else value[0])
+    described = NetLayer(
+        layer.name, kind_of(layer.type), tuple(layer.bottom), tuple(layer.top), settings
+    )
+    return described, list(layer.blobs)
 
 
 def _array(where: str, raw: bytes) -> np.ndarray:

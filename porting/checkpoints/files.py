@@ -12,13 +12,13 @@ from keras_alexnet.core.backend import require
 from keras_alexnet.core.files import atomic_output
 from keras_alexnet.errors import ModelFileError
 from keras_alexnet.models.archives import check_expansion
+from porting.checkpoints.caffe_net import Net
+from porting.checkpoints.parametrized import computed
 from porting.checkpoints.readers import READERS, read
+from porting.checkpoints.states import architecture_in, find_state
+from porting.checkpoints.torch_files import Tensor
+from porting.checkpoints.unpickling import Array, Inert
 from porting.errors import CheckpointError
-
-# Wrappers around a state_dict, as training scripts save them; looked up in this order.
-CONTAINERS = ("state_dict", "model_state_dict", "model")
-# Put before every key by DataParallel / DistributedDataParallel and by torch.compile.
-PREFIXES = ("module.", "_orig_mod.")
 
 Layout = Literal["torch", "keras"]
 
@@ -34,6 +34,10 @@ class Checkpoint:
         notes: What was changed on the way in, for people.
         layout: Whose axes the arrays have: those of `layouts`' functions `to_torch` or `to_keras`.
         translated: Whether `dialects.translate` changed names, axes or values.
+        wrapped: The keys in front of which a wrapper's part was removed.
+        which: The choice among several models in it, see `read_checkpoint`.
+        net: What the file, or a `.prototxt` beside it, says of its network's layers.
+        architecture: What it says that its network is called.
     """
 
     path: Path
@@ -42,6 +46,10 @@ class Checkpoint:
     notes: tuple[str, ...] = ()
     layout: Layout = "torch"
     translated: bool = False
+    wrapped: frozenset[str] = frozenset()
+    which: str | None = None
+    net: Net | None = None
+    architecture: str | None = None
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -49,16 +57,24 @@ class Checkpoint:
         return {key: array.shape for key, array in self.arrays.items()}
 
 
-def read_checkpoint(path: str | Path, *, allow_pickle: bool = False) -> Checkpoint:
+def read_checkpoint(
+    path: str | Path, *, allow_pickle: bool = False, which: str | None = None
+) -> Checkpoint:
     """Read named arrays from a file of torch, safetensors, NumPy or Caffe.
+
+    Nothing in a file is run: of the pickles of torch's files only tensors and plain containers are
+    built. The state_dict may lie in one of the usual entries beside other things, or in a whole
+    model or a TorchScript archive. Pruned and normalised tensors are computed.
 
     Args:
         path: A `.pth`, `.pt`, `.safetensors`, `.npz`, `.caffemodel` or `.npy` file.
         allow_pickle: Whether a `.npy` file, which is a pickle, may be read.
+        which: Of several in a file: `"model"`, `"ema"`, or the name of an entry or prefix. By
+            default the model's own before averages.
 
     Raises:
-        CheckpointError: The file is missing, damaged, unsafe, or no mapping of names to arrays.
-        MissingDependencyError: torch or protobuf is needed and not installed.
+        CheckpointError: The file is missing, damaged, unsafe, holds no weights, or several models.
+        MissingDependencyError: protobuf is needed and not installed.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -68,29 +84,51 @@ def read_checkpoint(path: str | Path, *, allow_pickle: bool = False) -> Checkpoi
         raise CheckpointError(f"{path}: no such file")
     if path.stat().st_size == 0:
         raise CheckpointError(f"{path}: the file is empty")
-    content, notes = _unwrap(path, read(path, allow_pickle=allow_pickle))
+    content, net = read(path, allow_pickle=allow_pickle)
+    state = find_state(path, content, which)
     dtypes, arrays = {}, {}
-    for key, value in content.items():
-        dtypes[key] = str(value.dtype).removeprefix("torch.")
+    for key, value in state.tensors.items():
+        dtypes[key] = str(getattr(value, "dtype", "torch")).removeprefix("torch.")
         try:
             arrays[key] = to_numpy(value)
-        except (TypeError, RuntimeError) as error:
+        except TypeError as error:
             raise CheckpointError(
                 f"{path}: {key} is a {dtypes[key]} tensor of a kind that has no plain array "
                 f"({error}); save dense floating-point weights"
             ) from error
+        except ValueError as error:
+            raise CheckpointError(f"{path}: damaged: {key} is {error}") from error
     try:
         # A view can repeat one stored number any number of times.
         check_expansion(path, sum(array.nbytes for array in arrays.values()), "its arrays")
     except ModelFileError as error:
         raise CheckpointError(str(error)) from error
-    layout: Layout = "keras" if suffix == ".npy" else "torch"
-    return Checkpoint(path, arrays, dtypes, tuple(notes), layout)
+    arrays, notes = computed(path, arrays)
+    return Checkpoint(
+        path,
+        arrays,
+        {key: dtypes.get(key, array.dtype.name) for key, array in arrays.items()},
+        (*state.notes, *notes),
+        "keras" if suffix == ".npy" else "torch",
+        wrapped=state.wrapped,
+        which=which,
+        net=net,
+        architecture=architecture_in(content),
+    )
 
 
 def to_numpy(value: Any) -> np.ndarray:
-    """Return a torch tensor or an array-like as a NumPy array; bfloat16 becomes float32."""
-    if hasattr(value, "detach"):
+    """Return a tensor of any kind or an array-like as a NumPy array; bfloat16 becomes float32.
+
+    Raises:
+        TypeError: It has no such numbers as NumPy has.
+        ValueError: It is no part of what its file stores.
+    """
+    if isinstance(value, Inert):
+        raise TypeError(value.origin)
+    if isinstance(value, Tensor | Array):
+        value = value.array()
+    elif hasattr(value, "detach"):
         value = value.detach().cpu()
         if str(value.dtype) == "torch.bfloat16":
             value = value.float()
@@ -127,34 +165,6 @@ def as_tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Return arrays as torch tensors of their own memory, in the same order."""
     torch = require("torch")
     return {key: torch.from_numpy(np.array(array, order="C")) for key, array in arrays.items()}
-
-
-def _unwrap(path: Path, content: Any) -> tuple[dict[str, Any], list[str]]:
-    """Find the state_dict in what a file held, and remove prefixes that all its keys share."""
-    notes = []
-    if isinstance(content, Mapping):
-        for container in CONTAINERS:
-            if isinstance(content.get(container), Mapping):
-                notes.append(f"taken from the entry {container!r}")
-                content = content[container]
-                break
-    if not isinstance(content, Mapping):
-        raise CheckpointError(
-            f"{path}: holds a {type(content).__name__}, not a state_dict (a mapping of names to "
-            "arrays); save `model.state_dict()`"
-        )
-    odd = [key for key, value in content.items() if not hasattr(value, "dtype")]
-    if odd or not content:
-        what = f"entries that are no arrays: {', '.join(map(str, odd[:5]))}" if odd else "nothing"
-        raise CheckpointError(
-            f"{path}: no state_dict found: the mapping holds {what}. Known wrappers are "
-            f"{', '.join(repr(name) for name in CONTAINERS)}"
-        )
-    state = {str(key): value for key, value in content.items()}
-    while prefix := next((p for p in PREFIXES if all(key.startswith(p) for key in state)), None):
-        notes.append(f"prefix {prefix!r} removed")
-        state = {key.removeprefix(prefix): value for key, value in state.items()}
-    return state, notes
 
 
 def _write_torch(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

@@ -1,34 +1,32 @@
 """Readers of weight files, one for each suffix.
 
-Nothing here executes code from a file: torch files are read with `weights_only=True`, NumPy
-archives without pickles, and the pickles of `.npy` files with stand-ins for all that they name.
+Nothing here executes code from a file: NumPy archives are read without pickles, the pickles of
+torch's and `.npy` files with stand-ins for all that they name.
 What a file declares is compared with what it holds before it is read.
 """
 
 import functools
-import pickle
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from keras_alexnet.core.backend import require
 from keras_alexnet.errors import MissingDependencyError, ModelFileError, one_line
-from porting.checkpoints.caffe_model import read_caffe_model
-from porting.checkpoints.guards import check_npz, check_torch
+from porting.checkpoints.caffe_model import CaffeModel, read_caffe_model
+from porting.checkpoints.caffe_net import Net, read_prototxt
+from porting.checkpoints.guards import check_npz
 from porting.checkpoints.npy_dict import read_npy_dict
+from porting.checkpoints.torch_files import read_torch
 from porting.errors import CheckpointError
 
-# What torch's restricted unpickler says of a file that names functions or classes to call.
-_SIGNS_OF_CODE = ("Unsupported global", "Unsupported class", "unsupported GLOBAL")
 
-
-def read(path: Path, *, allow_pickle: bool) -> Any:
-    """Read what a file holds: as a rule a mapping of names to arrays or torch tensors.
+def read(path: Path, *, allow_pickle: bool) -> tuple[Any, Net | None]:
+    """Read what a file holds: as a rule a mapping of names to arrays or tensors.
 
     Its suffix is one of `READERS`; a `.npy` file, which is a pickle, is read with `allow_pickle`.
+    The second value is what the file says of its network's layers, or a `.prototxt` beside it of
+    the same name, or `deploy.prototxt` beside a `.caffemodel`.
 
     Raises:
         CheckpointError: The file is damaged or unsafe.
@@ -39,7 +37,10 @@ def read(path: Path, *, allow_pickle: bool) -> Any:
     if suffix == ".npy":
         reader = functools.partial(reader, allow_pickle=allow_pickle)
     try:
-        return reader(path)
+        content, net = reader(path), None
+        if isinstance(content, CaffeModel):
+            content, net = content
+        return content, net if net is not None and net.is_wired else _net_beside(path) or net
     except (CheckpointError, MissingDependencyError):
         raise
     except ModelFileError as error:
@@ -50,29 +51,12 @@ def read(path: Path, *, allow_pickle: bool) -> Any:
         raise CheckpointError(f"{path}: truncated or not {kind} ({reason})") from error
 
 
-def _read_torch(path: Path) -> Any:
-    torch = require("torch")
-    check_torch(path)
-    # Files since torch 1.6 are zip archives, which can be mapped instead of read.
-    mapped = zipfile.is_zipfile(path)
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except pickle.UnpicklingError as error:
-        if not any(sign in str(error) for sign in _SIGNS_OF_CODE):
-            # Not torch's own words: they advise to load the file unsafely.
-            reason = "nothing that its safe reader understands"
-            raise CheckpointError(f"{path}: truncated or not a torch file ({reason})") from error
-        raise CheckpointError(
-            f"{path}: not a plain state_dict: it is a pickle that would run code when loaded, "
-            "such as a whole model. In the program that made it, save "
-            "`model.state_dict()` instead, then convert that file."
-        ) from error
-    except RuntimeError as error:
-        if "TorchScript" not in str(error):
-            raise
-        raise CheckpointError(
-            f"{path}: a TorchScript archive; save `model.state_dict()` of it instead"
-        ) from error
+def _net_beside(path: Path) -> Net | None:
+    names = [path.with_suffix(".prototxt").name]
+    if path.suffix.lower() == ".caffemodel":
+        names.append("deploy.prototxt")
+    files = [path.with_name(name) for name in names]
+    return next((read_prototxt(file) for file in files if file.is_file()), None)
 
 
 def _read_safetensors(path: Path) -> Any:
@@ -90,8 +74,8 @@ def _read_npz(path: Path) -> Any:
 
 
 READERS: dict[str, tuple[Callable[..., Any], str]] = {
-    ".pth": (_read_torch, "a torch file"),
-    ".pt": (_read_torch, "a torch file"),
+    ".pth": (read_torch, "a torch file"),
+    ".pt": (read_torch, "a torch file"),
     ".safetensors": (_read_safetensors, "a safetensors file"),
     ".npz": (_read_npz, "an .npz archive without pickled objects"),
     ".caffemodel": (read_caffe_model, "a .caffemodel file"),

@@ -17,7 +17,7 @@ from porting.checkpoints.files import write_checkpoint
 from porting.checks.inputs import input_sets
 from porting.checks.parity import Say, run_check
 from porting.checks.results import Check, ParityResult
-from porting.conversion.sources import ALLOW_PICKLE, TRANSFORM_INPUT, Source, open_source
+from porting.conversion.sources import ALLOW_PICKLE, TRANSFORM_INPUT, WHICH, Source, open_source
 from porting.errors import UsageError
 from porting.torch_side import torchvision_zoo
 from porting.torch_side.reference_nets import Reference, check_function
@@ -88,6 +88,7 @@ class CheckRequest:
         metavar="FILE.py:FUNCTION",
     )
     allow_pickle: bool = option(False, ALLOW_PICKLE, flag="--allow-pickle")
+    which: str | None = option(None, WHICH)
     timeout: float = option(900.0, "Seconds of silence that end a child process.", min=1)
 
 
@@ -132,6 +133,7 @@ def check(
         say=say,
         transform_input=request.transform_input,
         allow_pickle=request.allow_pickle,
+        which=request.which,
     )
     _check_sizes(opened, sizes)
     aux_heads = opened.fit.aux_heads

@@ -8,7 +8,7 @@ import typer
 
 from keras_alexnet.core.tables import terminal
 from keras_alexnet.specs import SPECS
-from porting.conversion.sources import ALLOW_PICKLE, TRANSFORM_INPUT
+from porting.conversion.sources import ALLOW_PICKLE, TRANSFORM_INPUT, WHICH
 
 console = terminal()
 
@@ -17,6 +17,7 @@ TransformInput = Annotated[
     bool | None, typer.Option("--transform-input/--no-transform-input", help=TRANSFORM_INPUT)
 ]
 AllowPickle = Annotated[bool, typer.Option("--allow-pickle", help=ALLOW_PICKLE)]
+Which = Annotated[str | None, typer.Option(help=WHICH)]
 
 
 @contextlib.contextmanager

@@ -7,11 +7,11 @@ from typing import Annotated
 import typer
 
 from keras_alexnet.core.fields import parse_size
-from keras_alexnet.core.files import check_output
+from keras_alexnet.core.files import check_output, read_text
 from keras_alexnet.specs import find_spec
 from keras_alexnet.specs.schema import DATA_FORMATS
 from porting.checkpoints.files import write_checkpoint
-from porting.commands.common import AllowPickle, Name, TransformInput, console
+from porting.commands.common import AllowPickle, Name, TransformInput, Which, console
 from porting.commands.console import print_diff, print_inspection
 from porting.conversion import convert as conversion, inspection
 from porting.errors import UsageError
@@ -49,6 +49,7 @@ def convert_command(
         Path | None, typer.Option(help="Text file with a class name per line.")
     ] = None,
     allow_pickle: AllowPickle = False,
+    which: Which = None,
 ) -> None:
     """Convert a checkpoint into a .keras file."""
     record = conversion.convert(
@@ -64,6 +65,7 @@ def convert_command(
         input_size=_input_size(input_size),
         labels=_labels(labels),
         allow_pickle=allow_pickle,
+        which=which,
     )
     for note in record["source"]["notes"]:
         console.print(note, markup=False)
@@ -76,9 +78,10 @@ def convert_command(
 def inspect_command(
     file: Annotated[Path, typer.Argument(help="Weights file or model.")],
     allow_pickle: AllowPickle = False,
+    which: Which = None,
 ) -> None:
     """Show the tensors of a file and which known model it fits."""
-    print_inspection(inspection.inspect(file, allow_pickle=allow_pickle))
+    print_inspection(inspection.inspect(file, allow_pickle=allow_pickle, which=which))
 
 
 def diff_command(
@@ -144,9 +147,4 @@ def _input_size(text: str | None) -> tuple[int | None, int | None] | None:
 
 
 def _labels(path: Path | None) -> list[str] | None:
-    if path is None:
-        return None
-    try:
-        return path.read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path}: cannot be read as text ({error})") from error
+    return None if path is None else read_text(path, error=UsageError).splitlines()

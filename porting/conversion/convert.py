@@ -79,6 +79,7 @@ def convert(
     input_size: tuple[int | None, int | None] | None = None,
     labels: Sequence[str] | None = None,
     allow_pickle: bool = False,
+    which: str | None = None,
 ) -> dict[str, Any]:
     """Convert a checkpoint into a `.keras` file that carries its origin.
 
@@ -95,6 +96,7 @@ def convert(
         input_size: Height and width in pixels, None for any; by default the architecture's.
         labels: Class names to store; torchvision's weights bring their own.
         allow_pickle: As in `open_source`.
+        which: As in `open_source`.
 
     Returns:
         The record that the file carries.
@@ -125,6 +127,7 @@ def convert(
         size=None if height is None or width is None else (height, width),
         aux_heads=aux_heads,
         allow_pickle=allow_pickle,
+        which=which,
     )
     if labels is None and opened.info is not None:
         labels = opened.info.labels

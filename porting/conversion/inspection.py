@@ -65,12 +65,15 @@ class TensorDifference:
     relative: float | None = None
 
 
-def read_weights(path: str | Path, *, allow_pickle: bool = False) -> Checkpoint:
+def read_weights(
+    path: str | Path, *, allow_pickle: bool = False, which: str | None = None
+) -> Checkpoint:
     """Return the content of a weights file or, by torch key, of a `.keras` model.
 
     Args:
         path: The file.
         allow_pickle: As in `read_checkpoint`.
+        which: As in `read_checkpoint`.
 
     Raises:
         CheckpointError: The weights file cannot be read.
@@ -80,12 +83,14 @@ def read_weights(path: str | Path, *, allow_pickle: bool = False) -> Checkpoint:
     if Path(path).suffix == ".keras":
         arrays = to_state_dict(load_model(path), framework="numpy")
         return Checkpoint(Path(path), arrays, {key: str(a.dtype) for key, a in arrays.items()})
-    return read_checkpoint(path, allow_pickle=allow_pickle)
+    return read_checkpoint(path, allow_pickle=allow_pickle, which=which)
 
 
-def inspect(path: str | Path, *, allow_pickle: bool = False) -> Inspection:
+def inspect(
+    path: str | Path, *, allow_pickle: bool = False, which: str | None = None
+) -> Inspection:
     """Describe a weights file or `.keras` model; arguments and errors as in `read_weights`."""
-    content = read_weights(path, allow_pickle=allow_pickle)
+    content = read_weights(path, allow_pickle=allow_pickle, which=which)
     return Inspection(
         Path(path),
         tuple(_describe(key, array, content.dtypes[key]) for key, array in content.arrays.items()),

@@ -13,7 +13,7 @@ from porting.checkpoints.readers import READERS
 from porting.errors import CheckpointError, TransferError, UsageError
 from porting.torch_side import torchvision_zoo
 from porting.torch_side.torchvision_zoo import OFFICIAL_HASHES, WeightsInfo
-from porting.weights.dialects import identify, translate
+from porting.weights.dialects import disagreements, identify, translate
 from porting.weights.spec_tables import Fit, fit
 from porting.weights.table import Size
 from porting.weights.transfer import list_problems, suggest
@@ -24,6 +24,11 @@ TRANSFORM_INPUT = (
     "does: yes for its pretrained GoogLeNet, otherwise no."
 )
 ALLOW_PICKLE = "Read a .npy dictionary, which is a pickle."
+WHICH = (
+    "Which weights of a file that holds several: model, ema (averages), or the name of an entry or "
+    "of a prefix."
+)
+_MOST_SAID = 5  # contradictions that a message lists
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,7 @@ def open_source(
     size: Size | None = None,
     aux_heads: bool = True,
     allow_pickle: bool = False,
+    which: str | None = None,
 ) -> Source:
     """Find, download if needed, read and check the weights of an architecture.
 
@@ -83,6 +89,7 @@ def open_source(
         aux_heads: Whether auxiliary heads in the file are wanted; otherwise they need not fit the
             size.
         allow_pickle: As in `read_checkpoint`.
+        which: As in `read_checkpoint`.
 
     Raises:
         UnknownModelError: No model has this name.
@@ -106,13 +113,29 @@ def open_source(
             )
         info = torchvision_zoo.describe(name, str(source))
         path = fetch(info.url)
-    content = read_checkpoint(path, allow_pickle=allow_pickle)
+    content = read_checkpoint(path, allow_pickle=allow_pickle, which=which)
     checkpoint = translate(content, spec, size=size)
     heads = tuple(f"{aux.name}." for aux in spec.aux)
     shapes = {
         k: shape for k, shape in checkpoint.shapes.items() if aux_heads or not k.startswith(heads)
     }
     found = fit(spec, shapes, size=size)
+    if not found.problems and (said := disagreements(content, spec)):
+        better = identify(content)[0].name
+        way = (
+            f"this is {better}: name that"
+            if not disagreements(content, SPECS[better])
+            else ("it is none of the known networks")
+        )
+        raise TransferError(
+            "\n".join(
+                [
+                    f"{path} has the names and shapes of {name}, and says otherwise of its layers:",
+                    *(f"  {sentence}" for sentence in said[:_MOST_SAID]),
+                    f"By its own description {way}.",
+                ]
+            )
+        )
     if size is not None and (problem := too_small(spec, size, aux_heads=found.aux_heads)):
         raise UsageError(problem)
     if found.problems:

@@ -5,21 +5,23 @@ has the architecture's own names and axes, `_RELATED` the networks whose weights
 """
 
 import math
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from keras_alexnet.errors import listed
 from keras_alexnet.specs import SPECS
 from keras_alexnet.specs.preprocessing import Preprocessing
 from keras_alexnet.specs.schema import LRN, Conv, Dense, ModelSpec, Row
 from keras_alexnet.specs.shapes import too_small
 from porting.checkpoints.files import Checkpoint
+from porting.checkpoints.states import is_average
 from porting.errors import CheckpointError
 from porting.weights.layouts import conv_to_torch, dense_to_torch
-from porting.weights.spec_tables import Fit, fit, weight_map
+from porting.weights.spec_tables import Fit, canonical, fit, weight_map
 from porting.weights.table import Put, Size
+from porting.weights.topology import contradictions
 
 
 @dataclass(frozen=True)
@@ -30,59 +32,88 @@ class Related:
     names: Mapping[str, str]  # its layers -> the other's
 
 
-_RELATED: Mapping[str, Related] = {
-    "alexnet_paper": Related(
-        "alexnet_caffe",
-        {
-            "conv1": "features.0",
-            "conv2": "features.4",
-            "conv3": "features.8",
-            "conv4": "features.10",
-            "conv5": "features.12",
-            "fc6": "classifier.1",
-            "fc7": "classifier.4",
-            "fc8": "classifier.6",
-        },
-    )
+_CAFFE_TO_PAPER = {
+    "conv1": "features.0",
+    "conv2": "features.4",
+    "conv3": "features.8",
+    "conv4": "features.10",
+    "conv5": "features.12",
+    "fc6": "classifier.1",
+    "fc7": "classifier.4",
+    "fc8": "classifier.6",
+}
+_RELATED: Mapping[str, Related] = {"alexnet_paper": Related("alexnet_caffe", _CAFFE_TO_PAPER)}
+# What files call the networks that have twins of the same names and shapes.
+_NETWORKS: Mapping[str, str] = {
+    "caffenet": "caffenet",
+    "bvlc_reference_caffenet": "caffenet",
+    "alexnet_caffe": "alexnet_caffe",
+    "bvlc_alexnet": "alexnet_caffe",
 }
 
 
 def translate(checkpoint: Checkpoint, spec: ModelSpec, *, size: Size | None = None) -> Checkpoint:
     """Return a checkpoint with an architecture's own keys, in torch's layout.
 
-    Names that differ in separators alone are recognised (`conv1/7x7_s2/weight`), Keras' axes are
-    changed to torch's, and a related network's weights are folded. What belongs to none stays as
-    it is. Arrays are views where that is possible. The first dense layer may depend on `size`, the
-    images' height and width in pixels, by default the architecture's own.
+    A prefix that the architecture's keys share is removed, and keys without it are left out. Names
+    that differ in separators alone are recognised (`conv1/7x7_s2/weight`), axes of length 1 and
+    Keras' order of axes are changed to torch's, and a related network's weights are folded. What
+    else belongs to none stays as it is. Arrays are views where that is possible. The first dense
+    layer may depend on `size`, the images' height and width in pixels, by default the
+    architecture's own.
 
     Raises:
-        CheckpointError: Two keys of the file stand for one of the architecture.
+        CheckpointError: Two keys of the file stand for one of the architecture, or it holds the
+            network several times.
     """
-    related = _RELATED.get(spec.name)
+    related = _related(checkpoint, spec)
     if related is not None:
         origin = SPECS[related.origin]
-        candidate = _to_torch(_rename(checkpoint, origin), origin, None)
-        if not fit(origin, candidate.shapes).problems:
-            return _with_keys(_fold(candidate, origin, spec), _names(related))
-    return _to_torch(_rename(checkpoint, spec), spec, size)
+        candidate = _as(checkpoint, origin, None)
+        return _with_keys(_fold(candidate, origin, spec), _names(related))
+    return _as(checkpoint, spec, size)
 
 
 def identify(checkpoint: Checkpoint) -> list[Fit]:
     """Compare a checkpoint with every known architecture, the best fit first.
 
-    Related networks do not count: only names that the file itself has.
+    Related networks do not count: only names that the file itself has. Of those with the same names
+    and shapes the one comes first that the file's own description of its layers says.
     """
     # Shapes alone: a broadcast number has any shape and occupies no memory.
     hollow = {key: np.broadcast_to(np.float32(0), a.shape) for key, a in checkpoint.arrays.items()}
     outline = replace(checkpoint, arrays=hollow)
     fits = [
-        fit(spec, _to_torch(_rename(outline, spec), spec, None).shapes) for spec in SPECS.values()
+        (fit(spec, _as(outline, spec, None).shapes), len(disagreements(checkpoint, spec)))
+        for spec in SPECS.values()
     ]
-    return sorted(fits, key=lambda each: each.problems)
+    return [each for each, _ in sorted(fits, key=lambda pair: (pair[0].problems, pair[1]))]
 
 
-def _canonical(name: str) -> str:
-    return re.sub(r"[^0-9A-Za-z]+", "_", name)
+def disagreements(checkpoint: Checkpoint, spec: ModelSpec) -> list[str]:
+    """Return what a file says of its network and an architecture does not, a sentence each."""
+    related = _related(checkpoint, spec)
+    spec = spec if related is None else SPECS[related.origin]
+    if checkpoint.net is not None and checkpoint.net.is_wired:
+        return contradictions(checkpoint.net, spec)
+    called = checkpoint.net.name if checkpoint.net is not None else checkpoint.architecture
+    meant = _NETWORKS.get(canonical(called or "").lower())
+    if meant in (None, spec.name) or fit(SPECS[meant], checkpoint.shapes).problems:
+        return []
+    return [f"it calls its network {called}, which is {meant}"]
+
+
+def _related(checkpoint: Checkpoint, spec: ModelSpec) -> Related | None:
+    """Return the network whose weights a checkpoint holds, where they serve another one."""
+    related = _RELATED.get(spec.name)
+    if related is None:
+        return None
+    origin = SPECS[related.origin]
+    return None if fit(origin, _as(checkpoint, origin, None).shapes).problems else related
+
+
+def _as(checkpoint: Checkpoint, spec: ModelSpec, size: Size | None) -> Checkpoint:
+    return _squeezed(_to_torch(_rename(checkpoint, spec), spec, size), spec, size)
 
 
 def _names(related: Related) -> dict[str, str]:
@@ -95,21 +126,68 @@ def _names(related: Related) -> dict[str, str]:
 
 
 def _rename(checkpoint: Checkpoint, spec: ModelSpec) -> Checkpoint:
-    by_canonical = {_canonical(entry.key): entry.key for entry in weight_map(spec, spec.classes)}
+    """Give keys the architecture's names, without the prefix that they share in the file."""
+    own = {canonical(entry.key): entry.key for entry in weight_map(spec, spec.classes)}
+    spelt = {key: canonical(key) for key in checkpoint.arrays}
+    prefix = _prefix(checkpoint, spelt.values(), list(own))
     names = {
-        key: by_canonical[_canonical(key)]
-        for key in checkpoint.arrays
-        if _canonical(key) in by_canonical
+        key: own[name.removeprefix(prefix)]
+        for key, name in spelt.items()
+        if name.startswith(prefix) and name.removeprefix(prefix) in own
     }
-    renamed = {key: name for key, name in names.items() if key != name}
-    if not renamed:
-        return checkpoint
     for name in _twice(names.values()):
         both = " and ".join(key for key, each in names.items() if each == name)
         raise CheckpointError(f"{checkpoint.path}: {both} both stand for {name}")
-    example = next(iter(renamed.items()))
-    note = f"{len(renamed)} names changed to {spec.name}'s, such as {example[0]} to {example[1]}"
-    return replace(_with_keys(checkpoint, renamed), notes=(*checkpoint.notes, note))
+    notes = []
+    if strangers := _strangers(checkpoint, names, prefix):
+        notes.append(f"left out, as they lie outside of the network: {listed(strangers)}")
+        kept = {k: a for k, a in checkpoint.arrays.items() if k not in strangers}
+        checkpoint = replace(checkpoint, arrays=kept, translated=True)
+    renamed = {key: name for key, name in names.items() if key != name}
+    if renamed:
+        before, after = next(iter(renamed.items()))
+        notes.append(f"{len(renamed)} names changed to {spec.name}'s, such as {before} to {after}")
+        checkpoint = _with_keys(checkpoint, renamed)
+    return replace(checkpoint, notes=(*checkpoint.notes, *notes))
+
+
+def _prefix(checkpoint: Checkpoint, spelt: Iterable[str], own: list[str]) -> str:
+    """Return what stands before the architecture's keys in a file: as a rule nothing.
+
+    Raises:
+        CheckpointError: There are several such prefixes, and none is chosen.
+    """
+    spelt = set(spelt)
+    first, *_ = own
+    places = {key.removesuffix(first) for key in spelt if key.endswith(first)}
+    found = {prefix: sum(prefix + key in spelt for key in own) for prefix in {"", *places}}
+    most = max(found.values())
+    # Auxiliary heads and a head of one's own may be missing.
+    fitting = [p for p in sorted(found) if found[p] == most and 2 * most >= len(own)]
+    if "" in fitting or not fitting:
+        return ""
+    which = checkpoint.which
+    if len(fitting) > 1 and which not in (None, "model", "ema"):
+        fitting = [prefix for prefix in fitting if canonical(f"{which}.") == prefix]
+    elif len(fitting) > 1:
+        averages = [prefix for prefix in fitting if is_average(prefix)]
+        fitting = averages if which == "ema" else [p for p in fitting if p not in averages]
+    if len(fitting) != 1:
+        names = sorted(prefix.rstrip("_") for prefix in places if 2 * found[prefix] >= len(own))
+        raise CheckpointError(
+            f"{checkpoint.path}: holds the network under the prefixes {listed(names)}; choose one "
+            "with --which"
+        )
+    return fitting[0]
+
+
+def _strangers(checkpoint: Checkpoint, names: Mapping[str, str], prefix: str) -> list[str]:
+    """Return the keys that lack what stands before all those of the network in the file."""
+    if prefix:
+        return [key for key in checkpoint.arrays if not canonical(key).startswith(prefix)]
+    if names.keys() <= checkpoint.wrapped:
+        return [key for key in checkpoint.arrays if key not in checkpoint.wrapped]
+    return []
 
 
 def _twice(names: Iterable[str]) -> Iterator[str]:
@@ -129,17 +207,52 @@ def _with_keys(checkpoint: Checkpoint, names: Mapping[str, str]) -> Checkpoint:
     )
 
 
+def _squeezed(checkpoint: Checkpoint, spec: ModelSpec, size: Size | None) -> Checkpoint:
+    """Change shapes that differ from the architecture's in axes of length 1 alone.
+
+    Biases of Caffe are (1, 1, 1, N), and a dense layer may have been a convolution of 1 x 1.
+    Counters become whole numbers.
+    """
+    head = checkpoint.arrays.get(f"{spec.classifier}.weight")
+    classes = head.shape[0] if head is not None and head.ndim else spec.classes
+    arrays, changed = dict(checkpoint.arrays), list[str]()
+    for entry in weight_map(spec, classes or spec.classes, size=_possible(spec, size)):
+        array = arrays.get(entry.key)
+        if array is None:
+            continue
+        if isinstance(entry, Put):
+            if array.shape != entry.shape and _long(array.shape) == _long(entry.shape):
+                arrays[entry.key] = array.reshape(entry.shape)
+                changed.append(entry.key)
+        elif array.dtype.kind == "f" and array.size == 1 and float(array.item()).is_integer():
+            arrays[entry.key] = array.astype(np.int64).reshape(())
+    notes = [f"axes of length 1 left out of {listed(changed, 3)}"] if changed else []
+    return replace(
+        checkpoint,
+        arrays=arrays,
+        notes=(*checkpoint.notes, *notes),
+        translated=checkpoint.translated or bool(changed),
+    )
+
+
+def _long(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(length for length in shape if length != 1)
+
+
+def _possible(spec: ModelSpec, size: Size | None) -> Size | None:
+    """Return a size of images, or None where the architecture does not exist at it."""
+    return None if size is not None and too_small(spec, size, aux_heads=True) else size
+
+
 def _to_torch(checkpoint: Checkpoint, spec: ModelSpec, size: Size | None) -> Checkpoint:
     """Change the axes of the architecture's arrays from Keras' to torch's."""
     if checkpoint.layout == "torch":
         return checkpoint
-    if size is not None and too_small(spec, size, aux_heads=True):
-        size = None
     head = checkpoint.arrays.get(f"{spec.classifier}.weight")
     classes = spec.classes if head is None or not head.ndim else head.shape[-1]
     puts = {
         entry.key: entry
-        for entry in weight_map(spec, classes or spec.classes, size=size)
+        for entry in weight_map(spec, classes or spec.classes, size=_possible(spec, size))
         if isinstance(entry, Put)
     }
     arrays = {

@@ -4,6 +4,7 @@ One table, derived from the architecture's spec, serves both directions, the che
 identification of unknown files.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -185,6 +186,11 @@ def fit(spec: schema.ModelSpec, shapes: Mapping[str, Shape], *, size: Size | Non
 def identify(shapes: Mapping[str, Shape]) -> list[Fit]:
     """Compare a file with every known architecture, the best fit first."""
     return sorted((fit(spec, shapes) for spec in SPECS.values()), key=lambda fit: fit.problems)
+
+
+def canonical(name: str) -> str:
+    """Return a name without regard to what separates its parts, as in `conv1/7x7_s2`."""
+    return re.sub(r"[^0-9A-Za-z]+", "_", name)
 
 
 def first_weighted_layer(spec: schema.ModelSpec) -> str:

@@ -9,6 +9,7 @@ ODD_SIZES = {
     "alexnet_bn_cifar100": (99, 83),
     "alexnet_paper": (95, 79),
     "alexnet_caffe": (99, 83),
+    "caffenet": (99, 83),
     "alexnet_cifar": (33, 37),
     "alexnet_keras": (95, 79),
     "alexnet_wide": (95, 79),

@@ -274,6 +274,16 @@ def alexnet_caffe(classes: int, size: Size) -> nn.Module:
     return named_dense(features, classes, size)
 
 
+def caffenet(classes: int, size: Size) -> nn.Module:
+    """Of the same layers, but each pooling stands before its normalisation."""
+    layers = alexnet_caffe(classes, size)._modules
+    names = list(layers)
+    for number in "12":
+        norm, pool = names.index(f"norm{number}"), names.index(f"pool{number}")
+        names[norm], names[pool] = names[pool], names[norm]
+    return nn.Sequential(OrderedDict((name, layers[name]) for name in names))
+
+
 def alexnet_keras(classes: int, size: Size) -> nn.Module:
     features = OrderedDict(
         conv1=SameConv2d(3, 96, 11, stride=4),
@@ -553,6 +563,7 @@ ALEXNETS: dict[str, tuple[Callable[[int, Size], nn.Module], Size]] = {
     "alexnet_bn_cifar100": (alexnet_bn_cifar100, (227, 227)),
     "alexnet_paper": (alexnet_paper, (224, 224)),
     "alexnet_caffe": (alexnet_caffe, (227, 227)),
+    "caffenet": (caffenet, (227, 227)),
     "alexnet_cifar": (alexnet_cifar, (32, 32)),
     "alexnet_keras": (alexnet_keras, (224, 224)),
     "alexnet_wide": (alexnet_wide, (224, 224)),

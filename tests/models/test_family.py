@@ -179,14 +179,20 @@ def test_table_has_the_twins_keys_and_shapes(member: Member) -> None:
     assert found.aux_heads == bool(member.spec.aux)
 
 
+# Of the same layers in another order: names and shapes do not tell them apart, a file's own
+# description does (tests/porting/weights/test_topology.py).
+SAME_NAMES = {"alexnet_caffe", "caffenet"}
+
+
 def test_files_are_recognised(member: Member) -> None:
     """At the model's own size, which an unknown file is compared at."""
     spec = member.spec
     with torch.device("meta"):
         twin = twins.build(spec.name, classes=7, aux_heads=bool(spec.aux))
-    best, *others = identify({k: tuple(v.shape) for k, v in twin.state_dict().items()})
-    assert (best.name, best.classes, best.problems) == (spec.name, 7, 0)
-    assert all(other.problems > 1 for other in others)
+    found = identify({k: tuple(v.shape) for k, v in twin.state_dict().items()})
+    names = SAME_NAMES if spec.name in SAME_NAMES else {spec.name}
+    best = [fit for fit in found if fit.problems <= 1]
+    assert {(fit.name, fit.classes, fit.problems) for fit in best} == {(n, 7, 0) for n in names}
 
 
 def test_models_are_recognised(member: Member) -> None:

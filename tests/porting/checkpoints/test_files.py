@@ -119,11 +119,6 @@ def test_prefixes_within_a_wrapper(tmp_path: Path) -> None:
     assert checkpoint.notes == ("taken from the entry 'state_dict'", "prefix 'module.' removed")
 
 
-def test_a_prefix_of_some_keys_stays(tmp_path: Path) -> None:
-    torch.save({"module.a": torch.ones(1), "b": torch.ones(1)}, tmp_path / "w.pth")
-    assert list(read_checkpoint(tmp_path / "w.pth").arrays) == ["module.a", "b"]
-
-
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
 def test_other_precisions(dtype: str, suffix: str, tmp_path: Path) -> None:

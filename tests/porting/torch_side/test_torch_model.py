@@ -45,6 +45,7 @@ def blank(*size: int, channels: int = 3) -> torch.Tensor:
         ("alexnet_bn_cifar100", 100, False, 58_322_314 - 40_970 + 4097 * 100 + 2 * 96),
         ("alexnet_paper", 1000, False, 60_965_224),
         ("alexnet_caffe", 1000, False, 60_965_224),
+        ("caffenet", 1000, False, 60_965_224),
         ("lenet5", 10, False, 156 + 2416 + 401 * 120 + 121 * 84 + 85 * 10),
     ],
 )
@@ -86,6 +87,7 @@ def test_alexnet_shapes(name):
         ("alexnet_bn_cifar100", [55, 27, 13, 6]),
         ("alexnet_paper", [55, 27, 13, 6]),
         ("alexnet_caffe", [55, 27, 13, 6]),
+        ("caffenet", [55, 27, 13, 6]),
         ("alexnet_keras", [56, 27, 13, 6]),
         ("alexnet_wide", [55, 27, 13, 6]),
         ("alexnet_cifar", [34, 17, 19, 9, 4]),

@@ -13,7 +13,7 @@ from keras_alexnet.errors import ConfigurationError
 from keras_alexnet.training.devices.placement import Placement
 from keras_alexnet.training.experiment import Experiment, option_fields
 from keras_alexnet.training.presets import PRESETS, check_weights, find_preset
-from keras_alexnet.training.run import resume_experiment, run_experiment
+from keras_alexnet.training.run import RESUMABLE, resume_experiment, run_experiment
 
 _PRESET_COLUMNS = (
     Column("name", "preset", text=True),
@@ -33,7 +33,12 @@ def train(
         typer.Option(help="Folder of the run, a new one.", show_default="runs/NAME-DATE-TIME"),
     ] = None,
     resume: Annotated[
-        Path | None, typer.Option(help="Go on with the run in this folder, as it was configured.")
+        Path | None,
+        typer.Option(
+            help="Go on with the run in this folder, as it was configured; --epochs makes it "
+            "longer, --data or --data-dir says where its data have moved to, --output leaves the "
+            "folder as it is and goes on in a copy."
+        ),
     ] = None,
     devices: Annotated[
         int, typer.Option(help="Devices of this host that share each batch.", min=1)
@@ -63,14 +68,17 @@ def train(
         return
     placement = Placement(devices, distribute, join_timeout)
     if resume is not None:
-        named = {"preset": preset, "output": output, **overrides}
-        given = next((name for name, value in named.items() if value is not None), None)
-        if given is not None:
+        named = {"preset": preset, **overrides}
+        changes = {name: value for name, value in named.items() if value is not None}
+        if other := next((name for name in changes if name not in RESUMABLE), None):
             raise ConfigurationError(
-                f"--resume goes on with a run as it was configured; leave out "
-                f"--{given.replace('_', '-')}"
+                "--resume goes on with a run as it was configured, but for --epochs, a new place "
+                f"of its data (--data, --data-dir) and --output; leave out "
+                f"--{other.replace('_', '-')}"
             )
-        summary = resume_experiment(resume, placement=placement, console=terminal())
+        summary = resume_experiment(
+            resume, output=output, placement=placement, console=terminal(), **changes
+        )
     else:
         if preset is None and not overrides:
             raise ConfigurationError(

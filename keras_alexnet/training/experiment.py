@@ -71,6 +71,9 @@ class Experiment:
     dropout_rate: float | None = option(
         None, "Dropout before the classifier; the model's if left out."
     )
+    classifier_activation: Literal["relu"] | None = option(
+        None, "What follows the logits, in training too; nothing if left out."
+    )
     aux_heads: bool = option(False, "Train GoogLeNet's auxiliary classifiers too.")
     aux_weight: float = option(AUX_LOSS_WEIGHT, "Weight of each one's loss.")
     freeze_epochs: int = option(0, "Epochs that train the classifiers only.")
@@ -82,6 +85,9 @@ class Experiment:
     )
     views: Literal["center", "mirror", "ten-crop"] = option(
         "center", "Views of an image that the final test averages over."
+    )
+    val_views: Literal["center", "mirror", "ten-crop"] = option(
+        "center", "Views of an image that the validation of an epoch averages over."
     )
     data_format: Literal["channels_last", "channels_first"] = option(
         "channels_last", "Layout of the feature maps."
@@ -99,7 +105,7 @@ class Experiment:
                 raise ConfigurationError(f"{name} must be at least {least}, got {value!r}")
         for name in _SHARES:
             value = getattr(self, name)
-            if not 0 <= value < 1:
+            if value is not None and not 0 <= value < 1:
                 raise ConfigurationError(f"{name} must lie in [0, 1), got {value!r}")
         for name, hint in get_type_hints(type(self)).items():
             choices, value = _choices(hint), getattr(self, name)
@@ -107,8 +113,10 @@ class Experiment:
                 raise ConfigurationError(
                     f"{name} must be one of {', '.join(choices)}; got {value!r}"
                 )
-        if not self.learning_rate > 0:
-            raise ConfigurationError(f"learning_rate must be above 0, got {self.learning_rate!r}")
+        for name in ("learning_rate", "unfrozen_learning_rate"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ConfigurationError(f"{name} must be above 0, got {value!r}")
         if self.aux_heads and not spec.aux:
             raise ConfigurationError(f"{self.model} has no auxiliary heads; leave aux_heads out")
         if (self.mean is None) != (self.std is None):
@@ -117,7 +125,8 @@ class Experiment:
             raise ConfigurationError(f"std must be above 0, got {self.std!r}")
         if self.freeze_epochs >= self.epochs:
             raise ConfigurationError(
-                f"freeze_epochs ({self.freeze_epochs}) must be fewer than epochs ({self.epochs})"
+                f"freeze_epochs ({self.freeze_epochs}) must be fewer than epochs ({self.epochs}); "
+                f"for a short trial give --freeze-epochs {min(1, self.epochs - 1)} too"
             )
         if self.schedule == "plateau" and not self.val_fraction:
             raise ConfigurationError("schedule 'plateau' needs val_fraction above 0")
@@ -192,7 +201,7 @@ _LEAST: Mapping[str, float] = {
     "checkpoint_steps": 0,
     "keep_every": 0,
 }
-_SHARES = ("val_fraction", "momentum", "ema", "label_smoothing")
+_SHARES = ("val_fraction", "momentum", "ema", "label_smoothing", "dropout_rate")
 
 
 def _from_json(value: Any) -> Any:

@@ -68,6 +68,7 @@ def build_network(
         dropout_rate=experiment.dropout_rate,
         include_preprocessing=True,
         transform_input=_transforms_input(experiment),
+        classifier_activation=experiment.classifier_activation,
         data_format=experiment.data_format,
         dtype=dtype or experiment.precision,
     )

@@ -10,7 +10,11 @@ from keras_alexnet.errors import ConfigurationError, one_line
 
 # Backend -> dtype policies in which a step of training on a CPU takes longer than in float32
 # (benchmarks/RESULTS.md).
-_SLOW_ON_CPU = {"jax": ("mixed_bfloat16",)}
+_SLOW_ON_CPU = {
+    "jax": ("mixed_bfloat16", "mixed_float16"),
+    "torch": ("mixed_float16",),
+    "tensorflow": ("mixed_float16",),
+}
 
 
 def check_precision(policy: str) -> None:
@@ -45,8 +49,10 @@ def precision_warning(policy: str) -> str | None:
     """Return what speaks against training in a dtype policy on this device, or None."""
     backend = load_keras().backend.backend()
     if policy in _SLOW_ON_CPU.get(backend, ()) and not gpus():
+        much = "30 to 50 times " if policy == "mixed_float16" else ""
         return (
-            f"{backend} trains slower in {policy} than in float32 on a CPU; use --precision float32"
+            f"{backend} trains {much}slower in {policy} than in float32 on a CPU; use --precision "
+            "float32"
         )
     return None
 

@@ -35,6 +35,7 @@ _STUDY = Experiment(
     batch_size=32,
     epochs=10,
     val_fraction=0.02,
+    classifier_activation="relu",
 )
 _CROP = Augmentation(resize=230, crop="random")
 _FLIP = replace(_CROP, flip=0.5)
@@ -57,7 +58,7 @@ _KERAS = Experiment(
     data="cifar10",
     augmentation=Augmentation(resize=224),
     normalize="none",
-    learning_rate=0.01,
+    learning_rate=0.001,
     momentum=0.9,
     batch_size=64,
     epochs=20,
@@ -167,12 +168,12 @@ PRESETS: Mapping[str, Preset] = {
     ),
     "cifar10-keras": Preset(_KERAS, "AlexNet in Keras and PyTorch: Keras, no augmentation"),
     "cifar10-keras-augmented": Preset(
-        replace(_KERAS, augmentation=_KERAS_CROPS),
+        replace(_KERAS, augmentation=_KERAS_CROPS, batch_size=128, epochs=15),
         "AlexNet in Keras and PyTorch: Keras, flips and crops",
         "test accuracy above 80 %",
     ),
     "cifar10-wide": Preset(
-        replace(_KERAS, model="alexnet_wide", batch_size=128, epochs=15),
+        replace(_KERAS, model="alexnet_wide"),
         "AlexNet in Keras and PyTorch: PyTorch's twin from scratch",
         "test accuracy 74.0 %",
     ),
@@ -183,7 +184,6 @@ PRESETS: Mapping[str, Preset] = {
             augmentation=_KERAS_CROPS,
             normalize="model",
             freeze_epochs=5,
-            unfrozen_learning_rate=0.001,
             batch_size=128,
             epochs=15,
         ),
@@ -208,7 +208,6 @@ PRESETS: Mapping[str, Preset] = {
             model="alexnet_paper",
             data="ilsvrc2010",
             augmentation=Augmentation(crop="random-resized", flip=0.5, pca=0.1),
-            normalize="data",
             learning_rate=0.01,
             momentum=0.9,
             weight_decay=5e-4,
@@ -217,9 +216,10 @@ PRESETS: Mapping[str, Preset] = {
             gamma=0.1,
             clip_norm=2.0,
             precision="mixed_float16",
-            batch_size=128,
+            batch_size=256,  # 128 times the GPUs, which count as two at least
             epochs=200,
             views="ten-crop",
+            val_views="ten-crop",
             keep_every=5,
         ),
         "Krizhevsky 2012 on ILSVRC2010, as the replica trained it",

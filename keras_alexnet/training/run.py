@@ -1,5 +1,7 @@
 """Begins a run, or goes on with one."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,8 @@ from keras_alexnet.core.backend import choose_backend, keras_home
 from keras_alexnet.core.files import write_json
 from keras_alexnet.core.machine import check_device, describe
 from keras_alexnet.data.examples import left_out_note
-from keras_alexnet.errors import KerasAlexNetError, TrainingError
+from keras_alexnet.data.sources.registry import SOURCES
+from keras_alexnet.errors import ConfigurationError, KerasAlexNetError, TrainingError
 from keras_alexnet.training.devices.group import Group
 from keras_alexnet.training.devices.placement import Placement
 from keras_alexnet.training.devices.processes import (
@@ -23,6 +26,11 @@ from keras_alexnet.training.devices.processes import (
 from keras_alexnet.training.experiment import Experiment
 from keras_alexnet.training.precision import check_precision, precision_warning, seed_everything
 from keras_alexnet.training.runs.folder import Log, RunFolder
+
+# What may change when a run goes on: the place of its data, and how long it is.
+RESUMABLE = ("data", "data_dir", "epochs")
+# Schedules whose course does not depend on the number of epochs.
+_OPEN_ENDED = ("constant", "step", "plateau")
 
 
 def run_experiment(
@@ -52,6 +60,7 @@ def run_experiment(
             on; it is saved.
     """
     experiment.check_weights()
+    experiment = _anchored(experiment)
     placement = placement or Placement()
     name = preset or f"{experiment.model}-{Path(experiment.data).stem}"
     choose_backend(experiment.backend)
@@ -64,8 +73,9 @@ def run_experiment(
         return resume_experiment(output, placement=placement, console=console)
     group = join(experiment, placement)
     with group.first_process_first():
-        made = str(RunFolder.create(output, name).path) if group.is_first else None
-    folder = RunFolder(Path(group.gather(made)[0]))
+        made = RunFolder.create(output, name) if group.is_first else None
+    path = group.gather(None if made is None else str(made.path))[0]
+    folder = made or RunFolder(Path(path))
     log = log_of(folder, group, console)
     with log.hearing():
         try:
@@ -82,12 +92,24 @@ def run_experiment(
 
 
 def resume_experiment(
-    path: Path, *, placement: Placement | None = None, console: Console | None = None
+    path: Path,
+    *,
+    output: Path | None = None,
+    data: str | None = None,
+    data_dir: Path | None = None,
+    epochs: int | None = None,
+    placement: Placement | None = None,
+    console: Console | None = None,
 ) -> dict[str, Any] | None:
     """Go on with a run from its last checkpoint, as if it had never been stopped.
 
     Args:
         path: Folder of the run. Where processes on several hosts compute, each reads it.
+        output: Folder to make and to go on in, with a copy of all files; that of the run by
+            default.
+        data: Where its folder or CSV file has moved to; it must hold the very same data.
+        data_dir: Where data of its kind have moved to.
+        epochs: How many the run shall have, where its schedule has no end of its own.
         placement: Which devices compute; not necessarily as many as before.
         console: Where to say what happens; standard output by default.
 
@@ -95,25 +117,81 @@ def resume_experiment(
         As `run_experiment`.
 
     Raises:
-        KerasAlexNetError: The folder holds no run, or its files are damaged.
+        KerasAlexNetError: The folder holds no run, or its files are damaged; or the run cannot be
+            changed like this.
     """
     placement = placement or Placement()
     folder = RunFolder.existing(path)
     preset, fields = folder.read_config()
-    experiment = Experiment.from_json(fields)
+    changes = {"data": data, "data_dir": data_dir, "epochs": epochs}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    experiment = _changed(Experiment.from_json(fields), changes)
     choose_backend(experiment.backend)
+    if output is not None:
+        if placement.distribute:
+            raise ConfigurationError("--distribute goes on in the run's own folder: no --output")
+        folder = folder.copy(output)
     if takes_processes(placement):
-        return run_in_processes(folder, placement, {"experiment": None})
+        told = {name: str(value) if name != "epochs" else value for name, value in changes.items()}
+        return run_in_processes(folder, placement, {"experiment": None, "changes": told})
     group = join(experiment, placement)
     log = log_of(folder, group, console)
     with log.hearing():
-        engine = _engine(experiment, folder, group, log, resume=True)
+        try:
+            engine = _engine(experiment, folder, group, log, resume=True)
+            if experiment.epochs < engine.progress.epoch:
+                raise ConfigurationError(
+                    f"--epochs {experiment.epochs}: the run has done {engine.progress.epoch} "
+                    "already"
+                )
+        except BaseException:
+            if output is not None:
+                folder.discard()
+            raise
+        if changes and group.is_first:
+            write_json(folder.config, {"preset": preset, "experiment": experiment.to_json()})
         progress = engine.progress
         log(
             f"resumed behind epoch {progress.epoch}"
             + f", batch {progress.batches}" * bool(progress.batches)
         )
         return _go(engine, name=folder.path.name, preset=preset)
+
+
+def _anchored(experiment: Experiment) -> Experiment:
+    """Return the experiment with absolute paths, so that it can go on from another folder."""
+    data = experiment.data
+    if data not in SOURCES:
+        data = str(Path(data).expanduser().absolute())
+    places = {name: getattr(experiment, name) for name in ("data_dir", "weights")}
+    return replace(
+        experiment,
+        data=data,
+        **{name: path.expanduser().absolute() for name, path in places.items() if path is not None},
+    )
+
+
+def _changed(experiment: Experiment, changes: Mapping[str, Any]) -> Experiment:
+    """Return the experiment of a run that goes on otherwise.
+
+    Raises:
+        ConfigurationError: It cannot have so many epochs, or other data.
+    """
+    epochs = changes.get("epochs", experiment.epochs)
+    if epochs != experiment.epochs and experiment.schedule not in _OPEN_ENDED:
+        raise ConfigurationError(
+            f"the schedule {experiment.schedule!r} of this run ends with epoch "
+            f"{experiment.epochs}, which decides its learning rate. A run can have more epochs "
+            f"with the schedules {', '.join(_OPEN_ENDED)}; else begin a new one, from "
+            "--weights .../best.keras"
+        )
+    data = changes.get("data", experiment.data)
+    if (data in SOURCES) != (experiment.data in SOURCES):
+        raise ConfigurationError(
+            f"--data {data}: the run's data are {experiment.data}; give the new place of the same "
+            f"({'--data-dir' if experiment.data in SOURCES else '--data'})"
+        )
+    return _anchored(replace(experiment, **changes)) if changes else experiment
 
 
 def _engine(
@@ -164,7 +242,7 @@ def _go(engine: Any, *, name: str, preset: str | None) -> dict[str, Any] | None:
     try:
         with (
             group.watching(),
-            StopSignal() as stop,
+            StopSignal(log) as stop,
             Scalars(folder.path if group.is_first else None, engine.steps) as scalars,
         ):
             done = engine.train(stop, scalars)

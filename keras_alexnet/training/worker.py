@@ -13,14 +13,17 @@ from keras_alexnet.training.run import resume_experiment, run_experiment
 def main(job: dict[str, Any]) -> dict[str, Any] | None:
     """Train, and return the run's summary, or None if it was stopped.
 
-    A job has `"experiment"` and `"preset"` of a new run, or neither; `"path"` of its folder; and
-    `"join_timeout"`.
+    A job has `"experiment"` and `"preset"` of a new run, or `"changes"` of one that goes on, as
+    arguments of `resume_experiment`; `"path"` of its folder; and `"join_timeout"`.
     """
     placement = Placement(distribute=True, join_timeout=job["join_timeout"])
     console = terminal()
     path = Path(job["path"])
     if job["experiment"] is None:
-        return resume_experiment(path, placement=placement, console=console)
+        changes = job["changes"]
+        if "data_dir" in changes:
+            changes["data_dir"] = Path(changes["data_dir"])
+        return resume_experiment(path, placement=placement, console=console, **changes)
     return run_experiment(
         Experiment.from_json(job["experiment"]),
         output=path,

@@ -1,4 +1,4 @@
-"""Experiments as records, and the presets against the numbers of the reports."""
+"""Experiments as records."""
 
 import json
 from dataclasses import fields
@@ -27,59 +27,6 @@ def test_paths_survive_json() -> None:
         weights=Path("a.keras"), data_dir=Path("data"), mean=(0.1, 0.2, 0.3), std=(1, 1, 1)
     )
     assert Experiment.from_json(experiment.to_json()) == experiment
-
-
-# SEEDS: (model, epochs, batch size, learning rate, momentum, weight decay, resize, crop, flip)
-REPORTS = {
-    "cifar100-study-1": ("alexnet_bn_cifar100", 10, 32, 0.005, 0, 0, 227, "center", 0),
-    "cifar100-study-2": ("alexnet_bn_cifar100", 10, 64, 0.005, 0, 0, 230, "random", 0),
-    "cifar100-study-3": ("alexnet_bn_cifar100", 10, 64, 0.001, 0, 0, 230, "random", 0),
-    "cifar100-study-4": ("alexnet_bn_cifar100", 10, 128, 0.005, 0, 0, 230, "random", 0.5),
-    "cifar100-study-5": ("alexnet_bn_cifar100", 10, 64, 0.005, 0, 0, 230, "random", 0.5),
-    "cifar100-study-6": ("alexnet_bn_cifar100", 10, 32, 0.005, 0, 0, 230, "random", 0.5),
-    "cifar100-study-7": ("alexnet_bn_cifar100", 20, 32, 0.005, 0, 0, 230, "random", 0.5),
-    "cifar100-study-8": ("alexnet_bn_cifar100", 2, 32, 0.005, 0, 0, 230, "random", 0.5),
-    "cifar10-lab-alexnet": ("alexnet", 10, 4, 0.001, 0.9, 5e-4, 256, "random", 0.5),
-    "cifar10-lab-alexnet-lrn": ("alexnet_lrn", 10, 4, 0.001, 0.9, 5e-4, 256, "random", 0.5),
-    "cifar10-lab-googlenet": ("googlenet_lab", 10, 4, 0.001, 0.9, 5e-4, 256, "random", 0.5),
-    "cifar10-lab-alexnet-pretrained": ("alexnet", 10, 4, 0.001, 0.9, 5e-4, 256, "random", 0.5),
-    "cifar10-lab-googlenet-pretrained": ("googlenet", 10, 4, 0.001, 0.9, 5e-4, 256, "random", 0.5),
-    "cifar10-alexnet-bn": ("alexnet_cifar", 100, 512, 0.001, 0.9, 0, None, "random", 0.5),
-    "cifar10-keras": ("alexnet_keras", 20, 64, 0.01, 0.9, 0, 224, "center", 0),
-    "cifar10-keras-augmented": ("alexnet_keras", 20, 64, 0.01, 0.9, 0, 256, "random", 0.5),
-    "cifar10-wide": ("alexnet_wide", 15, 128, 0.01, 0.9, 0, 224, "center", 0),
-    "cifar10-pretrained": ("alexnet", 15, 128, 0.01, 0.9, 0, 256, "random", 0.5),
-    "ilsvrc2010-paper": ("alexnet_paper", 200, 128, 0.01, 0.9, 5e-4, None, "random-resized", 0.5),
-}
-
-
-@pytest.mark.parametrize("name", REPORTS)
-def test_presets_are_the_reports(name: str) -> None:
-    e = PRESETS[name].experiment
-    a = e.augmentation
-    assert REPORTS[name] == (
-        *(e.model, e.epochs, e.batch_size, e.learning_rate, e.momentum, e.weight_decay),
-        *(a.resize, a.crop, a.flip),
-    )
-
-
-def test_what_the_table_of_reports_has_no_column_for() -> None:
-    assert PRESETS["cifar100-study-8"].experiment.optimizer == "adam"
-    scaled = {n for n in "12345678" if PRESETS[f"cifar100-study-{n}"].experiment.mean}
-    assert scaled == set("3478")
-    bn = PRESETS["cifar10-alexnet-bn"].experiment
-    assert (bn.optimizer, bn.schedule, bn.normalize) == ("adam", "constant", "data")
-    assert (bn.augmentation.padding, bn.augmentation.grayscale) == (4, 0.3)
-    paper = PRESETS["ilsvrc2010-paper"].experiment
-    assert (paper.schedule, paper.step_epochs, paper.gamma) == ("step", 30, 0.1)
-    assert (paper.augmentation.pca, paper.clip_norm, paper.views) == (0.1, 2.0, "ten-crop")
-    assert (paper.precision, paper.keep_every) == ("mixed_float16", 5)
-    for name in ("cifar10-lab-googlenet", "cifar10-lab-googlenet-pretrained"):
-        assert PRESETS[name].experiment.aux_heads
-        assert PRESETS[name].experiment.aux_weight == 0.3
-    assert all(preset.experiment.shuffle for preset in PRESETS.values())
-    fast, cpu = PRESETS["cifar10-fast"].experiment, PRESETS["cifar10-cpu"].experiment
-    assert fast.model == cpu.model == "alexnet_cifar"
 
 
 def test_every_field_is_an_option_with_help() -> None:

@@ -3,12 +3,14 @@
 import csv
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -332,6 +334,106 @@ def test_resume_refuses_other_data(run: Run) -> None:
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(TrainingError, match="the data are not those that the run began with"):
         resume_experiment(folder)
+
+
+def moved_photos(tmp_path: Path) -> Path:
+    """A small data set of files."""
+    rng = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(30):
+            pixels = rng.integers(0, 256, (34, 36, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{number}.png")
+    return tmp_path / "photos"
+
+
+def test_a_run_goes_on_from_another_place_longer_and_in_a_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moved_photos(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    experiment = Experiment(
+        data="photos", model="lenet5", epochs=1, batch_size=8, backend=keras.backend.backend(),
+        val_fraction=0.2,
+    )  # fmt: skip
+    first, longer = tmp_path / "first", tmp_path / "longer"
+    run_experiment(replace(experiment, epochs=2), output=Path("longer"))
+    run_experiment(experiment, output=Path("first"))
+    config = json.loads((first / "config.json").read_text())["experiment"]
+    assert config["data"] == str(tmp_path / "photos")
+
+    (tmp_path / "photos").rename(tmp_path / "elsewhere")
+    (tmp_path / "away").mkdir()
+    monkeypatch.chdir(tmp_path / "away")
+    with pytest.raises(ConfigurationError, match=r"neither a kind of data .* nor a folder"):
+        resume_experiment(first)
+    copy = tmp_path / "copy"
+    resume_experiment(first, output=copy, data="../elsewhere", epochs=2)
+    assert json.loads((first / "config.json").read_text())["experiment"] == config
+    assert rows(copy) == rows(longer)
+    for mine, theirs in zip(weights(copy), weights(longer), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    changed = json.loads((copy / "config.json").read_text())["experiment"]
+    assert (changed["data"], changed["epochs"]) == (str(tmp_path / "away/../elsewhere"), 2)
+
+    next((tmp_path / "elsewhere" / "cat").iterdir()).unlink()
+    other = tmp_path / "other"
+    with pytest.raises(TrainingError, match="not those that the run began with"):
+        resume_experiment(copy, output=other, epochs=3)
+    assert not other.exists()
+
+
+def test_not_every_run_can_be_longer_or_otherwise(run: Run, tmp_path: Path) -> None:
+    folder = run(epochs=2, schedule="cosine")
+    with pytest.raises(ConfigurationError, match="schedule 'cosine' of this run ends with epoch 2"):
+        resume_experiment(folder, epochs=3)
+    with pytest.raises(ConfigurationError, match=r"the run's data are digits; give .*--data-dir"):
+        resume_experiment(folder, data=str(tmp_path))
+    constant = run("constant", epochs=2, schedule="constant", warmup_epochs=0)
+    with pytest.raises(ConfigurationError, match="--epochs 1: the run has done 2 already"):
+        resume_experiment(constant, epochs=1)
+
+
+def test_a_folder_that_was_there_before_stays(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    with pytest.raises(ConfigurationError):
+        run(data=str(tmp_path / "nowhere"))
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_final_views_where_nothing_is_left_to_test(tmp_path: Path) -> None:
+    """Without a test part the validation part is what the final views are for."""
+    folder = tmp_path / "run"
+    experiment = Experiment(
+        data=str(moved_photos(tmp_path)), model="lenet5", epochs=1, batch_size=8, input_size=28,
+        backend=keras.backend.backend(), val_fraction=0.4, eval_resize=34, views="ten-crop",
+    )  # fmt: skip
+    run_experiment(experiment, output=folder)
+    summary = json.loads((folder / "summary.json").read_text())
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    assert evaluation["part"] == "val"
+    assert evaluation["views"] == "ten-crop"
+    for name in ("loss", "top1", "macro_f1"):
+        assert summary["val"][name] == evaluation[name]
+    centre = float(rows(folder)[0]["val_loss"])
+    assert centre != summary["val"]["loss"]
+    assert f"validation: loss {evaluation['loss']:.4f}" in (folder / "log.txt").read_text()
+    assert "Val: ten-crop views of each image" in (folder / "report.html").read_text()
+    validated = tmp_path / "validated"
+    run_experiment(replace(experiment, val_views="ten-crop"), output=validated)
+    assert float(rows(validated)[0]["val_loss"]) == evaluation["loss"]
+
+
+def test_settings_are_those_that_applied(run: Run) -> None:
+    page = (run(epochs=1, schedule="constant") / "report.html").read_text()
+    settings = dict(re.findall(r"<div><span>(\w+)</span><b>(.*?)</b></div>", page))
+    assert settings["optimizer"] == "adam"
+    assert not settings.keys() & {"momentum", "nesterov", "gamma", "step_epochs", "patience"}
+    assert settings["backend"] == SMALL.backend
+    assert settings["dropout_rate"] == "0.0"
+    assert float(settings["mean"]) > 0
+    assert "-" not in settings.values()
+    assert "1 epoch in" in page
 
 
 def test_a_finished_run_can_write_its_results_again(run: Run) -> None:

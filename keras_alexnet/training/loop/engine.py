@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from keras_alexnet.inference.evaluation import Evaluation, evaluate
 from keras_alexnet.inference.predictor import Predictor
 from keras_alexnet.layers import keras
@@ -79,7 +81,11 @@ class Engine:
         self._replicas = Replicas(self.model, experiment, prepared, self.batches, group)
         self.trainer = self._replicas.trainer
         self._predictor = Predictor(
-            self.model, prepared.preprocessing, normalized=True, batch_size=experiment.batch_size
+            self.model,
+            prepared.preprocessing,
+            normalized=True,
+            batch_size=experiment.batch_size,
+            views=experiment.val_views,
         )
         self._keeper = Keeper(folder, experiment, prepared, group)
         self._phase: int | None = None
@@ -208,7 +214,8 @@ class Engine:
                 self._keeper.save_model(self.model, path, epoch=progress.epoch)
         row = epoch_row(
             progress.epoch,
-            learning_rate=float(keras.ops.convert_to_numpy(rate)),
+            # The shortest number that float32 rounds to the rate.
+            learning_rate=float(str(np.float32(keras.ops.convert_to_numpy(rate)))),
             numbers=numbers,
             images=min(len(self.prepared.train), self.batches.steps * experiment.batch_size),
             seconds=seconds,

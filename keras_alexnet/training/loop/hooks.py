@@ -1,7 +1,9 @@
 """An epoch of `fit`, and what happens between its steps: progress, checkpoints, interruptions."""
 
 import math
+import os
 import signal
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -20,10 +22,12 @@ from rich.progress import (
 
 from keras_alexnet.core.backend import load_keras
 from keras_alexnet.errors import TrainingError
+from keras_alexnet.training.loop.progress import speed
 
 keras = load_keras()
 
 _NOTED_STEPS = 100
+_PATIENCE = 3.0  # seconds
 _REFRESH = 0.5  # seconds; reading the loss waits for the device
 
 
@@ -37,13 +41,26 @@ class Callbacks(keras.callbacks.CallbackList):  # type: ignore[name-defined]
 
 
 class StopSignal:
-    """Notes Ctrl-C and SIGTERM for the end of a step; a second one interrupts at once."""
+    """Notes Ctrl-C and SIGTERM for the end of a step; a second one ends the process.
 
-    def __init__(self) -> None:
+    A step may take minutes, and Python calls no handler meanwhile. So a thread answers: the first
+    signal with words, a second one, where the interruption has not come through after
+    `_PATIENCE` seconds, with the end.
+
+    Args:
+        say: Says a line.
+    """
+
+    def __init__(self, say: Callable[[str], None] = lambda _: None) -> None:
         self.received: signal.Signals | None = None
+        self._say = say
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
+        self._reader, self._writer = os.pipe()
+        os.set_blocking(self._writer, False)
+        self._wakeup = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        threading.Thread(target=self._answer, daemon=True).start()
         for number in (signal.SIGINT, signal.SIGTERM):
             self._before[number] = signal.signal(number, self._note)
         return self
@@ -51,11 +68,28 @@ class StopSignal:
     def __exit__(self, *error: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        signal.set_wakeup_fd(self._wakeup)
+        os.close(self._writer)  # which ends the thread
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:
             raise KeyboardInterrupt
         self.received = signal.Signals(number)
+
+    def _answer(self) -> None:
+        """Answer to signals, whose numbers the interpreter writes as bytes."""
+        stops = 0
+        with os.fdopen(self._reader, "rb", buffering=0) as numbers:
+            while number := numbers.read(1):
+                if number[0] not in self._before:
+                    continue
+                stops += 1
+                if stops == 1:
+                    self._say("stopping behind this step, and saving; once more ends it at once")
+                elif stops == 2:
+                    end = threading.Timer(_PATIENCE, os._exit, [128 + number[0]])
+                    end.daemon = True
+                    end.start()
 
 
 class ProgressBar:
@@ -83,7 +117,7 @@ class ProgressBar:
 
     def show(self, done: int, loss: float, accuracy: float, rate: float) -> None:
         """Show where the epoch is."""
-        state = f"loss {loss:.4f}  accuracy {accuracy:.4f}  {rate:,.0f} images/s"
+        state = f"loss {loss:.4f}  accuracy {accuracy:.4f}  {speed(rate)}"
         self._bar.update(self._task, completed=done, state=state)
 
 

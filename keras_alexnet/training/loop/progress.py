@@ -125,4 +125,9 @@ def sentence(row: Mapping[str, Any], epochs: int) -> str:
     )
     if "val_loss" in row:
         text += f"; validation loss {row['val_loss']:.4f}, accuracy {row['val_accuracy']:.4f}"
-    return text + f"; {row['images_per_second']:,.0f} images/s, {row['seconds']:.1f} s"
+    return text + f"; {speed(row['images_per_second'])}, {row['seconds']:.1f} s"
+
+
+def speed(rate: float) -> str:
+    """Return images per second for people."""
+    return f"{rate:,.0f} images/s" if rate >= 10 else f"{rate:.2g} images/s"

@@ -46,10 +46,16 @@ def write_results(engine: Engine, *, name: str, preset: str | None) -> dict[str,
         "seconds": progress.seconds,
         "train": {"loss": best["train_loss"], "accuracy": best["train_accuracy"]},
         "val": None if data.val is None else {n: best[column] for column, n in VALIDATION.items()},
-        "test": {n: getattr(result, n) for n in VALIDATION.values()} if part == "test" else None,
+        "test": None,
+        "views": {"val": engine.experiment.val_views, part: engine.experiment.views},
         "skipped": skipped,
     }
-    write_json(folder.evaluation, {"part": part, **result.to_json()})
+    if part != "train":  # where nothing is left to test on, validation has the final views
+        summary[part] = {name: getattr(result, name) for name in VALIDATION.values()}
+    write_json(
+        folder.evaluation,
+        {"part": part, "views": engine.experiment.views, **result.to_json()},
+    )
     per_class = [asdict(row) for row in result.per_class]
     write_rows(folder.path / "per_class.csv", per_class, list(per_class[0]))
     learning_curves(progress.rows, folder.path / "learning_curves.png")

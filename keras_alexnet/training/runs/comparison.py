@@ -100,5 +100,5 @@ def _unfinished(name: str, run: Run) -> dict[str, Any]:
         "seconds": sum(row["seconds"] or 0.0 for row in run.rows) or None,
         "epochs": len(run.rows),
         "best_epoch": None if epoch is None else int(epoch),
-        "note": f"unfinished: {len(run.rows)} of {planned} epochs",
+        "note": f"unfinished: {len(run.rows)} of {planned} epoch{'s' * (planned != 1)}",
     }

@@ -32,6 +32,8 @@ METRICS = (
 class RunFolder:
     """A run's folder; `create` makes a new one, `existing` checks one."""
 
+    _existed = False  # before the run
+
     def __init__(self, path: Path) -> None:
         self.path = path
         self.config = path / "config.json"
@@ -59,13 +61,15 @@ class RunFolder:
                 f"--output {path} exists already and is not empty; nothing was changed. Name "
                 f"another folder, or continue that run with --resume {path}"
             )
+        folder = cls(path)
+        folder._existed = path.is_dir()
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigurationError(
                 f"--output {path} cannot be made: {error.strerror or error}"
             ) from error
-        return cls(path)
+        return folder
 
     @classmethod
     def existing(cls, path: Path) -> "RunFolder":
@@ -81,9 +85,29 @@ class RunFolder:
             raise TrainingError(f"--resume {path}: not the folder of a run (no config.json in it)")
         return folder
 
+    def copy(self, path: Path) -> "RunFolder":
+        """Return a new folder with all of this one's files.
+
+        Raises:
+            ConfigurationError: It exists and is not empty, or cannot be written.
+        """
+        new = self.create(path, "")
+        try:
+            shutil.copytree(self.path, path, dirs_exist_ok=True)
+        except BaseException as error:
+            new.discard()
+            if isinstance(error, OSError):
+                raise ConfigurationError(f"--output {path} cannot be written: {error}") from error
+            raise
+        return new
+
     def discard(self) -> None:
-        """Remove the folder of a run that never began."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        """Remove the files of a run that never began, and the folder that was made for it."""
+        if self._existed:
+            for path in self.path.iterdir():
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
+        else:
+            shutil.rmtree(self.path, ignore_errors=True)
 
     def read_config(self) -> tuple[str | None, dict[str, Any]]:
         """Return the preset and the fields of the experiment.

@@ -1,6 +1,7 @@
 """A training run as one self-contained HTML page, made from the files in its folder."""
 
 import base64
+import contextlib
 import io
 import shlex
 from collections.abc import Callable, Iterator, Mapping
@@ -10,7 +11,10 @@ from typing import Any
 import numpy as np
 
 from keras_alexnet.core.pages import write_page
+from keras_alexnet.errors import ModelFileError
 from keras_alexnet.inference.views import Views
+from keras_alexnet.models.record import read_record, use_of
+from keras_alexnet.specs import SPECS
 from keras_alexnet.training.runs import plots
 from keras_alexnet.training.runs.comparison import compare, duration
 from keras_alexnet.training.runs.reader import Run, read_run
@@ -46,7 +50,8 @@ def write_run_report(folder: str | Path) -> Path:
         evaluated=evaluation.get("part"),
         predictions=_data_url(predictions.read_bytes()) if predictions.is_file() else None,
         skipped=(run.summary or {}).get("skipped", {}),
-        settings=dict(_flat(run.experiment)),
+        settings=_settings(run),
+        views=(run.summary or {}).get("views", {}),
         environment=_environment(run.environment),
         commands=_commands(run),
     )
@@ -85,13 +90,66 @@ def _data_url(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
+# Field of an experiment -> whether it has an effect on a run with these settings.
+_APPLIES: Mapping[str, Callable[[Mapping[str, Any]], bool]] = {
+    "momentum": lambda s: s.get("optimizer") == "sgd",
+    "nesterov": lambda s: s.get("optimizer") == "sgd",
+    "decoupled": lambda s: s.get("optimizer") != "adamw" and bool(s.get("weight_decay")),
+    "step_epochs": lambda s: s.get("schedule") == "step",
+    "gamma": lambda s: s.get("schedule") in ("step", "plateau"),
+    "patience": lambda s: s.get("schedule") == "plateau",
+    "aux_weight": lambda s: bool(s.get("aux_heads")),
+    "unfrozen_learning_rate": lambda s: bool(s.get("freeze_epochs")),
+    "scale": lambda s: s.get("crop") == "random-resized",
+    "ratio": lambda s: s.get("crop") == "random-resized",
+    "padding": lambda s: s.get("crop") == "random",
+    "resize": lambda s: s.get("crop") != "random-resized",
+}
+# What None stands for, where no file of the run says more.
+_UNSET = {
+    "weights": "none",
+    "train_limit": "all",
+    "eval_limit": "all",
+    "data_dir": "the data's own place",
+    "classifier_activation": "none",
+}
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    """Return the fields of an experiment that had an effect, with the values that were used."""
+    values = dict(_flat(run.experiment))
+    known = {**_UNSET, "backend": (run.summary or {}).get("backend"), **_used(run)}
+    if values.get("unfrozen_learning_rate") is None:
+        known["unfrozen_learning_rate"] = values.get("learning_rate")
+    return {
+        name: known.get(name) if value is None else value
+        for name, value in values.items()
+        if _APPLIES.get(name, lambda _: True)(values)
+        and (value is not None or known.get(name) is not None)
+    }
+
+
+def _used(run: Run) -> dict[str, Any]:
+    """Return the settings that the model's file, or else its architecture, knows."""
+    spec = SPECS.get(str(run.experiment.get("model")))
+    found: dict[str, Any] = {} if spec is None else {"dropout_rate": spec.dropout_rate}
+    with contextlib.suppress(ModelFileError):  # an unfinished run may have no file yet
+        used, _, _ = use_of(read_record(run.folder / "best.keras") or {})
+        found |= {"mean": used.mean, "std": used.std, "eval_resize": used.resize_size}
+        found |= {"input_size": " x ".join(map(str, used.crop_size))}
+    return {
+        name: ", ".join(f"{number:.4g}" for number in value) if isinstance(value, tuple) else value
+        for name, value in found.items()
+    }
+
+
 def _flat(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Yield the fields of an experiment, those of its augmentation in their place."""
     for key, value in values.items():
         if isinstance(value, dict):
             yield from _flat(value)
         else:
-            yield key, "-" if value is None else value
+            yield key, value
 
 
 def _environment(values: Mapping[str, Any]) -> dict[str, str]:

@@ -70,6 +70,7 @@ PARTS: dict[str, Callable[[], Any]] = {
     "nodes of a model": _attribute("_nodes_by_depth", _sample),
     "inputs of a model": _attribute("_standardize_inputs", _sample),
     "context of a call": _attribute("_call_context_args", _sample),
+    "state of a call": _object("keras.src.backend.common.global_state:get_global_attribute"),
     "recomputation of a layer": _attribute("_remat_mode", _sample),
     "index of a variable": _attribute("_get_variable_index", lambda: load_keras().optimizers.SGD),
 }
@@ -205,6 +206,15 @@ def takes_phase(layer: Any) -> bool:
     if _part("context of a call") is not None:
         return "training" in getattr(layer, "_call_context_args", ())
     return "training" in inspect.signature(layer.call).parameters
+
+
+def is_training() -> bool:
+    """Return whether the call of a layer or a model that is under way is one of training.
+
+    Without the part nobody knows, and none is.
+    """
+    state = _part("state of a call")
+    return bool(state and getattr(state("current_call_ctx"), "training", None))
 
 
 def is_recomputed(layer: Any) -> bool:

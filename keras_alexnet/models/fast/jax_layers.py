@@ -1,12 +1,15 @@
 """Faster ways on JAX's CPU. XLA's gradients of max pools and of weights take most of a step.
 
-Forward passes stay what XLA makes of them, but for max pools and convolutions by one pixel.
+Forward passes stay what XLA makes of them, but for max pools and convolutions by one pixel. The
+gradients are written by hand, which leaves JAX no other way to differentiate (`jax.jvp`,
+`jax.jacfwd`, `jax.linearize`): so they stand in calls of training alone, elsewhere XLA's do.
 """
 
 from types import MethodType
 from typing import Any
 
 from keras_alexnet.core import backend
+from keras_alexnet.core.keras_internals import is_training
 from keras_alexnet.models.fast.jax_pooling import Pair, explicit_padding, max_pool_call
 
 keras = backend.load_keras()
@@ -52,7 +55,7 @@ def _dense_call(layer: Any, inputs: Any, training: Any = None) -> Any:
         or layer.quantization_mode
     ):
         return type(layer).call(layer, inputs, training=training)
-    outputs = _multiply(inputs, kernel)
+    outputs = _multiply(inputs, kernel) if training else inputs @ kernel
     if layer.bias is not None:
         outputs = outputs + jnp.asarray(layer.bias)
     return outputs if layer.activation is None else layer.activation(outputs)
@@ -90,14 +93,19 @@ def _convolution_op(layer: Any, inputs: Any, kernel: Any) -> Any:
         n + sum(ends) >= window
         for n, ends, window in zip(sizes, padding, layer.kernel_size, strict=False)
     )
-    if not plain or not fits or kernel.dtype not in _WIDE or inputs.dtype != kernel.dtype:
+    empty = isinstance(inputs.shape[0], int) and inputs.shape[0] == 0
+    wide = kernel.dtype in _WIDE and inputs.dtype == kernel.dtype
+    if not plain or not fits or not wide or empty or inputs.ndim != 4:
+        return type(layer).convolution_op(layer, inputs, kernel)
+    if inputs.shape[3] != kernel.shape[2] * layer.groups:  # Keras says what is wrong with it
         return type(layer).convolution_op(layer, inputs, kernel)
     if layer.kernel_size == layer.strides == (1, 1) and layer.groups == 1:
         # XLA's product is faster than its convolution, twice and more for the kernel's gradient.
         pixels = inputs.reshape(-1, inputs.shape[-1])  # (N * H * W, C)
-        return (pixels @ kernel[0, 0]).reshape(*inputs.shape[:3], -1)
+        return (pixels @ kernel[0, 0]).reshape(*inputs.shape[:3], kernel.shape[-1])
+    convolve = _convolve if is_training() else _stock_convolve
     parts = [
-        _convolve(part, part_kernel, layer.strides, padding)
+        convolve(part, part_kernel, layer.strides, padding)
         for part, part_kernel in zip(
             jnp.split(inputs, layer.groups, axis=-1),
             jnp.split(kernel, layer.groups, axis=-1),

@@ -4,10 +4,10 @@ XLA's gradient of a max pool, select-and-scatter, is a serial loop there.
 """
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, TypeAlias
 
 from keras_alexnet.core import backend
+from keras_alexnet.core.keras_internals import is_training
 
 keras = backend.load_keras()
 jax = backend.require("jax")
@@ -30,12 +30,11 @@ def max_pool_call(layer: Any, inputs: Any) -> Any:
         if all(n >= window for n, window in zip(widths, layer.pool_size, strict=True)):
             # The width first: then the first maximum in rows, not in columns, has the gradient.
             passes = tuple(zip(axes, layer.pool_size, layer.strides, padding, strict=True))[::-1]
-            return _max_pool(inputs, passes)
+            return (_max_pool if is_training() else _any_max_pool)(inputs, passes)
     return type(layer).call(layer, inputs)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _max_pool(x: Any, passes: Any) -> Any:
+def _pooled(x: Any, passes: Any) -> Any:
     """Return the maximum of every window, one axis after the other.
 
     The gradient goes to the first maximum of a window in row-major order, as it does in XLA's
@@ -44,6 +43,33 @@ def _max_pool(x: Any, passes: Any) -> Any:
     for way in passes:
         x, _ = _max_along(x, *way)
     return x
+
+
+# With a gradient by hand, which is several times faster, and one for every way of JAX's.
+_max_pool = jax.custom_vjp(_pooled, nondiff_argnums=(1,))
+_any_max_pool = jax.custom_jvp(_pooled, nondiff_argnums=(1,))
+
+
+@_any_max_pool.defjvp
+def _max_pool_tangent(passes: Any, primals: Any, tangents: Any) -> tuple[Any, Any]:
+    (x,), (tangent,) = primals, tangents
+    for way in passes:
+        x, first = _max_along(x, *way)
+        tangent = _pick_along(tangent, first, *way)
+    return x, tangent
+
+
+def _pick_along(x: Any, first: Any, axis: int, window: int, stride: int, padding: Pair) -> Any:
+    """Return of each window along an axis the value where its first maximum is."""
+    ends = [(0, 0, 0)] * x.ndim
+    ends[axis] = (*padding, 0)
+    x = lax.pad(x, jnp.zeros((), x.dtype), ends)
+    last = stride * (first.shape[axis] - 1) + 1
+    picked = jnp.zeros(first.shape, x.dtype)
+    for place in range(window):
+        value = lax.slice_in_dim(x, place, place + last, stride, axis)
+        picked = jnp.where(first == place, value, picked)
+    return picked
 
 
 def _max_pool_forward(x: Any, passes: Any) -> Any:

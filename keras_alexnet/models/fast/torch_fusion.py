@@ -6,7 +6,7 @@ from typing import Any
 
 from keras_alexnet.core import backend
 from keras_alexnet.layers import LocalResponseNormalization
-from keras_alexnet.models.fast.torch_layers import convolve, max_pool, multiply, normalize
+from keras_alexnet.models.fast.torch_layers import METHODS, convolve, max_pool, multiply, normalize
 
 keras = backend.load_keras()
 layers = keras.layers
@@ -14,6 +14,12 @@ layers = keras.layers
 # (input, training) -> output
 Fusion = Callable[[Any, Any], Any]
 
+_SETTINGS = {
+    layers.ReLU: ("negative_slope", "threshold", "max_value"),
+    layers.ZeroPadding2D: ("padding", "data_format"),
+    layers.Conv2D: ("padding", "data_format"),
+    layers.MaxPooling2D: ("padding", "data_format", "strides", "pool_size"),
+}
 # Their results are of the sign of what they read.
 _KEEP_SIGN = {
     layers.AveragePooling2D,
@@ -40,7 +46,10 @@ def fuse(nodes: list[Any], outputs: list[Any]) -> list[tuple[tuple[Any, ...], Fu
         source = node.input_tensors[0]
         before = groups.get(id(maker.get(id(source))))
         alone = len(node.input_tensors) == 1 and readers[id(source)] == 1
-        if before is not None and alone:
+        ours = before is not None and all(
+            calls_as_we_do(each.operation) for each in (*before[0], node)
+        )
+        if before is not None and alone and ours:
             fusion = _fusion(before[0], node, maker)
             if fusion is not None:
                 del groups[id(before[0][-1])]
@@ -64,10 +73,23 @@ def _fusion(before: tuple[Any, ...], node: Any, maker: dict[int, Any]) -> Fusion
     return None
 
 
+def calls_as_we_do(layer: Any) -> bool:
+    """Return whether a layer's `call` is its class's or ours, and no one else's."""
+    call = vars(layer).get("call")
+    return call is None or getattr(call, "__func__", None) is METHODS.get(type(layer))
+
+
+def settings_of(layer: Any) -> tuple[Any, ...]:
+    """Return what decides of a layer whether and how it is fused."""
+    state = vars(layer)
+    return (state.get("call"), *(state.get(name) for name in _SETTINGS.get(type(layer), ())))
+
+
 def is_relu(layer: Any) -> bool:
     """Return whether a layer is the plain ReLU."""
     return (
         type(layer) is layers.ReLU
+        and calls_as_we_do(layer)
         and not layer.negative_slope
         and not layer.threshold
         and layer.max_value is None
@@ -119,6 +141,5 @@ def _is_positive(x: Any, maker: dict[int, Any]) -> bool:
         return False
     if is_relu(node.operation):
         return True
-    return type(node.operation) in _KEEP_SIGN and all(
-        _is_positive(source, maker) for source in node.input_tensors
-    )
+    keeps = type(node.operation) in _KEEP_SIGN and calls_as_we_do(node.operation)
+    return keeps and all(_is_positive(source, maker) for source in node.input_tensors)

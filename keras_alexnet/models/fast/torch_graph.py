@@ -17,7 +17,7 @@ from keras_alexnet.core.keras_internals import (
     is_recomputed,
     takes_phase,
 )
-from keras_alexnet.models.fast.torch_fusion import Fusion, fuse
+from keras_alexnet.models.fast.torch_fusion import Fusion, calls_as_we_do, fuse, settings_of
 
 keras = backend.load_keras()
 torch = backend.require("torch")
@@ -59,11 +59,16 @@ def quicken_model(model: Any) -> None:
 
 
 class _Graph:
-    """The operations of a functional model, found at its first call."""
+    """The operations of a functional model, found at its first call.
+
+    They are found again where a layer is no longer as it was then.
+    """
 
     def __init__(self, model: Any, parts: GraphParts) -> None:
         self.model, self.parts = model, parts
+        self.operations = [layer for layer in model.layers if type(layer) in _BARE]
         self.steps: list[_Step] | None = None
+        self.settings: list[Any] = []
 
     def call(self, inputs: Any, training: Any = None, mask: Any = None, **kwargs: Any) -> Any:
         """Compute the model, as its class's `call` does."""
@@ -71,10 +76,12 @@ class _Graph:
         given = [None]
         if mask is None and not kwargs and self.parts.autocast() is None:
             given = self.parts.standardize(model, inputs)
-        if not all(_has_values(tensor) for tensor in given):
+        expected = zip(given, model.inputs, strict=False)
+        if _any_module_is_watched() or not all(_fits(tensor, x) for tensor, x in expected):
             return type(model).call(model, inputs, training=training, mask=mask, **kwargs)
-        if self.steps is None:
-            self.steps = _steps(model, self.parts)
+        found = [settings_of(layer) for layer in self.operations]
+        if self.steps is None or found != self.settings:
+            self.steps, self.settings = _steps(model, self.parts), found
         values = {id(x): value for x, value in zip(model.inputs, given, strict=True)}
         del given, inputs  # so that they can be forgotten too
         for step in self.steps:
@@ -137,6 +144,7 @@ def _is_bare(layer: Any, dtype: str) -> bool:
     state = vars(layer)
     return (
         layer.built
+        and calls_as_we_do(layer)
         and layer.compute_dtype == dtype
         and not any(state[hooks] for hooks in _HOOKS)
         and getattr(layer, "quantization_mode", None) is None
@@ -148,6 +156,24 @@ def _is_bare(layer: Any, dtype: str) -> bool:
 def _is_plain(tensor: Any, dtype: str) -> bool:
     """Return whether a tensor has values, in a dtype, and no Keras mask."""
     return _has_values(tensor) and tensor.dtype is getattr(torch, dtype) and not has_mask(tensor)
+
+
+def _fits(tensor: Any, expected: Any) -> bool:
+    """Return whether an input is what a model was made for; else Keras says what is wrong."""
+    return (
+        _has_values(tensor)
+        and tensor.ndim == len(expected.shape)
+        and all(n is None or n == m for n, m in zip(expected.shape, tensor.shape, strict=True))
+    )
+
+
+def _any_module_is_watched() -> bool:
+    """Return whether torch calls hooks for every module, which only Keras' own calls pass."""
+    modules = torch.nn.modules.module
+    return any(
+        getattr(modules, f"_global_{hooks}", None)
+        for hooks in ("forward_hooks", "forward_pre_hooks", "backward_hooks", "backward_pre_hooks")
+    )
 
 
 def _has_values(tensor: Any) -> bool:

@@ -21,11 +21,16 @@ layers = keras.layers
 functional = torch.nn.functional
 
 
-def covers(layer: Any, inputs: Any, rank: int = 4) -> bool:
+def covers(layer: Any, inputs: Any, rank: int = 4, *, weighted: bool = False) -> bool:
     """Return whether a layer's input is a tensor with values, of the layer's dtype and this rank.
 
-    An input with a Keras mask is not covered.
+    An input with a Keras mask is not covered, nor, for a layer with weights, one of other channels
+    than theirs: Keras says what is wrong with it.
     """
+    if weighted and isinstance(inputs, torch.Tensor) and inputs.ndim == rank:
+        axis = 1 if getattr(layer, "data_format", None) == "channels_first" else -1
+        if inputs.shape[axis] != layer.kernel.shape[-2] * getattr(layer, "groups", 1):
+            return False
     return (
         isinstance(inputs, torch.Tensor)
         and inputs.ndim == rank
@@ -45,7 +50,7 @@ def convolve(
     none and an input that is covered.
     """
     pads = padding or _same_padding(layer, layer.kernel_size, layer.dilation_rate)
-    if pads is None or not covers(layer, inputs):
+    if pads is None or not covers(layer, inputs, weighted=True):
         return _rectified(type(layer).call(layer, inputs), relu)
     kernel = _tensor(layer.kernel)  # (h, w, I / groups, O)
     bias = _tensor(layer.bias) if layer.use_bias else None
@@ -55,8 +60,7 @@ def convolve(
         # gradient, and takes less time.
         pixels = inputs.reshape(-1, inputs.shape[-1])  # (N H W, I)
         products = _product(pixels, kernel[0, 0], bias)  # (N H W, O)
-        products = _activated(layer, products, relu)
-        return products.reshape(*inputs.shape[:-1], -1)
+        return _activated(layer, products.reshape(*inputs.shape[:-1], kernel.shape[-1]), relu)
     outputs = functional.conv2d(
         _planes(inputs) if last else inputs,
         _filters(kernel) if last else kernel.permute(3, 2, 0, 1),
@@ -66,13 +70,12 @@ def convolve(
         layer.dilation_rate,
         layer.groups,
     )
-    outputs = _activated(layer, outputs, relu)  # (N, O, H', W')
-    return _maps(outputs) if last else outputs
+    return _activated(layer, _maps(outputs) if last else outputs, relu)
 
 
 def multiply(layer: Any, inputs: Any, training: Any = None, *, relu: bool = False) -> Any:
     """Compute a `Dense` of vectors (N, I), with a ReLU behind it where `relu` says so."""
-    if not covers(layer, inputs, rank=2):
+    if not covers(layer, inputs, rank=2, weighted=True):
         return _rectified(type(layer).call(layer, inputs, training=training), relu)
     bias = None if layer.bias is None else _tensor(layer.bias)
     return _activated(layer, _product(inputs, _tensor(layer.kernel), bias), relu)

@@ -3,9 +3,11 @@
 import copy
 import json
 import pickle
+import re
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import keras
@@ -450,6 +452,123 @@ def test_hooks_fire_on_a_quickened_model() -> None:
         model.get_layer(name).register_forward_hook(lambda *a: seen.append(a[2].min().item()))
     _assert_close(model(x).detach(), wanted.detach(), LIMIT)
     assert seen[0] < 0 <= seen[1]
+
+
+def _changing() -> tuple[Any, Any, np.ndarray]:
+    """A model with everything that is fused, its stock twin, and images."""
+    image = keras.Input((12, 11, 3))
+    x = layers.ZeroPadding2D(1)(image)
+    x = layers.ReLU(name="first")(layers.Conv2D(6, 3, name="conv")(x))
+    x = layers.MaxPooling2D(3, 2)(layers.ZeroPadding2D(1)(x))
+    x = layers.ReLU(name="second")(layers.BatchNormalization()(layers.Conv2D(5, 1)(x)))
+    outputs = layers.ReLU(name="third")(layers.Dense(7, name="dense")(layers.Flatten()(x)))
+    model = fast.quicken(keras.Model(image, outputs))
+    rng = np.random.default_rng(0)
+    for weight in model.weights:
+        values = rng.normal(size=weight.shape)
+        weight.assign(np.abs(values) if "variance" in weight.name else values)
+    images = rng.normal(size=(2, 12, 11, 3)).astype(np.float32)
+    model(images)  # what was found at the first call must not stay
+    return model, _stock(model), images
+
+
+@pytest.mark.parametrize("name", ["first", "second", "third"])
+@pytest.mark.parametrize(
+    ("setting", "value"), [("negative_slope", 0.3), ("threshold", 5.0), ("max_value", 0.5)]
+)
+def test_what_a_user_changes_after_the_first_call_counts(
+    name: str, setting: str, value: float
+) -> None:
+    model, stock, images = _changing()
+    before = model(images)
+    for each in (model, stock):
+        setattr(each.get_layer(name), setting, value)
+    _assert_close(model(images), stock(images), LIMIT)
+    assert (model(images) != before).any()
+
+
+@pytest.mark.parametrize("name", ["first", "conv", "third", "dense"])
+def test_a_call_of_the_users_own_counts(name: str) -> None:
+    """Guided backpropagation replaces the ReLUs' like this."""
+    model, stock, images = _changing()
+    seen = []
+    for each in (model, stock):
+        layer = each.get_layer(name)
+
+        def call(self: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            seen.append(self.name)
+            return type(self).call(self, inputs, *args, **kwargs) * 2 - 0.1
+
+        layer.call = MethodType(call, layer)
+    _assert_close(model(images), stock(images), LIMIT)
+    assert seen == [name] * 2
+
+
+def test_changes_of_padding_and_pooling_count() -> None:
+    model, stock, images = _changing()
+    for each in (model, stock):
+        pad, convolution, second, pool = (each.layers[i] for i in (1, 2, 4, 5))
+        assert (type(pad), type(pool)) == (layers.ZeroPadding2D, layers.MaxPooling2D)
+        pad.padding, convolution.padding = ((0, 0), (0, 0)), "same"
+        second.padding, pool.pool_size = ((0, 1), (0, 1)), (2, 2)
+    _assert_close(model(images), stock(images), LIMIT)
+
+
+def test_global_module_hooks_see_every_layer() -> None:
+    model, stock, images = _changing()
+    counts = []
+    for each in (model, stock):
+        seen: list[str] = []
+        handle = torch.nn.modules.module.register_module_forward_hook(
+            lambda module, _args, _output, seen=seen: seen.append(module.name)
+        )
+        try:
+            each(images)
+        finally:
+            handle.remove()
+        counts.append(seen)
+    assert len(counts[0]) == len(counts[1]) >= len(stock.layers) - 1
+
+
+def test_empty_batches() -> None:
+    model, _, images = _changing()
+    assert tuple(model(images[:0]).shape) == (0, 7)
+    for options in ({}, {"strides": 2}, {"data_format": "channels_first"}):
+        layer = fast.quicken(layers.Conv2D(4, 1, **options))
+        empty = np.zeros((0, 8, 8, 8), np.float32)
+        assert layer(empty).shape == layers.Conv2D(4, 1, **options)(empty).shape
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.parametrize("activation", ["softmax", "log_softmax"])
+def test_activations_of_a_layer_run_over_its_channels(
+    float64: None, activation: str, kernel: int
+) -> None:
+    _assert_same(layers.Conv2D(4, kernel, activation=activation), _x("channels_last"))
+
+
+@pytest.mark.parametrize("shape", [(2, 12, 11, 4), (2, 9, 11, 3), (2, 12, 3)])
+def test_errors_are_keras_own(shape: tuple[int, ...]) -> None:
+    model, stock, _ = _changing()
+    said = []
+    for each in (model, stock):
+        with pytest.raises(ValueError, match=re.escape(str(shape))) as caught:
+            each(np.zeros(shape, np.float32))
+        said.append(re.sub(r"'\w+'", "NAME", str(caught.value)))
+    assert said[0] == said[1]
+
+
+def test_errors_of_layers_are_keras_own() -> None:
+    x = np.zeros((2, 7, 6, 4), np.float32)
+    for layer in (layers.Conv2D(3, 1), layers.Conv2D(3, 3), layers.Dense(3)):
+        wrong = x if isinstance(layer, layers.Conv2D) else x[:, 0, 0]
+        layer.build((None, *wrong.shape[1:-1], 5))
+        said = []
+        for call in (type(layer).call, METHODS[type(layer)]):
+            with pytest.raises((ValueError, RuntimeError)) as caught:
+                call(layer, torch.from_numpy(wrong))
+            said.append(str(caught.value))
+        assert said[0] == said[1]
 
 
 def test_symbolic_use_and_features_of_a_quickened_model() -> None:

@@ -78,6 +78,11 @@ def listed(names: Iterable[str], limit: int = 5) -> str:
     return ", ".join(names[:limit]) + more
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number of things as a sentence has them: `1 image`, `1,200 images`."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 def one_line(error: Exception, *, named: bool = False) -> str:
     """Return the first line of a foreign error's message, with its kind in front where `named`."""
     lines = [line.strip() for line in _COLOURS.sub("", str(error)).splitlines() if line.strip()]

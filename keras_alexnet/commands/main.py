@@ -8,6 +8,7 @@ import sys
 
 import typer
 
+from keras_alexnet.core.files import READABLY
 from keras_alexnet.core.interruption import end_by_signals
 from keras_alexnet.errors import KerasAlexNetError
 
@@ -17,9 +18,9 @@ def run(commands: typer.Typer) -> None:
     end_by_signals()
     # The start-up notes of TensorFlow are not our output.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # Names of files may hold bytes that are no text.
-        sys.stdout.reconfigure(errors="backslashreplace")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=READABLY)
     try:
         try:
             commands()

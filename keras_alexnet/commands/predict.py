@@ -18,6 +18,7 @@ from keras_alexnet.commands.common import (
     progress,
 )
 from keras_alexnet.core.backend import choose_backend
+from keras_alexnet.core.files import readable
 from keras_alexnet.data.sources.folders import expand
 from keras_alexnet.errors import ConfigurationError
 from keras_alexnet.inference.ray_job import PredictionJob, run_job
@@ -100,7 +101,7 @@ def predict_command(
 def _predict_all(job: PredictionJob, files: Sequence[Path]) -> None:
     """Predict what a job has not predicted yet."""
     done = job.parts().done()
-    left = [name for name in dict.fromkeys(map(str, files)) if name not in done]
+    left = [name for name in dict.fromkeys(map(str, files)) if readable(name) not in done]
     if done:
         print(f"{len(files) - len(left):,} of {len(files):,} files are done already")
     if not left:

@@ -1,5 +1,6 @@
 """Output files that are complete or absent, and texts that users write."""
 
+import codecs
 import contextlib
 import json
 import secrets
@@ -8,6 +9,24 @@ from pathlib import Path
 from typing import Any
 
 from keras_alexnet.errors import ConfigurationError, KerasAlexNetError
+
+
+def _as_hexadecimal(error: UnicodeError) -> tuple[str, int]:
+    r"""Return bytes of a file's name that are no UTF-8, which Python hides in text, as `\xe9`."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    hidden = error.object[error.start : error.end]
+    return "".join(f"\\x{ord(character) & 0xFF:02x}" for character in hidden), error.end
+
+
+# How texts with names of files, which are bytes, are written.
+READABLY = "keras_alexnet.readably"
+codecs.register_error(READABLY, _as_hexadecimal)
+
+
+def readable(name: str) -> str:
+    """Return a name of a file as people can read it, whatever bytes it is made of."""
+    return name.encode("utf-8", READABLY).decode("utf-8")
 
 
 def check_output(path: str | Path) -> Path:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_alexnet.core.backend import require
-from keras_alexnet.core.files import atomic_output
+from keras_alexnet.core.files import READABLY, atomic_output
 
 
 def write_page(
@@ -34,5 +34,5 @@ def write_page(
     environment.filters.update(filters or {})
     page = environment.get_template(template.name).render(**values)
     with atomic_output(output) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(page, encoding="utf-8", errors=READABLY)
     return Path(output).resolve()

@@ -1,6 +1,7 @@
 """Labelled images, in memory or as files, and how they are divided."""
 
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Self
 import numpy as np
 
 from keras_alexnet.core.backend import require
-from keras_alexnet.errors import DataError, listed
+from keras_alexnet.core.files import readable
+from keras_alexnet.errors import DataError, counted, listed
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,10 +116,8 @@ class DataSet:
 
 def left_out_note(data: DataSet) -> str:
     """Return a sentence that counts and names the files that are no images by their names."""
-    files = data.left_out
-    return f"{len(files)} files were left out, as their names are not those of images: " + listed(
-        map(str, files)
-    )
+    names = listed(readable(str(path)) for path in data.left_out)
+    return f"{counted(len(data.left_out), 'file')} left out, not named like images: {names}"
 
 
 def stratified_split(
@@ -139,9 +139,12 @@ def stratified_split(
             np.arange(len(labels)), test_size=fraction, random_state=seed, stratify=labels
         )
     except ValueError as error:
+        counts = np.bincount(labels)
         raise DataError(
-            f"{name}: {len(labels)} examples cannot be divided with {fraction:g} of every class in "
-            f"the second part ({error})"
+            f"{name}: {len(labels)} examples of {len(counts)} classes cannot be divided with "
+            f"{fraction:g} of every class in the second part: each part needs one of each class at "
+            f"least, and the smallest class has {counts.min()}. Take another "
+            "share (--val-fraction; 0 for no validation), or more examples"
         ) from error
     return np.sort(first), np.sort(second)
 
@@ -155,7 +158,7 @@ def fingerprint(data: DataSet) -> str:
         if isinstance(examples, Files):
             # The last two parts of paths are the same wherever the data lies.
             names = ["/".join(path.parts[-2:]) for path in examples.paths]
-            digest.update("\n".join(names).encode())
+            digest.update(os.fsencode("\n".join(names)))
         else:
             digest.update(np.ascontiguousarray(examples.images).data)
     return digest.hexdigest()

@@ -81,7 +81,9 @@ def run_job(job: PredictionJob, files: Sequence[str], *, on_part: Callable[[int]
         each = 1 if gpus else max(cores // workers, 1)
         size = min(max(math.ceil(len(files) / workers / _TURNS), job.batch_size), _PART)
         parts = [list(files[begin : begin + size]) for begin in range(0, len(files), size)]
-        results = data.from_arrow([arrow.table({"file": part}) for part in parts]).map_batches(
+        results = data.from_arrow(
+            [arrow.table({"file": [*map(os.fsencode, part)]}) for part in parts]
+        ).map_batches(
             Worker,
             fn_constructor_args=(asdict(job), each),
             batch_size=None,
@@ -150,7 +152,7 @@ class Worker:
         """Predict the files of a part, write it, and return a row with what became of them."""
         row: dict[str, Any] = {"predicted": 0, "failed": 0, "error": ""}
         try:
-            answers = self._answers([Path(name) for name in table["file"].to_pylist()])
+            answers = self._answers([Path(os.fsdecode(name)) for name in table["file"].to_pylist()])
             self._parts.write(answers)
             row["failed"] = sum(answer.error is not None for answer in answers)
             row["predicted"] = len(answers) - row["failed"]

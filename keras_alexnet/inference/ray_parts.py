@@ -2,12 +2,13 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_alexnet.core.backend import require
-from keras_alexnet.core.files import atomic_output
+from keras_alexnet.core.files import atomic_output, readable
 from keras_alexnet.errors import ConfigurationError, DataError
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class PredictionParts:
             raise ConfigurationError(f"--output {path}: {error.strerror or error}") from error
 
     def done(self) -> set[str]:
-        """Return the files that have a row.
+        """Return the files that have a row, as `readable` names.
 
         Raises:
             DataError: A part is damaged.
@@ -78,7 +79,7 @@ class PredictionParts:
     def write(self, answers: Sequence["Answer"]) -> None:
         """Write a part; the same files always go into a part of the same name."""
         names = [str(answer.file) for answer in answers]
-        digest = hashlib.sha256("\0".join(names).encode(errors="surrogateescape")).hexdigest()
+        digest = hashlib.sha256(os.fsencode("\0".join(names))).hexdigest()
 
         def column(field: str) -> list[Any]:
             return [
@@ -87,7 +88,7 @@ class PredictionParts:
             ]
 
         columns = {
-            "file": names,
+            "file": list(map(readable, names)),
             "classes": column("label"),
             "labels": column("name"),
             "probabilities": column("probability"),

@@ -28,6 +28,8 @@ FORMAT = 1
 # A record holds a thousand labels and a few hundred counters, about 40 kB.
 _MAX_BYTES = 4_000_000
 _CHUNK = 1 << 20  # bytes
+# Suffixes of weights files that `porting` converts.
+_OF_OTHERS = (".pth", ".pt", ".safetensors", ".npz", ".npy", ".caffemodel")
 
 
 def save_model(model: Any, path: str | Path, record: dict[str, Any]) -> None:
@@ -70,6 +72,11 @@ def read_record(path: str | Path) -> dict[str, Any] | None:
     Raises:
         ModelFileError: The file is missing, no `.keras` archive, or its record is damaged.
     """
+    if Path(path).suffix.lower() in _OF_OTHERS and Path(path).is_file():
+        raise ModelFileError(
+            f"{path}: not a .keras file. Make one of it with: python -m porting convert MODEL "
+            f"--source {path} --output {Path(path).stem}.keras"
+        )
     try:
         with zipfile.ZipFile(path) as archive:
             if MEMBER not in archive.namelist():
@@ -81,6 +88,8 @@ def read_record(path: str | Path) -> dict[str, Any] | None:
         raise ModelFileError(f"{path}: no such file") from error
     except (zipfile.BadZipFile, zlib.error, ValueError, RecursionError, RuntimeError) as error:
         raise ModelFileError(f"{path}: not a .keras archive, or truncated ({error})") from error
+    except IsADirectoryError as error:
+        raise ModelFileError(f"{path}: a folder, not a .keras file") from error
     except OSError as error:
         raise ModelFileError(f"{path}: cannot be read ({error.strerror or error})") from error
     if not isinstance(record, dict) or record.get("format") != FORMAT:

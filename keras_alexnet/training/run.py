@@ -12,7 +12,7 @@ from keras_alexnet.core.files import write_json
 from keras_alexnet.core.machine import check_device, describe
 from keras_alexnet.data.examples import left_out_note
 from keras_alexnet.data.sources.registry import SOURCES
-from keras_alexnet.errors import ConfigurationError, KerasAlexNetError, TrainingError
+from keras_alexnet.errors import ConfigurationError, KerasAlexNetError, TrainingError, counted
 from keras_alexnet.training.devices.group import Group
 from keras_alexnet.training.devices.placement import Placement
 from keras_alexnet.training.devices.processes import (
@@ -272,6 +272,7 @@ def _go(engine: Any, *, name: str, preset: str | None) -> dict[str, Any] | None:
             f"(epoch {summary['best_epoch']})"
         )
     if summary["skipped"]:
-        log(f"{len(summary['skipped'])} unreadable images were skipped; summary.json names them")
+        images = counted(len(summary["skipped"]), "unreadable image")
+        log(f"{images} skipped; summary.json names them")
     log(f"report: {folder.path / 'report.html'}")
     return summary

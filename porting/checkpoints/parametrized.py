@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_alexnet.errors import listed
+from keras_alexnet.errors import counted, listed
 from porting.errors import CheckpointError
 
 Arrays = Mapping[str, np.ndarray]
@@ -93,7 +93,9 @@ def computed(path: Path, arrays: dict[str, np.ndarray]) -> tuple[dict[str, np.nd
             found[parts[0]] = key, form.compute(*values).astype(arrays[parts[0]].dtype)
             taken |= {*parts}
         if places:
-            notes.append(f"{form.name}: {len(places)} tensors computed, {listed(places, 3)}")
+            notes.append(
+                f"{form.name}: {counted(len(places), 'tensor')} computed, {listed(places, 3)}"
+            )
     if strange := next((key for key in arrays.keys() - taken if "parametrizations." in key), None):
         raise CheckpointError(
             f"{path}: {strange} is part of a parametrisation that is not known; make it permanent "

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from keras_alexnet.core.backend import installed
+from keras_alexnet.errors import listed
 from keras_alexnet.specs import SPECS, find_spec
 from keras_alexnet.specs.schema import ModelSpec
 from keras_alexnet.specs.shapes import too_small
@@ -14,7 +15,7 @@ from porting.errors import CheckpointError, TransferError, UsageError
 from porting.torch_side import torchvision_zoo
 from porting.torch_side.torchvision_zoo import OFFICIAL_HASHES, WeightsInfo
 from porting.weights.dialects import disagreements, identify, translate
-from porting.weights.spec_tables import Fit, fit
+from porting.weights.spec_tables import Fit, fit, weight_map
 from porting.weights.table import Size
 from porting.weights.transfer import list_problems, suggest
 
@@ -104,8 +105,8 @@ def open_source(
     info = None
     path = Path(source)
     if not path.is_file():
-        if path.suffix.lower() in READERS or len(path.parts) > 1:
-            raise CheckpointError(f"{path}: no such file")
+        if path.suffix.lower() in READERS or len(path.parts) > 1 or path.is_dir():
+            raise _missing(path)
         if name not in torchvision_zoo.NETWORKS:
             raise UsageError(
                 f"{path}: no such file, and {name} has no weights to download; known suffixes: "
@@ -175,11 +176,34 @@ def _official_name(name: str, digest: str) -> str | None:
 
 
 def _hint_at_size(spec: ModelSpec, found: Fit, size: Size | None) -> list[str]:
-    """Return a line for files whose only fault is the size of their first dense layer."""
+    """Return a line for files whose only fault is the shape of a layer that the images decide."""
     if found.missing or found.unexpected or len(found.wrong_shape) != 1:
         return []
+    key = found.wrong_shape[0].partition(":")[0]
     height, width = size or spec.default_size
+    table, larger = (
+        {entry.key: entry for entry in weight_map(spec, spec.classes, size=each)}
+        for each in ((height, width), (height + 64, width + 64))
+    )
+    if key == next(iter(table)):
+        return ["Its first layer reads images of other channels: grey ones have 1, colours 3."]
+    if table[key] == larger[key]:
+        return []
     return [
         f"Its first dense layer may belong to images of another size than {height} x {width}: "
         "name theirs (--input-size, for a check --sizes)."
     ]
+
+
+def _missing(path: Path) -> CheckpointError:
+    """Return what to say of a path that is no file."""
+    if not path.is_dir():
+        return CheckpointError(f"{path}: no such file")
+    if (path / ".metadata").is_file():
+        return CheckpointError(
+            f"{path}: a folder of torch.distributed.checkpoint; make one file of it with: python "
+            f"-m torch.distributed.checkpoint.format_utils dcp_to_torch {path} weights.pth"
+        )
+    inside = sorted(p.name for p in path.iterdir() if p.suffix.lower() in READERS)
+    hint = f", such as {listed(inside, 3)} in it" if inside else ""
+    return CheckpointError(f"{path}: a folder; name a file{hint}")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from keras_alexnet.errors import listed
+from keras_alexnet.errors import counted, listed
 from keras_alexnet.specs import SPECS
 from keras_alexnet.specs.preprocessing import Preprocessing
 from keras_alexnet.specs.schema import LRN, Conv, Dense, ModelSpec, Row
@@ -146,7 +146,9 @@ def _rename(checkpoint: Checkpoint, spec: ModelSpec) -> Checkpoint:
     renamed = {key: name for key, name in names.items() if key != name}
     if renamed:
         before, after = next(iter(renamed.items()))
-        notes.append(f"{len(renamed)} names changed to {spec.name}'s, such as {before} to {after}")
+        notes.append(
+            f"{counted(len(renamed), 'name')} changed to {spec.name}'s, such as {before} to {after}"
+        )
         checkpoint = _with_keys(checkpoint, renamed)
     return replace(checkpoint, notes=(*checkpoint.notes, *notes))
 
@@ -248,6 +250,9 @@ def _to_torch(checkpoint: Checkpoint, spec: ModelSpec, size: Size | None) -> Che
     """Change the axes of the architecture's arrays from Keras' to torch's."""
     if checkpoint.layout == "torch":
         return checkpoint
+    if _is_torchs(checkpoint, spec):
+        note = "its kernels are in torch's order of axes already, (O, I, H, W) and (O, I)"
+        return replace(checkpoint, notes=(*checkpoint.notes, note), layout="torch", translated=True)
     head = checkpoint.arrays.get(f"{spec.classifier}.weight")
     classes = spec.classes if head is None or not head.ndim else head.shape[-1]
     puts = {
@@ -267,6 +272,17 @@ def _to_torch(checkpoint: Checkpoint, spec: ModelSpec, size: Size | None) -> Che
         layout="torch",
         translated=True,
     )
+
+
+def _is_torchs(checkpoint: Checkpoint, spec: ModelSpec) -> bool:
+    """Return whether convolutions that fit one order of axes alone fit torch's."""
+    fitting = {"torch": 0, "keras": 0}
+    for entry in weight_map(spec, spec.classes):
+        if isinstance(entry, Put) and len(entry.shape) == 4 and entry.key in checkpoint.arrays:
+            shape = checkpoint.arrays[entry.key].shape
+            fitting["torch"] += shape == entry.shape != entry.keras_shape
+            fitting["keras"] += shape == entry.keras_shape != entry.shape
+    return fitting["torch"] > 0 and not fitting["keras"]
 
 
 def _axes_to_torch(put: Put, array: np.ndarray) -> np.ndarray:

@@ -121,7 +121,7 @@ def test_evaluate_names_what_it_left_out(run_cli: Run, model: Path, photos: Path
     [
         (("none.keras", "--data", "digits"), "none.keras: no such file"),
         (("text.keras", "--data", "digits"), "text.keras: not a .keras archive, or truncated ("),
-        ((".", "--data", "digits"), ".: cannot be read (Is a directory)"),
+        ((".", "--data", "digits"), ".: a folder, not a .keras file"),
         (
             ("MODEL", "--data", "digit"),
             f"'digit' is neither a kind of data ({', '.join(SOURCES)}) nor a folder or CSV file",
@@ -283,7 +283,8 @@ def test_names_that_are_no_text(run_cli: Run, model: Path, photos: Path, tmp_pat
     for format_ in ("table", "csv", "json"):
         code, out, _ = run_cli("predict", model, odd, "--top", 1, "--format", format_)
         assert code == 0
-        assert "udcff.png" in out
+        # A program finds the bytes again in what JSON holds.
+        assert (r"\udcff.png" if format_ == "json" else r"\xff.png") in out
 
 
 def test_another_backend_and_progress_on_a_terminal(

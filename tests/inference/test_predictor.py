@@ -374,7 +374,7 @@ def test_files_that_are_no_models(tmp_path: Path) -> None:
     for name, message in {
         "none.keras": "no such file",
         "text.keras": r"not a .keras archive, or truncated",
-        "": "cannot be read",
+        "": "a folder, not a .keras file",
     }.items():
         with pytest.raises(ModelFileError, match=message):
             Predictor.from_file(tmp_path / name)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from keras_alexnet.core.files import readable
 from keras_alexnet.data.examples import DataSet, Files
 from keras_alexnet.errors import DataError, ImageFileError, listed
 
@@ -214,4 +215,4 @@ def read_folder(path: Path) -> DataSet:
             f"{first}: {listed(classes)} is its only class folder; is that folder the data set?"
         )
     parts = {part: class_folder_files(folder, classes, first) for part, folder in folders.items()}
-    return DataSet.of_files(path.resolve().name, tuple(classes), parts)
+    return DataSet.of_files(readable(path.resolve().name), tuple(map(readable, classes)), parts)

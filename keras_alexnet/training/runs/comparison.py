@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_alexnet.core.tables import Column, Sheet, decimals, percent
-from keras_alexnet.errors import DataError
+from keras_alexnet.errors import DataError, counted
 from keras_alexnet.training.runs.reader import Run, read_run
 
 
@@ -85,12 +85,12 @@ def _finished(name: str, summary: Mapping[str, Any]) -> dict[str, Any]:
         "val_accuracy": val.get("top1"),
         "test_loss": test.get("loss"),
         "test_accuracy": test.get("top1"),
-        "note": f"{skipped} images skipped" if skipped else None,
+        "note": f"{counted(skipped, 'image')} skipped" if skipped else None,
     }
 
 
 def _unfinished(name: str, run: Run) -> dict[str, Any]:
-    planned, best = run.experiment.get("epochs"), run.best or {}
+    planned, best = int(run.experiment.get("epochs") or 0), run.best or {}
     epoch = best.get("epoch")
     return {
         **best,  # losses and accuracies
@@ -100,5 +100,5 @@ def _unfinished(name: str, run: Run) -> dict[str, Any]:
         "seconds": sum(row["seconds"] or 0.0 for row in run.rows) or None,
         "epochs": len(run.rows),
         "best_epoch": None if epoch is None else int(epoch),
-        "note": f"unfinished: {len(run.rows)} of {planned} epoch{'s' * (planned != 1)}",
+        "note": f"unfinished: {len(run.rows)} of {counted(planned, 'epoch')}",
     }

@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
-from keras_alexnet.core.files import atomic_output
+from keras_alexnet.core.files import READABLY, atomic_output
 from keras_alexnet.errors import ConfigurationError, TrainingError
 
 METRICS = (
@@ -130,7 +130,7 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[
     """Write a CSV file, completely or not at all."""
     with (
         atomic_output(path) as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as file,
+        temporary.open("w", newline="", encoding="utf-8", errors=READABLY) as file,
     ):
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
@@ -150,8 +150,7 @@ class Log:
         if self._path is None:
             return
         try:
-            # Names of files may hold bytes that are no text.
-            with self._path.open("a", encoding="utf-8", errors="backslashreplace") as file:
+            with self._path.open("a", encoding="utf-8", errors=READABLY) as file:
                 file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
         except OSError:
             # A full disk is reported by what must be written; the console has the line.

@@ -324,7 +324,7 @@ def test_tensors_in_parts_are_computed(kind: str, tmp_path: Path) -> None:
             atol=1e-16,
         )
     (note,) = checkpoint.notes
-    assert note == f"{kind.removesuffix(', old')}: 1 tensors computed, features.0.weight"
+    assert note == f"{kind.removesuffix(', old')}: 1 tensor computed, features.0.weight"
 
 
 @pytest.mark.parametrize(

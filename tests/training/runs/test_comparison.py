@@ -35,7 +35,7 @@ def test_a_finished_run(folder: Path) -> None:
         "seconds": 3725.4,
         "epochs": 4,
         "best_epoch": 2,
-        "note": "1 images skipped",
+        "note": "1 image skipped",
     }
 
 
@@ -76,7 +76,7 @@ def test_people_read_percents_and_times(tmp_path: Path, folder: Path) -> None:
     lines = markdown(compare(runs)).splitlines()
     assert lines[2] == (
         "| run | lenet5 | digits | 1.0000 | 50.00 | 1.5000 | 75.00 | 1.2500 | 81.25 | 61,706 "
-        "| 1:02:05 | 4 | 2 | 1 images skipped |"
+        "| 1:02:05 | 4 | 2 | 1 image skipped |"
     )
     assert lines[3] == (
         "| second | lenet5 | digits | 1.0000 | 50.00 | 1.5000 | 75.00 | - | - | - "

@@ -107,7 +107,7 @@ def draw(photos: list[Path], logits: np.ndarray, names: list[str]) -> None:
     from matplotlib.figure import Figure
     from PIL import Image
 
-    figure = Figure(figsize=(2.4 * len(photos), 2.95), layout="constrained")
+    figure = Figure(figsize=(2.4 * len(photos), 3.1), layout="constrained")
     for axes, photo, values in zip(
         np.atleast_1d(figure.subplots(1, len(photos))), photos, softmax(logits), strict=True
     ):

@@ -17,6 +17,7 @@ from keras_alexnet import (
     load_model,
 )
 from keras_alexnet.errors import ConfigurationError, ModelFileError
+from keras_alexnet.models.record import read_record
 from keras_alexnet.models.weights import load_weights
 
 # Bad arguments
@@ -224,3 +225,12 @@ assert not [name for name in sys.modules if name.partition(".")[0] in ("keras_al
     with np.load(tmp_path / "outputs.npz") as outputs:
         for name, wanted in call(model, pixels).items():
             assert_close(wanted, outputs[name], "logits")
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".caffemodel"])
+def test_weights_of_others_are_to_be_converted(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"mine{suffix}"
+    path.write_bytes(b"anything")
+    text = f"not a .keras file. .* porting convert MODEL --source {path} --output mine.keras"
+    with pytest.raises(ModelFileError, match=text):
+        read_record(path)

@@ -295,3 +295,10 @@ def test_csv_of_one_class(tmp_path: Path) -> None:
     touch(tmp_path / "a.png", tmp_path / "b.png")
     (tmp_path / "t.csv").write_text("path,label\na.png,cat\nb.png,cat\n")
     refused("csv", tmp_path / "t.csv", r"t\.csv: 'cat' is its only class")
+
+
+def test_a_split_that_is_too_small_is_explained(tmp_path: Path) -> None:
+    touch(*(tmp_path / name / f"{i}.png" for name in ("cat", "dog") for i in range(2)))
+    text = "4 examples of 2 classes .* the smallest class has 2. Take another share .--val-fraction"
+    with pytest.raises(DataError, match=text):
+        open_data("folder", tmp_path).with_validation(0.1, seed=0)

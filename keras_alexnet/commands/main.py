@@ -8,6 +8,7 @@ import sys
 
 import typer
 
+from keras_alexnet.core.backend import leave_wrappers_out
 from keras_alexnet.core.files import READABLY
 from keras_alexnet.core.interruption import end_by_signals
 from keras_alexnet.errors import KerasAlexNetError
@@ -16,6 +17,7 @@ from keras_alexnet.errors import KerasAlexNetError
 def run(commands: typer.Typer) -> None:
     """Run a command line; a user's mistake ends with one message and exit code 2."""
     end_by_signals()
+    leave_wrappers_out()
     # The start-up notes of TensorFlow are not our output.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     for stream in (sys.stdout, sys.stderr):

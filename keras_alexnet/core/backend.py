@@ -86,6 +86,9 @@ def require(package: str) -> ModuleType:
         raise
 
 
+_without_wrappers = False
+
+
 def load_keras() -> Any:
     """Import Keras on the backend that the user chose, or on the first one installed.
 
@@ -139,7 +142,23 @@ def _import_keras() -> Any:
         if platform.machine().lower() in ("x86_64", "amd64"):
             os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
         require("tensorflow")
-    return importlib.import_module("keras")
+    hidden = _without_wrappers and "sklearn" not in sys.modules
+    if hidden:
+        sys.modules["sklearn"] = None  # type: ignore[assignment]
+    try:
+        return importlib.import_module("keras")
+    finally:
+        if hidden:
+            del sys.modules["sklearn"]
+
+
+def leave_wrappers_out() -> None:
+    """Let this process import Keras without scikit-learn, which its wrappers for that alone need.
+
+    For commands and children, which have no use for them: it takes one to two seconds.
+    """
+    global _without_wrappers  # noqa: PLW0603  (a process is a command or not)
+    _without_wrappers = True
 
 
 def choose_backend(name: str | None) -> None:

@@ -14,6 +14,7 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any, Self
 
+from keras_alexnet.core.backend import leave_wrappers_out
 from keras_alexnet.errors import ChildError, KerasAlexNetError, one_line
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -166,6 +167,7 @@ def enter_child(main: Callable[[dict[str, Any]], object]) -> None:
     What `main` returns is handed to the parent as JSON; an error that we raise on purpose is raised
     there too, any other one is told in one line.
     """
+    leave_wrappers_out()
     jobs: SimpleQueue[Path] = SimpleQueue()
 
     def receive() -> None:

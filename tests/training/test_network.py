@@ -33,7 +33,10 @@ def filled(name: str, seed: int, classes: int = 4) -> Any:
     return model
 
 
-@pytest.fixture(scope="module", params=MODELS)
+@pytest.fixture(
+    scope="module",
+    params=["lenet5", "alexnet_cifar", pytest.param("googlenet_lab", marks=pytest.mark.slow)],
+)
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

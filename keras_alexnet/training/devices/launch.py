@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from keras_alexnet.core.backend import require
+from keras_alexnet.core.backend import leave_wrappers_out, require
 from keras_alexnet.core.children import ROOT
 from keras_alexnet.errors import KerasAlexNetError, TrainingError
 
@@ -61,6 +61,7 @@ def run_processes(module: str, job: dict[str, Any], processes: int) -> Any:
 
 def enter_process(main: Any) -> None:
     """Run `main` on the job of `run_processes`, and hand back what it returns or why it failed."""
+    leave_wrappers_out()
     path, rank = Path(sys.argv[1]), int(os.environ["RANK"])
     try:
         answer = main(json.loads(path.read_text()))

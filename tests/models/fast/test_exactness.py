@@ -292,10 +292,8 @@ print(json.dumps(gaps))
 """
 
 
-@pytest.mark.parametrize(
-    "backend",
-    ["torch", *(pytest.param(b, marks=pytest.mark.slow) for b in ("tensorflow", "jax"))],
-)
+@pytest.mark.slow
+@EACH
 def test_every_way_to_fit_trains_as_stock_layers_do(backend: str, run_python: RunPython) -> None:
     gaps = json.loads(run_python(FIT_CHILD, KERAS_BACKEND=backend).stdout.splitlines()[-1])
     assert {"plain", "custom", "eager"} <= gaps.keys()
@@ -372,10 +370,8 @@ print(json.dumps(gaps))
 """
 
 
-@pytest.mark.parametrize(
-    "backend",
-    ["torch", *(pytest.param(b, marks=pytest.mark.slow) for b in ("tensorflow", "jax"))],
-)
+@pytest.mark.slow
+@EACH
 def test_first_and_second_order_are_those_of_stock_layers(
     backend: str, run_python: RunPython
 ) -> None:

@@ -164,6 +164,7 @@ assert sequences(np.ones((3, 5))).dtype == "bfloat16"
 """
 
 
+@pytest.mark.slow
 def test_weighted_layers_and_their_gradients_are_stock_ones_and_other_layers_stay(
     run_python: Any,
 ) -> None:
@@ -220,6 +221,7 @@ for sizes in ("n, 19, 21, 3", "n, h, w, 3"):
 """
 
 
+@pytest.mark.slow
 def test_files_clones_copies_and_exports_are_those_of_the_stock_model(
     run_python: Any, tmp_path: Any
 ) -> None:

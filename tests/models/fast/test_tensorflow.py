@@ -132,11 +132,13 @@ np.save(sys.argv[3], layer.kernel.numpy())
 """
 
 
+@pytest.mark.slow
 def test_layers_equal_stock_ones(run_python: Any) -> None:
     """Values, gradients and moving statistics, in training, inference and frozen."""
     assert "all equal" in run_python(LAYERS, **ENVIRONMENT).stdout
 
 
+@pytest.mark.slow
 def test_graph_has_one_operation_for_a_layer(run_python: Any) -> None:
     assert "as wanted" in run_python(GRAPH, **ENVIRONMENT).stdout
 

@@ -29,7 +29,9 @@ def ready(code: str) -> "subprocess.Popen[str]":
     return process
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_the_first_answers_and_the_second_ends(number: signal.Signals) -> None:
     process = ready(CHILD)
     assert process.stdout is not None

@@ -29,6 +29,9 @@ from porting.weights.layouts import Transform
 
 Arrays = dict[str, np.ndarray]
 
+# Values and gradients of groups on every backend are quick in test_exactness.py.
+pytestmark = pytest.mark.slow
+
 EACH = pytest.mark.parametrize("backend", BACKENDS)
 BOTH = pytest.mark.parametrize("data_format", DATA_FORMATS)
 GROUPS = pytest.mark.parametrize("groups", [1, 2, 4])

@@ -142,7 +142,10 @@ def test_diff_names_what_differs(run: Run) -> None:
         ("convert googlenet --source {file} --output m.keras --dtype int32", "got 'int32'"),
         ("convert googlenet --source {file} --output m.keras --input-size 14", "at least 15 x 15"),
         ("convert googlenet --source {file} --output m.keras --input-size big", "neither N nor"),
-        ("convert googlenet --source {file} --output m.keras --labels no.txt", "cannot be read"),
+        (
+            "convert googlenet --source {file} --output m.keras --labels no.txt",
+            "no.txt: no such file",
+        ),
         ("convert alexnet --source {alex} --output m.keras --transform-input", "knows no transf"),
         ("convert alexnet --source {alex} --output m.keras --aux-heads", "no auxiliary heads"),
         ("inspect no.pth", "no such file"),

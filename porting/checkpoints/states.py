@@ -114,14 +114,19 @@ def _candidates(content: Any) -> dict[str, Mapping[Any, Any]]:
             if state := _as_state(value):
                 found[str(name)] = state
     whole = _as_state(content)
-    return found or ({"": whole} if whole else {})
+    if whole is not None and not found.keys() & set(ENTRIES):
+        return {"": whole}  # beside metrics and the like
+    return found
 
 
 def _as_state(value: Any) -> Mapping[Any, Any] | None:
+    """Return a state_dict, or None for what holds no tensor but single numbers."""
     if isinstance(value, Inert) and not is_tensor(value):
         value = state_of(value)
-    if isinstance(value, Mapping) and any(map(is_tensor, value.values())):
-        return value
+    if isinstance(value, Mapping):
+        tensors = filter(is_tensor, value.values())
+        if any(getattr(tensor, "shape", (1,)) for tensor in tensors):
+            return value
     return None
 
 

@@ -121,9 +121,11 @@ class Array:
 
     Attributes:
         dtype: The code of its dtype.
+        shape: Of its values; () where they are no numbers.
     """
 
     dtype = ""
+    shape: tuple[int, ...] = ()
     items: list[Any] | None = None
     _values: np.ndarray | None = None
 
@@ -136,6 +138,7 @@ class Array:
             content = content if isinstance(content, bytes) else content.encode("latin1")
             values = np.frombuffer(content, dtype.plain)
             self._values = values.reshape(shape, order="F" if fortran else "C")
+            self.shape = self._values.shape
 
     def array(self) -> np.ndarray:
         """Return its values.

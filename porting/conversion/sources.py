@@ -59,7 +59,7 @@ class Source:
 
     def torch_file(self, folder: Path) -> Path:
         """Return a file under the architecture's own keys: the source's, or a copy in `folder`."""
-        if not self.checkpoint.translated:
+        if not self.checkpoint.translated and self.checkpoint.which is None:
             return self.path
         path = folder / f"{self.spec.name}-weights.safetensors"
         write_checkpoint(path, self.checkpoint.arrays)

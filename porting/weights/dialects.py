@@ -161,7 +161,7 @@ def _prefix(checkpoint: Checkpoint, spelt: Iterable[str], own: list[str]) -> str
     """
     spelt = set(spelt)
     first, *_ = own
-    places = {key.removesuffix(first) for key in spelt if key.endswith(first)}
+    places = {key.removesuffix(first) for key in spelt if key.endswith(f"_{first}")}
     found = {prefix: sum(prefix + key in spelt for key in own) for prefix in {"", *places}}
     most = max(found.values())
     # Auxiliary heads and a head of one's own may be missing.

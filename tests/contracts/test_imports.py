@@ -195,6 +195,7 @@ def test_damaged_keras_configuration(content: str, tmp_path: Path, run_python: R
     assert f"ConfigurationError: {tmp_path / 'keras.json'} is not a readable Keras" in message
 
 
+@pytest.mark.slow
 def test_tensorflow_by_default_was_never_chosen(tmp_path: Path, run_python: RunPython) -> None:
     """Keras writes "tensorflow" into its configuration by itself, installed or not."""
     (tmp_path / "keras.json").write_text('{"backend": "tensorflow"}')

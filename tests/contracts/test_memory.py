@@ -136,6 +136,7 @@ assert as_array(variable).tolist() == [[5, 6], [7, 8]]
 """
 
 
+@pytest.mark.slow
 @EACH_BACKEND
 def test_reading_a_variable_copies_nothing(backend: str, run_python: RunPython) -> None:
     run_python(SHARED, KERAS_BACKEND=backend, JAX_PLATFORMS="cpu", CUDA_VISIBLE_DEVICES="")

@@ -54,6 +54,7 @@ def test_the_record_still_says_how_to_use_it(name: str) -> None:
     assert predictor.labels == (("a", "b", "c", "d") if name == "alexnet_lrn" else None)
 
 
+@pytest.mark.slow
 @EACH_BACKEND
 def test_keras_itself_loads_them(
     backend: str, expected: dict[str, Any], run_python: RunPython, tmp_path: Path

@@ -62,6 +62,7 @@ np.savez(sys.argv[3], **results)
 """
 
 
+@pytest.mark.slow
 def test_pooling_and_its_gradient_are_torchs_to_the_last_bit_ties_included(
     run_python: Any, tmp_path: Any
 ) -> None:

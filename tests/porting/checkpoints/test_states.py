@@ -97,6 +97,19 @@ print(json.dumps({k: float(v.sum()) for k, v in read_checkpoint(sys.argv[1]).arr
         assert sums[key] == pytest.approx(float(tensor.sum()), rel=1e-4, abs=1e-4)
 
 
+def test_numbers_in_a_mapping_are_no_weights(
+    lenet: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    """Neither beside the tensors themselves, nor beside an entry of an unusual name."""
+    metrics = {"accuracy": np.float64(0.7), "loss": torch.tensor(0.1)}
+    notes = assert_equals(saved({**lenet, "metrics": metrics}, tmp_path), lenet)
+    assert "left out, as they are no tensors: metrics" in notes
+    notes = assert_equals(saved({"generator": lenet, "metrics": metrics}, tmp_path), lenet)
+    assert notes == ("taken from the entry 'generator'",)
+    moments = {"mean": torch.ones(3), "std": torch.ones(3)}
+    assert_equals(saved({"model": lenet, **moments}, tmp_path), lenet)
+
+
 def prefixed(state: dict[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
     return {change(key): value for key, value in state.items()}
 

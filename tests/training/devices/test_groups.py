@@ -30,16 +30,8 @@ def counted(folder: Path) -> list[float]:
 DEVICES = {"torch": 2, "tensorflow": 2, "jax": 4}
 
 
-@pytest.mark.parametrize(
-    "backend",
-    [
-        "torch",
-        # It compiles for most of a minute.
-        pytest.param("jax", marks=pytest.mark.slow),
-        # Strategies of one process and of several share all but their making; see below.
-        pytest.param("tensorflow", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", DEVICES)
 def test_lenet_is_trained_as_on_one_device(backend: str, tmp_path: Path) -> None:
     """Neither dropout nor batch norm: the very same run, its last batch divided unevenly."""
     one, several = tmp_path / "one", tmp_path / "several"

@@ -315,6 +315,7 @@ def test_a_file_that_its_runtime_refuses_fails(exported: Path, tmp_path: Path) -
         verify_onnx(damaged, exported, tmp_path)
 
 
+@pytest.mark.slow
 @needs_onnx
 def test_a_difference_leaves_the_older_file(
     run_cli: Run, lenet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -388,6 +388,7 @@ def test_the_cases_hold_what_they_should() -> None:
     }
 
 
+@pytest.mark.slow
 @NUMBERS
 @EACH
 def test_values_and_gradients(
@@ -406,6 +407,7 @@ def test_values_and_gradients(
     assert ("eager" in modes) == (number in EAGER)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", IN_FLOAT64)
 @EACH
 def test_values_and_gradients_in_float64(
@@ -419,6 +421,7 @@ def test_values_and_gradients_in_float64(
     _assert_of_scale(arrays[f"{number}/float64/gradient"], gradient, FLOAT64)
 
 
+@pytest.mark.slow
 @EACH
 def test_gradient_against_differences(
     children: dict[str, tuple[Arrays, Case]], backend: str
@@ -432,6 +435,7 @@ def test_gradient_against_differences(
         _assert_of_scale(arrays[f"{number}/analytical"], wanted, NUMERICAL)
 
 
+@pytest.mark.slow
 @EACH
 def test_second_derivative(
     children: dict[str, tuple[Arrays, Case]], given_arrays: Arrays, backend: str
@@ -502,6 +506,7 @@ def test_the_window_of_an_even_size_reaches_further_down() -> None:
     assert smaller.tolist() == [False, False, True, True, False]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["call", "predict"])
 @BOTH
 @EACH
@@ -523,6 +528,7 @@ def test_unknown_sizes(
         _assert_relative(got if last else np.moveaxis(got, 1, -1), wanted, VALUE)
 
 
+@pytest.mark.slow
 @BOTH
 @EACH
 def test_uneven_channels_do_not_cancel(
@@ -538,6 +544,7 @@ def test_uneven_channels_do_not_cancel(
     _assert_relative(children[backend][0][f"uneven {data_format}"], wanted, VALUE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("policy", "bits"), [("mixed_float16", 11), ("mixed_bfloat16", 8)], ids=["float16", "bfloat16"]
 )
@@ -568,6 +575,7 @@ def test_mixed_gradient_is_finite(given_arrays: Arrays, policy: str) -> None:
     _assert_of_scale(gradient.double().numpy(), wanted, torch.finfo(dtype).eps)
 
 
+@pytest.mark.slow
 @EACH
 def test_training(children: dict[str, tuple[Arrays, Case]], backend: str) -> None:
     _, facts = children[backend]
@@ -580,6 +588,7 @@ def test_training(children: dict[str, tuple[Arrays, Case]], backend: str) -> Non
 # --- files
 
 
+@pytest.mark.slow
 @EACH
 def test_file_of_another_backend(
     children: dict[str, tuple[Arrays, Case]], folder: Path, backend: str
@@ -592,6 +601,7 @@ def test_file_of_another_backend(
     _assert_of_scale(arrays["loaded"], wanted, 1e-6)
 
 
+@pytest.mark.slow
 @EACH
 def test_file_for_another_backend(
     children: dict[str, tuple[Arrays, Case]], folder: Path, given_arrays: Arrays, backend: str
@@ -603,6 +613,7 @@ def test_file_for_another_backend(
     np.testing.assert_array_equal(got, np.load(folder / "outputs.npy"))
 
 
+@pytest.mark.slow
 def test_ways_to_load(children: dict[str, tuple[Arrays, Case]]) -> None:
     """`load_model` of ours alone; plain Keras once this package was imported, not before."""
     assert children["tensorflow"][1]["keras before"] is False
@@ -703,6 +714,7 @@ def test_exports(data_format: str) -> None:
 # --- parameters of other frameworks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("index", range(len(TENSORFLOW_LRN)))
 def test_parameters_of_tensorflow(
     children: dict[str, tuple[Arrays, Case]], given_arrays: Arrays, index: int

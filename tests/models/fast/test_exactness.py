@@ -45,6 +45,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "max pool": ("MaxPooling2D", {"pool_size": 3, "strides": 2}),
     "max pool of ties": ("MaxPooling2D", {"pool_size": 3, "strides": 2}),
     "average pool": ("AveragePooling2D", {"pool_size": 2}),
+    "lrn": ("LocalResponseNormalization", {"size": 3, "alpha": 0.5, "beta": 0.75, "k": 2.0}),
     "batch norm": ("BatchNormalization", {"epsilon": 1.5e-3, "momentum": 0.9}),
 }
 
@@ -55,6 +56,7 @@ import numpy as np
 
 folder = Path(sys.argv[1])
 import keras
+import keras_alexnet
 from porting.checks.precision import computing_in
 from keras_alexnet.models.fast.quicken import quicken
 
@@ -104,7 +106,8 @@ with computing_in(backend, "float64"):
     for name, (kind, arguments) in cases.items():
         for training in (False, True):
             key = f"{name}/{training}"
-            layer = getattr(keras.layers, kind)(**arguments, dtype="float64")
+            home = keras_alexnet if kind == "LocalResponseNormalization" else keras.layers
+            layer = getattr(home, kind)(**arguments, dtype="float64")
             x = given[f"{name}/x"]
             layer.build(x.shape)
             layer.set_weights([given[f"{name}/{w.name}"] for w in layer.weights])
@@ -164,6 +167,8 @@ def reference(name: str, given: Arrays, *, training: bool) -> Arrays:
         y = functional.max_pool2d(planes, 3, 2)
     elif kind == "AveragePooling2D":
         y = functional.avg_pool2d(planes, 2)
+    elif kind == "LocalResponseNormalization":
+        y = functional.local_response_norm(planes, **arguments)
     else:
         mean, variance = (weights[f"moving_{part}"].clone() for part in ("mean", "variance"))
         statistics = {"moving_mean": mean, "moving_variance": variance}

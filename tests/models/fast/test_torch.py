@@ -621,6 +621,7 @@ def test_files_and_copies_are_keras_own(way: str, tmp_path: Path) -> None:
         _assert_close(twin(x), wanted, LIMIT)
 
 
+@pytest.mark.slow
 def test_torch_export() -> None:
     model = _network("googlenet", "channels_last")
     x = _images(model)

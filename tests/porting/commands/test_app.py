@@ -229,6 +229,7 @@ def test_an_image_that_is_none_fails_the_check(run: Run, alexnet_checkpoint: Pat
     assert "photo.jpg: not an image that Pillow can read" in err
 
 
+@pytest.mark.slow
 def test_check_writes_report_and_json(run: Run) -> None:
     code, out, _ = run(
         *("check", "lenet5", "--sizes", "32x32", "--reference", TWINS),

@@ -4,20 +4,18 @@ Two tables say what they mean, and the transfer then is the same for all: `spec_
 has the architecture's own names and axes, `_RELATED` the networks whose weights serve another one.
 """
 
-import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from keras_alexnet.errors import counted, listed
+from keras_alexnet.errors import listed
 from keras_alexnet.specs import SPECS
-from keras_alexnet.specs.preprocessing import Preprocessing
-from keras_alexnet.specs.schema import LRN, Conv, Dense, ModelSpec, Row
+from keras_alexnet.specs.schema import ModelSpec
 from keras_alexnet.specs.shapes import too_small
 from porting.checkpoints.files import Checkpoint
-from porting.checkpoints.states import is_average
-from porting.errors import CheckpointError
+from porting.weights.folding import fold
+from porting.weights.key_names import rename, with_keys
 from porting.weights.layouts import conv_to_torch, dense_to_torch
 from porting.weights.spec_tables import Fit, canonical, fit, weight_map
 from porting.weights.table import Put, Size
@@ -70,7 +68,7 @@ def translate(checkpoint: Checkpoint, spec: ModelSpec, *, size: Size | None = No
     if related is not None:
         origin = SPECS[related.origin]
         candidate = _as(checkpoint, origin, None)
-        return _with_keys(_fold(candidate, origin, spec), _names(related))
+        return with_keys(fold(candidate, origin, spec), _names(related))
     return _as(checkpoint, spec, size)
 
 
@@ -113,7 +111,7 @@ def _related(checkpoint: Checkpoint, spec: ModelSpec) -> Related | None:
 
 
 def _as(checkpoint: Checkpoint, spec: ModelSpec, size: Size | None) -> Checkpoint:
-    return _squeezed(_to_torch(_rename(checkpoint, spec), spec, size), spec, size)
+    return _squeezed(_to_torch(rename(checkpoint, spec), spec, size), spec, size)
 
 
 def _names(related: Related) -> dict[str, str]:
@@ -123,90 +121,6 @@ def _names(related: Related) -> dict[str, str]:
         for ours, theirs in related.names.items()
         for part in ("weight", "bias")
     }
-
-
-def _rename(checkpoint: Checkpoint, spec: ModelSpec) -> Checkpoint:
-    """Give keys the architecture's names, without the prefix that they share in the file."""
-    own = {canonical(entry.key): entry.key for entry in weight_map(spec, spec.classes)}
-    spelt = {key: canonical(key) for key in checkpoint.arrays}
-    prefix = _prefix(checkpoint, spelt.values(), list(own))
-    names = {
-        key: own[name.removeprefix(prefix)]
-        for key, name in spelt.items()
-        if name.startswith(prefix) and name.removeprefix(prefix) in own
-    }
-    for name in _twice(names.values()):
-        both = " and ".join(key for key, each in names.items() if each == name)
-        raise CheckpointError(f"{checkpoint.path}: {both} both stand for {name}")
-    notes = []
-    if strangers := _strangers(checkpoint, names, prefix):
-        notes.append(f"left out, as they lie outside of the network: {listed(strangers)}")
-        kept = {k: a for k, a in checkpoint.arrays.items() if k not in strangers}
-        checkpoint = replace(checkpoint, arrays=kept, translated=True)
-    renamed = {key: name for key, name in names.items() if key != name}
-    if renamed:
-        before, after = next(iter(renamed.items()))
-        notes.append(
-            f"{counted(len(renamed), 'name')} changed to {spec.name}'s, such as {before} to {after}"
-        )
-        checkpoint = _with_keys(checkpoint, renamed)
-    return replace(checkpoint, notes=(*checkpoint.notes, *notes))
-
-
-def _prefix(checkpoint: Checkpoint, spelt: Iterable[str], own: list[str]) -> str:
-    """Return what stands before the architecture's keys in a file: as a rule nothing.
-
-    Raises:
-        CheckpointError: There are several such prefixes, and none is chosen.
-    """
-    spelt = set(spelt)
-    first, *_ = own
-    places = {key.removesuffix(first) for key in spelt if key.endswith(f"_{first}")}
-    found = {prefix: sum(prefix + key in spelt for key in own) for prefix in {"", *places}}
-    most = max(found.values())
-    # Auxiliary heads and a head of one's own may be missing.
-    fitting = [p for p in sorted(found) if found[p] == most and 2 * most >= len(own)]
-    if "" in fitting or not fitting:
-        return ""
-    which = checkpoint.which
-    if len(fitting) > 1 and which not in (None, "model", "ema"):
-        fitting = [prefix for prefix in fitting if canonical(f"{which}.") == prefix]
-    elif len(fitting) > 1:
-        averages = [prefix for prefix in fitting if is_average(prefix)]
-        fitting = averages if which == "ema" else [p for p in fitting if p not in averages]
-    if len(fitting) != 1:
-        names = sorted(prefix.rstrip("_") for prefix in places if 2 * found[prefix] >= len(own))
-        raise CheckpointError(
-            f"{checkpoint.path}: holds the network under the prefixes {listed(names)}; choose one "
-            "with --which"
-        )
-    return fitting[0]
-
-
-def _strangers(checkpoint: Checkpoint, names: Mapping[str, str], prefix: str) -> list[str]:
-    """Return the keys that lack what stands before all those of the network in the file."""
-    if prefix:
-        return [key for key in checkpoint.arrays if not canonical(key).startswith(prefix)]
-    if names.keys() <= checkpoint.wrapped:
-        return [key for key in checkpoint.arrays if key not in checkpoint.wrapped]
-    return []
-
-
-def _twice(names: Iterable[str]) -> Iterator[str]:
-    seen = set()
-    for name in names:
-        if name in seen:
-            yield name
-        seen.add(name)
-
-
-def _with_keys(checkpoint: Checkpoint, names: Mapping[str, str]) -> Checkpoint:
-    return replace(
-        checkpoint,
-        arrays={names.get(key, key): array for key, array in checkpoint.arrays.items()},
-        dtypes={names.get(key, key): dtype for key, dtype in checkpoint.dtypes.items()},
-        translated=True,
-    )
 
 
 def _squeezed(checkpoint: Checkpoint, spec: ModelSpec, size: Size | None) -> Checkpoint:
@@ -292,72 +206,3 @@ def _axes_to_torch(put: Put, array: np.ndarray) -> np.ndarray:
     if put.transform.name == "conv" and array.ndim == 4:
         return conv_to_torch(array)
     return dense_to_torch(array) if "dense" in put.transform.name and array.ndim == 2 else array
-
-
-def _fold(checkpoint: Checkpoint, origin: ModelSpec, spec: ModelSpec) -> Checkpoint:
-    """Change weights of `origin` so that `spec`, with the same layers, computes the same.
-
-    Its input is an affine function by channel of origin's, which the first convolution takes over.
-    The zeros that it pads are its own mean colour then.
-    """
-    arrays = dict(checkpoint.arrays)
-    gains = _gains(origin, spec)
-    first = next(iter(gains))
-    for layer, (kernel_gain, bias_gain) in gains.items():
-        if layer != first and kernel_gain == bias_gain == 1:
-            continue
-        kernel = arrays[f"{layer}.weight"].astype(np.float64)
-        bias = arrays[f"{layer}.bias"].astype(np.float64)
-        if layer == first:
-            kernel, bias = _fold_input(kernel, bias, origin.preprocessing, spec.preprocessing)
-        arrays[f"{layer}.weight"] = (kernel * kernel_gain).astype(np.float32)
-        arrays[f"{layer}.bias"] = (bias * bias_gain).astype(np.float32)
-    changed = ", ".join(layer for layer, gain in gains.items() if gain != (1, 1))
-    note = (
-        f"weights of {origin.name}: folded its input ({origin.preprocessing.channels}, its mean) "
-        f"into {first}, its LRN's k into {changed}"
-    )
-    return replace(checkpoint, arrays=arrays, notes=(*checkpoint.notes, note))
-
-
-def _gains(origin: ModelSpec, spec: ModelSpec) -> dict[str, tuple[float, float]]:
-    """Return layer -> factors of its kernel and bias that make up for another k of the LRNs.
-
-    N_k(x) = x / (k + a S(x))**b, where S is homogeneous of degree 2. With r = k'/k therefore
-    N_k'(sqrt(r) x) = r**(1/2 - b) N_k(x). A layer before an LRN is scaled by sqrt(r), which its
-    ReLU passes on, and the kernel behind it by r**(b - 1/2).
-    """
-    gains: dict[str, tuple[float, float]] = {}
-    undo, last = 1.0, ""
-    for row, target in zip(_layers(origin), _layers(spec), strict=True):
-        if isinstance(row, LRN) and isinstance(target, LRN):
-            ratio = target.k / row.k
-            kernel, bias = gains[last]
-            gains[last] = (kernel * math.sqrt(ratio), bias * math.sqrt(ratio))
-            undo = ratio ** (row.beta - 0.5)
-        else:
-            gains[row.name] = (undo, 1.0)
-            undo, last = 1.0, row.name
-    return gains
-
-
-def _layers(spec: ModelSpec) -> list[Row]:
-    return [row for row in (*spec.body, *spec.head) if isinstance(row, Conv | Dense | LRN)]
-
-
-def _fold_input(
-    kernel: np.ndarray, bias: np.ndarray, theirs: Preprocessing, ours: Preprocessing
-) -> tuple[np.ndarray, np.ndarray]:
-    """Turn a first convolution (O, I, H, W) on images that `theirs` normalised to those of `ours`.
-
-    With p the pixel 0..255, ours is x = (p / s - m) / d and theirs y = (p / s' - m') / d', so
-    y = gain x + shift with gain = s d / (s' d') and shift = (s m / s' - m') / d'.
-    """
-    order = [theirs.channels.index(channel) for channel in ours.channels]
-    mean, std = np.array(ours.mean), np.array(ours.std)
-    their_mean, their_std = np.array(theirs.mean)[order], np.array(theirs.std)[order]
-    gain = ours.scale * std / (theirs.scale * their_std)
-    shift = (ours.scale * mean / theirs.scale - their_mean) / their_std
-    kernel = kernel[:, order]
-    bias = bias + np.einsum("oihw,i->o", kernel, shift)
-    return kernel * gain[:, None, None], bias

@@ -32,7 +32,19 @@ class ModelFileError(KerasAlexNetError, ValueError):
 
 
 class ImageFileError(KerasAlexNetError, ValueError):
-    """A file is not a readable image."""
+    """A file is not a readable image.
+
+    Attributes:
+        reason: Why, without the name of the file, for lists that give it beside.
+    """
+
+    def __init__(self, place: object, reason: str) -> None:
+        super().__init__(place, reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        place, reason = self.args
+        return f"{place}: {reason}"
 
 
 class ChildError(KerasAlexNetError, RuntimeError):

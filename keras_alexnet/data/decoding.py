@@ -72,16 +72,16 @@ def open_image(source: str | Path | bytes, channels: Channels = "RGB") -> Image.
                 decoded = decoded.convert(channels)
             return decoded if turn is None else decoded.transpose(turn)
     except FileNotFoundError as error:
-        raise ImageFileError(f"{name}: no such image file") from error
+        raise ImageFileError(name, "no such image file") from error
     except UnidentifiedImageError as error:
-        raise ImageFileError(f"{name}: not an image that Pillow can read") from error
+        raise ImageFileError(name, "not an image that Pillow can read") from error
     except ImageFileError:
         raise
     except Image.DecompressionBombError as error:
-        raise ImageFileError(f"{name}: refused, {error}") from error
+        raise ImageFileError(name, f"refused, {error}") from error
     except Exception as error:
         # Pillow's readers raise whatever damaged input leads them to.
-        raise ImageFileError(f"{name}: damaged image ({error})") from error
+        raise ImageFileError(name, f"damaged image ({error})") from error
 
 
 def plain_jpeg_size(path: str | Path) -> tuple[int, int] | None:
@@ -114,7 +114,7 @@ def _eight_bits(image: Image.Image, name: str) -> Image.Image:
     wide = image.mode == "RGB" and any("16" in str(tile[3]) for tile in getattr(image, "tile", ()))
     if wide and 0 < np.asarray(image).max() < 16:
         raise ImageFileError(
-            f"{name}: colours of 12 bits in 16, of which 4 bits are read; convert it to 8 bits"
+            name, "colours of 12 bits in 16, of which 4 bits are read; convert it to 8 bits"
         )
     if image.mode == "P" and "transparency" in image.info:
         return image.convert("RGBA")
@@ -129,8 +129,9 @@ def _scaled(values: np.ndarray, is_full_range: bool, name: str) -> np.ndarray:
     fitting = [each for each in ranges if high <= each[0]]
     if not (low >= 0 and fitting):  # NaN is neither
         raise ImageFileError(
-            f"{name}: its numbers, {kind} from {low:g} to {high:g}, lie in no range of a picture "
-            f"({', '.join(text for _, text in ranges)})"
+            name,
+            f"its numbers, {kind} from {low:g} to {high:g}, lie in no range of a picture "
+            f"({', '.join(text for _, text in ranges)})",
         )
     white, text = (65535, "16 bits") if is_full_range else fitting[0]
     if white != 2 ** (8 * kind.itemsize) - 1:

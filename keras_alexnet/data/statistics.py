@@ -133,7 +133,7 @@ def _read(path: Path, channels: Channels) -> np.ndarray | str:
     try:
         return decode_image(path, channels)
     except ImageFileError as error:
-        return str(error).removeprefix(f"{path}: ")
+        return error.reason
 
 
 def _cached(

@@ -120,5 +120,5 @@ class EvaluationBatches:
             try:
                 image = open_image(path, self._preprocessing.mode)
             except ImageFileError as error:
-                return str(error).removeprefix(f"{path}: ")
+                return error.reason
         return self._prepare(image, self._preprocessing)

@@ -97,5 +97,5 @@ def _why_not(path: Path) -> str:
     try:
         open_image(path)
     except ImageFileError as error:
-        return str(error).removeprefix(f"{path}: ")
+        return error.reason
     return "damaged image (TensorFlow's decoder refuses it)"

@@ -108,7 +108,7 @@ def expand(
     for place in map(Path, places):
         if not place.is_dir():
             if not place.exists():
-                raise ImageFileError(f"{place}: no such image file or folder")
+                raise ImageFileError(place, "no such image file or folder")
             files.append(place)
             continue
         found = find_images(place)

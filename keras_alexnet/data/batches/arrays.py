@@ -138,7 +138,7 @@ class ArrayEpoch:
 
     def position(self, batches: int) -> int:
         """Return the position behind so many batches."""
-        return self._begins[batches] if batches < len(self._begins) else len(self._plan)
+        return self._source.settings.position(self._plan, batches)
 
 
 def _gray(images: np.ndarray) -> np.ndarray:

@@ -18,12 +18,11 @@ class FileShares(FileEpoch):
     def __init__(self, source: FileLoader, plan: Plan) -> None:
         super().__init__(source, plan)
         settings = source.settings
-        self._begins = settings.begins(plan)
+        begins = settings.begins(plan)
         shares = [
-            settings.shard.share(min(settings.batch_size, len(plan) - begin))
-            for begin in self._begins
+            settings.shard.share(min(settings.batch_size, len(plan) - begin)) for begin in begins
         ]
-        starts = zip(self._begins, shares, strict=True)
+        starts = zip(begins, shares, strict=True)
         nothing = np.zeros(0, np.int64)
         self._slots = np.concatenate([nothing, *(begin + where for begin, (where, _) in starts)])
         self._weights = np.concatenate([np.zeros(0, np.float32), *(w for _, w in shares)])
@@ -32,7 +31,7 @@ class FileShares(FileEpoch):
 
     def position(self, batches: int) -> int:
         """Return the position behind so many batches."""
-        return self._begins[batches] if batches < len(self._begins) else len(self._plan)
+        return self._source.settings.position(self._plan, batches)
 
     def dataset(self, tf: Any) -> Any:
         """Return the shares as a `tf.data.Dataset` of inputs, labels and weights."""

@@ -100,6 +100,11 @@ class BatchSettings:
             end -= (end - plan.start) % self.batch_size
         return range(plan.start, end, self.batch_size)
 
+    def position(self, plan: Plan, batches: int) -> int:
+        """Return the position behind so many batches of a plan."""
+        begins = self.begins(plan)
+        return begins[batches] if batches < len(begins) else len(plan)
+
     def plan(self, count: int, *, epoch: int, start: int = 0) -> Plan:
         """Return the plan of an epoch of `count` examples: a function of the seed and `epoch`."""
         rng = np.random.default_rng([self.seed, epoch])

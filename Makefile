@@ -14,7 +14,7 @@ NEXT := .venv-next
 help:
 	@echo "make demo          convert both networks, compare them with torchvision, write a report"
 	@echo "make train-demo    train LeNet-5 on embedded digits, under a minute"
-	@echo "make test          the tests, ten to twelve minutes on two idle cores"
+	@echo "make test          the tests, under ten minutes on two idle cores"
 	@echo "make test-all      the slow tests and the wheel in fresh environments too, hours"
 	@echo "make test-next     the tests against the next Keras, from its nightly build"
 	@echo "make lint          ruff, mypy and the import contracts"

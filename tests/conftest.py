@@ -38,11 +38,6 @@ settings.register_profile(
 settings.load_profile("tests")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the module that takes longest, lest one of two processes be left with it."""
-    items.sort(key=lambda item: item.path.parts[-2:] != ("training", "test_run.py"))
-
-
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Folder of real data, or a skip where there is none."""

@@ -80,7 +80,16 @@ def model_outputs(model: Any, images: np.ndarray, data_format: str = "channels_l
     return got if isinstance(got, dict) else {"logits": got}
 
 
-@pytest.fixture(scope="module", params=ODD_SIZES)
+# Each of them has the layers of another one here, in another order or under other names.
+ALIKE = ("caffenet", "alexnet_wide", "googlenet_caffe")
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, marks=[pytest.mark.slow] if name in ALIKE else []) for name in ODD_SIZES
+    ],
+)
 def member(request: pytest.FixtureRequest) -> Iterator[Member]:
     """Each model in turn; one at a time is in memory."""
     spec, size = SPECS[request.param], ODD_SIZES[request.param]

@@ -431,6 +431,7 @@ print(json.dumps(gaps))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not installed("jax"), reason="jax is missing")
 def test_jax_differentiates_in_every_way(run_python: RunPython) -> None:
     """Gradients by hand leave it one: so they stand in calls of training alone."""

@@ -9,18 +9,19 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python $(TESTS)
 # The newest Keras before its release, beside everything else of VENV.
 NEXT := .venv-next
 
-.PHONY: help install demo train-demo test test-all test-next smoke lint format parity models-table bench clean
+.PHONY: help install demo train-demo test test-all test-next smoke lint format parity models-table coverage bench clean
 
 help:
 	@echo "make demo          convert both networks, compare them with torchvision, write a report"
 	@echo "make train-demo    train LeNet-5 on embedded digits, under a minute"
-	@echo "make test          the tests, under ten minutes on two idle cores"
+	@echo "make test          the tests, ten to twelve minutes on two idle cores"
 	@echo "make test-all      the slow tests and the wheel in fresh environments too, hours"
 	@echo "make test-next     the tests against the next Keras, from its nightly build"
 	@echo "make lint          ruff, mypy and the import contracts"
 	@echo "make format        let ruff format the code"
 	@echo "make parity        measure the README's parity table again"
 	@echo "make models-table  write the README's table of models again"
+	@echo "make coverage      convert all of torchvision's classifiers, hours; docs/coverage.md"
 	@echo "make bench         measure all speeds, an hour or two; QUICK=--quick for a few rounds"
 
 install: $(INSTALLED)
@@ -71,6 +72,10 @@ parity: $(INSTALLED)
 
 models-table: $(INSTALLED)
 	$(BIN)/python benchmarks/models_table.py
+
+# JSON keeps what was found, so that an interrupted run goes on.
+coverage: $(INSTALLED)
+	$(BIN)/python benchmarks/coverage_table.py --json $(or $(JSON),coverage.json)
 
 # QUICK=--quick; CIFAR and IMAGES are folders as for input_pipeline.py, which makes up its own data.
 bench: $(INSTALLED)

@@ -106,9 +106,10 @@ def formulations(data_format: str, channels: int) -> dict[str, Callable[[Any], A
 def measure(data_format: str, shape: tuple[int, ...], rounds: int) -> dict[str, list[float]]:
     """Return name -> milliseconds forward, and forward and backward; the child's side."""
     backend = os.environ["KERAS_BACKEND"]
-    from keras_alexnet.layers import LocalResponseNormalization, keras
+    from keras import ops
 
-    ops = keras.ops  # loaded by the package, which switches on what channels_first takes
+    from keras_alexnet.layers import LocalResponseNormalization
+
     n, h, w, c = shape
     placed = shape if data_format == "channels_last" else (n, c, h, w)
     functions = formulations(data_format, c)

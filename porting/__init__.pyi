@@ -15,9 +15,11 @@ from .conversion.convert import (
     load_model as load_model,
 )
 from .conversion.inspection import diff as diff, inspect as inspect
+from .conversion.networks import from_torch as from_torch
 from .errors import (
     CheckpointError as CheckpointError,
     DownloadError as DownloadError,
+    GraphError as GraphError,
     PortingError as PortingError,
     TransferError as TransferError,
     UsageError as UsageError,

@@ -31,3 +31,10 @@ class DownloadError(PortingError, OSError):
 
 class UsageError(PortingError, ValueError):
     """The arguments of a command contradict each other or name nothing."""
+
+
+class GraphError(PortingError, ValueError):
+    """A torch network cannot become a Keras model: it does not export, or an operation is unknown.
+
+    The message names the operation, its module and the line of code that asked for it.
+    """

@@ -32,6 +32,19 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(numbers[0]), int(numbers[-1])
 
 
+def parse_shape(text: str) -> tuple[int, int, int]:
+    """Read `3x96x128` as channels, height and width of an image.
+
+    Raises:
+        ConfigurationError: The text is not CHANNELSxHEIGHTxWIDTH.
+    """
+    numbers = text.strip().lower().split("x")
+    if not (len(numbers) == 3 and all(n.isdecimal() and int(n) > 0 for n in numbers)):
+        raise ConfigurationError(f"shape {text!r} is not CHANNELSxHEIGHTxWIDTH, such as 3x96x128")
+    channels, height, width = map(int, numbers)
+    return channels, height, width
+
+
 def comma_separated(parse: Callable[[str], T]) -> Callable[[str], tuple[T, ...]]:
     """Return what reads several values with commas between them."""
     return lambda text: tuple(parse(part) for part in text.split(","))

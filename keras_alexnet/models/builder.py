@@ -66,7 +66,7 @@ def build(
     _check_shape(spec, shape, data_format, include_top, aux_heads, given_channels)
     image = keras.Input(shape, name="image") if input_tensor is None else input_tensor
     preprocessing = spec.preprocessing if include_preprocessing else None
-    x = _input_layers(image, data_format, preprocessing, transform_input)
+    x = input_layers(image, data_format, preprocessing, transform_input=transform_input)
     rows: dict[str, Any] = {}
     outputs: Any
     with contextlib.nullcontext() if weights is None else weights_will_follow():
@@ -185,10 +185,13 @@ def _flattens_a_map(spec: ModelSpec, aux_heads: bool) -> bool:
     return any(not any(isinstance(row, AdaptiveAvgPool) for row in rows) for rows in heads)
 
 
-def _input_layers(
-    x: Any, data_format: str, preprocessing: Preprocessing | None, transform_input: bool
+def input_layers(
+    x: Any, data_format: str, preprocessing: Preprocessing | None, *, transform_input: bool
 ) -> Any:
-    """Apply `preprocessing.normalize` as Keras layers, in float32 whatever the policy."""
+    """Apply `preprocessing.normalize` as Keras layers, in float32 whatever the policy.
+
+    Without a preprocessing, or `transform_input`, the images `x` stay what they are.
+    """
     axis, vector = (-1, (1, 1, 3)) if data_format == "channels_last" else (1, (3, 1, 1))
     if preprocessing is not None:
         if preprocessing.channels == "BGR":

@@ -17,6 +17,8 @@ def feature_extractor(model: Any, nodes: Sequence[str] | dict[str, str]) -> Any:
         model: A functional Keras model.
         nodes: Layer names (`"inception4a"`), torch module names (`"features.12"`) or stage names
             of its architecture (`"stage3"`); or a dict from such a name to the wanted output name.
+            Of a model that was converted from a torch network, a module that holds others
+            (`"layer3"`) stands for the last operation in it.
 
     Returns:
         A `keras.Model` whose output is a dict from name to feature map.
@@ -37,18 +39,19 @@ def feature_extractor(model: Any, nodes: Sequence[str] | dict[str, str]) -> Any:
     wanted = dict(nodes) if isinstance(nodes, dict) else {node: node for node in nodes}
     if not wanted:
         raise ConfigurationError("nodes is empty: name at least one layer or stage")
-    known = {layer.name for layer in model.layers}
+    known = {operation.name: operation for operation in model.operations}
     stages, modules = _names_of(model)
     outputs = {}
     for node, output in wanted.items():
         layer = keras_name(stages.get(node) or modules.get(node, node))
-        if layer not in known:
+        inside = [name for name in known if name.startswith(f"{layer}_")]
+        if layer not in known and not inside:
             raise ConfigurationError(
                 f"{model.name} has no layer or stage {node!r}. "
                 f"Stages: {', '.join(stages) or 'none'}. "
                 f"Layers: {', '.join(layer.name for layer in model.layers)}"
             )
-        outputs[output] = model.get_layer(layer).output
+        outputs[output] = known[layer if layer in known else inside[-1]].output
     return keras.Model(model.input, outputs, name=f"{model.name}_features")
 
 

@@ -21,9 +21,12 @@ from keras_alexnet.core.keras_internals import reading_variables_by, without_ten
 from keras_alexnet.core.memory import as_array
 from keras_alexnet.data.preprocessing import normalize
 from keras_alexnet.errors import ModelFileError
+from keras_alexnet.models.archives import check_expansion
 from keras_alexnet.specs.preprocessing import Preprocessing, damaged
 
 MEMBER = "keras_alexnet.json"
+# Arrays that belong to a record.
+ARRAYS = "keras_alexnet.npz"
 FORMAT = 1
 # A record holds a thousand labels and a few hundred counters, about 40 kB.
 _MAX_BYTES = 4_000_000
@@ -32,13 +35,19 @@ _CHUNK = 1 << 20  # bytes
 _OF_OTHERS = (".pth", ".pt", ".safetensors", ".npz", ".npy", ".caffemodel")
 
 
-def save_model(model: Any, path: str | Path, record: dict[str, Any]) -> None:
+def save_model(
+    model: Any,
+    path: str | Path,
+    record: dict[str, Any],
+    arrays: Mapping[str, np.ndarray] | None = None,
+) -> None:
     """Write a Keras model and its record into one `.keras` file, completely or not at all.
 
     Args:
         model: The Keras model.
         path: File to write, ending in `.keras`; an existing one is replaced.
         record: JSON-serialisable content.
+        arrays: What belongs to it and is too large for JSON, by name.
 
     Raises:
         ModelFileError: The name does not end in `.keras`.
@@ -64,6 +73,9 @@ def save_model(model: Any, path: str | Path, record: dict[str, Any]) -> None:
             # A fixed date: the same weights give the same record bytes.
             info = zipfile.ZipInfo(MEMBER, (1980, 1, 1, 0, 0, 0))
             archive.writestr(info, text, zipfile.ZIP_DEFLATED)
+            if arrays:
+                with archive.open(zipfile.ZipInfo(ARRAYS, info.date_time), "w") as target:
+                    np.savez(target, **arrays)  # type: ignore[arg-type]
 
 
 def read_record(path: str | Path) -> dict[str, Any] | None:
@@ -99,16 +111,36 @@ def read_record(path: str | Path) -> dict[str, Any] | None:
     return record
 
 
-def use_of(record: Mapping[str, Any]) -> tuple[Preprocessing, bool, tuple[str, ...] | None]:
+def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
+    """Return the arrays that belong to the record of a `.keras` file, whose record was read before.
+
+    Raises:
+        ModelFileError: They are damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if ARRAYS not in archive.namelist():
+                return {}
+            with archive.open(ARRAYS) as member, np.load(member, allow_pickle=False) as arrays:
+                check_expansion(Path(path), sum(i.file_size for i in arrays.zip.infolist()), ARRAYS)
+                return {name: arrays[name] for name in arrays.files}
+    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError) as error:
+        raise ModelFileError(f"{path}: its {ARRAYS} is damaged ({error})") from error
+
+
+def use_of(
+    record: Mapping[str, Any],
+) -> tuple[Preprocessing | None, bool, tuple[str, ...] | None]:
     """Return how a record says to use its model: preprocessing, own normalisation, labels.
 
     With its own normalisation a model takes 0..255. The labels are the names of the classes by
-    index, where they are known.
+    index; they and the preprocessing are None where nobody knows them.
 
     Raises:
         ModelFileError: The record is damaged; the message names the entry.
     """
-    preprocessing = Preprocessing.from_record(record.get("preprocessing"))
+    unknown = "preprocessing" in record and record["preprocessing"] is None
+    preprocessing = None if unknown else Preprocessing.from_record(record.get("preprocessing"))
     model, labels = record.get("model"), record.get("labels")
     normalized = model.get("include_preprocessing") if isinstance(model, Mapping) else None
     if not isinstance(normalized, bool):

@@ -7,6 +7,7 @@ as the reference's: the forward pass, and the gradients of the Keras variables.
 
 import json
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
@@ -16,16 +17,28 @@ import numpy as np
 from keras_alexnet.core.backend import load_keras, require
 from keras_alexnet.core.children import enter_child, report_progress
 from keras_alexnet.data.preprocessing import normalize
-from keras_alexnet.models.interface import data_formats, named_outputs, takes_pixels
-from keras_alexnet.models.weights import copy_by_name, load_model
+from keras_alexnet.models.interface import (
+    data_formats,
+    is_channels_first,
+    is_preprocessing,
+    main_output,
+    named_outputs,
+    takes_pixels,
+)
+from keras_alexnet.models.weights import copy_by_name
+from keras_alexnet.specs.preprocessing import Preprocessing
 from keras_alexnet.specs.shared import TRANSFORM_INPUT_OFFSET, TRANSFORM_INPUT_SCALE
 from porting.checks.gradients import weight_gradients
 from porting.checks.inputs import InputSet, gradient_labels
 from porting.checks.precision import float64_allowed, full_precision
+from porting.conversion.convert import load_model
+from porting.conversion.networks import build
+from porting.graph.plan import Plan
 from porting.weights.counterpart import Counterpart
 from porting.weights.layouts import nchw_to_nhwc, nhwc_to_nchw
-from porting.weights.recognition import Architecture, architecture_of
-from porting.weights.transfer import unfilled_model
+from porting.weights.recognition import Architecture, architecture_of, variables_of
+from porting.weights.table import Size
+from porting.weights.transfer import counterpart_of, fill, to_state_dict, unfilled_model
 
 _BATCH = 32
 # Keras colours its messages for terminals.
@@ -37,7 +50,11 @@ def main(job: dict[str, Any]) -> None:
     keras = load_keras()
     full_precision(keras.backend.backend())
     model = load_model(job["candidate"])
-    variants = _Variants(model, Counterpart.from_json(job["counterpart"]))
+    variants: _Variants
+    if job["plan"] is None:
+        variants = _SpecVariants(model, Counterpart.from_json(job["counterpart"]))
+    else:
+        variants = _GraphVariants(model, Plan.load(job["plan"]))
     inputs = {fields["name"]: InputSet.from_json(fields) for fields in job["inputs"]}
     versions = {name: require(name).__version__ for name in ("keras", job["backend"])}
 
@@ -56,59 +73,146 @@ def main(job: dict[str, Any]) -> None:
         write(output, partial(_gradients, variants, inputs[job["gradients"]], data_format, job))
 
 
-class _Variants:
+class _Variants(ABC):
     """The loaded model at other input sizes and in the other data format, weights shared."""
 
-    def __init__(self, model: Any, counterpart: Counterpart) -> None:
-        self.architecture: Architecture = architecture_of(model)
-        self._counterpart = counterpart
-        (self.data_format,) = data_formats(model.layers)
+    def __init__(self, model: Any) -> None:
+        self.model = model
         self.preprocessing = takes_pixels(model)
         self.transform_input = any(layer.name == "transform_input" for layer in model.layers)
-        self._model = model
         self._latest: tuple[Any, Any] = (None, None)
         self._recorder: tuple[Any, Any] = (None, None)
 
-    def get(self, size: tuple[int, int], data_format: str) -> Any:
-        """Return the model for images of `size` in `data_format`."""
-        if data_format == self.data_format and self.architecture.size == size:
-            return self._model
-        if self._latest[0] != (size, data_format):
+    @abstractmethod
+    def is_own(self, size: Size, data_format: str) -> bool:
+        """Return whether the loaded model itself takes images of this size and format."""
+
+    @abstractmethod
+    def counterpart(self, data_format: str) -> Counterpart:
+        """Return what of a variant corresponds to what of the torch network."""
+
+    @abstractmethod
+    def build(
+        self,
+        size: Size,
+        data_format: str,
+        *,
+        include_preprocessing: Preprocessing | None = None,
+        transform_input: bool = False,
+        dtype: Any = None,
+    ) -> Any:
+        """Return a new model with the loaded weights."""
+
+    def get(self, inputs: InputSet, data_format: str) -> Any:
+        """Return the model for images of a set in a data format."""
+        if self.is_own(inputs.size, data_format):
+            return self.model
+        if self._latest[0] != (inputs.size, data_format):
             model = self.build(
-                size,
+                inputs.size,
                 data_format,
-                include_preprocessing=self.preprocessing,
+                include_preprocessing=inputs.preprocessing if self.preprocessing else None,
                 transform_input=self.transform_input,
-                dtype=self._model.dtype_policy,
+                dtype=self.model.dtype_policy,
             )
-            self._latest = ((size, data_format), model)
+            self._latest = ((inputs.size, data_format), model)
         return self._latest[1]
 
-    def recorder(self, size: tuple[int, int], data_format: str) -> Any:
+    def recorder(self, inputs: InputSet, data_format: str) -> Any:
         """Return what computes the compared layers, by their torch names, and the input."""
-        if self._recorder[0] != (size, data_format):
-            model, counterpart = self.get(size, data_format), self._counterpart
-            nodes = {
-                f"layer/{pair.module}": model.get_layer(pair.layer).output
-                for pair in counterpart.pairs
-            }
-            nodes["input"] = model.get_layer(counterpart.first_layer).input
-            self._recorder = ((size, data_format), load_keras().Model(model.input, nodes))
+        key = (inputs.size, data_format)
+        if self._recorder[0] != key:
+            model, counterpart = self.get(inputs, data_format), self.counterpart(data_format)
+            made = {operation.name: operation for operation in model.operations}
+            nodes = {f"layer/{pair.module}": made[pair.layer].output for pair in counterpart.pairs}
+            normalised = [layer.output for layer in model.layers if is_preprocessing(layer)]
+            nodes["input"] = (
+                made[counterpart.first_layer].input
+                if counterpart.first_layer is not None
+                else normalised[-1]
+                if normalised
+                else model.input
+            )
+            self._recorder = (key, load_keras().Model(model.input, nodes))
         return self._recorder[1]
 
-    def build(self, size: tuple[int, int], data_format: str, **options: Any) -> Any:
-        """Return a new model with the loaded weights."""
-        channels, last = self.architecture.channels, data_format == "channels_last"
+
+class _SpecVariants(_Variants):
+    """A model of one of our architectures."""
+
+    def __init__(self, model: Any, counterpart: Counterpart) -> None:
+        super().__init__(model)
+        self._architecture: Architecture = architecture_of(model)
+        self._counterpart = counterpart
+        (self._data_format,) = data_formats(model.layers)
+
+    def is_own(self, size: Size, data_format: str) -> bool:
+        return data_format == self._data_format and self._architecture.size == size
+
+    def counterpart(self, data_format: str) -> Counterpart:
+        return self._counterpart
+
+    def build(
+        self,
+        size: Size,
+        data_format: str,
+        *,
+        include_preprocessing: Preprocessing | None = None,
+        transform_input: bool = False,
+        dtype: Any = None,
+    ) -> Any:
+        channels, last = self._architecture.channels, data_format == "channels_last"
         variant = unfilled_model(
-            self.architecture.spec,
-            classes=self.architecture.classes,
-            aux_heads=self.architecture.aux_heads,
+            self._architecture.spec,
+            classes=self._architecture.classes,
+            aux_heads=self._architecture.aux_heads,
             input_shape=(*size, channels) if last else (channels, *size),
             data_format=data_format,
-            **options,
+            include_preprocessing=include_preprocessing is not None,
+            transform_input=transform_input,
+            dtype=dtype,
         )
-        copy_by_name(self._model, variant)
+        copy_by_name(self.model, variant)
         return variant
+
+
+class _GraphVariants(_Variants):
+    """A model that was made of a torch network's graph, at the one size of its plan."""
+
+    def __init__(self, model: Any, plan: Plan) -> None:
+        super().__init__(model)
+        self._plan = plan
+        self._first = is_channels_first(model)
+        self._counterparts: dict[str, Counterpart] = {}
+
+    def is_own(self, size: Size, data_format: str) -> bool:
+        return (data_format == "channels_first") == self._first
+
+    def counterpart(self, data_format: str) -> Counterpart:
+        if (data_format == "channels_first") == self._first:
+            return counterpart_of(self.model)
+        return self._counterparts[data_format]
+
+    def build(
+        self,
+        size: Size,
+        data_format: str,
+        *,
+        include_preprocessing: Preprocessing | None = None,
+        transform_input: bool = False,
+        dtype: Any = None,
+    ) -> Any:
+        built = build(self._plan, data_format, dtype, include_preprocessing)
+        # By torch's keys: the rows behind a flatten have another order in the other data format.
+        held = {put.key for put in built.counterpart.puts}
+        arrays = to_state_dict(self.model, framework="numpy")
+        fill(
+            variables_of(built.model),
+            built.counterpart,
+            {key: array for key, array in arrays.items() if key in held},
+        )
+        self._counterparts[data_format] = built.counterpart
+        return built.model
 
 
 def _forward(
@@ -118,7 +222,7 @@ def _forward(
     results: dict[str, np.ndarray] = {}
     for inputs in sets:
         report_progress(f"{data_format}: {inputs.name}")
-        model = variants.get(inputs.size, data_format)
+        model = variants.get(inputs, data_format)
         pixels = inputs.pixels()
         images = pixels if variants.preprocessing else normalize(pixels, inputs.preprocessing)
         images = _placed(images, data_format)
@@ -128,13 +232,19 @@ def _forward(
             results[f"logits/{inputs.name}/{output}"] = _float32(value)
 
         report_progress(f"{data_format}: {inputs.name}, layers")
-        recorder = variants.recorder(inputs.size, data_format)
+        recorder = variants.recorder(inputs, data_format)
+        transforms = {
+            f"layer/{pair.module}": pair.transform
+            for pair in variants.counterpart(data_format).pairs
+        }
         for name, value in recorder.predict_on_batch(images[: job["layer_images"]]).items():
             kind, *module = name.split("/", maxsplit=1)
-            array = _float32(value)
-            to_last = array.ndim == 4 and data_format == "channels_first"
-            key = "/".join([kind, inputs.name, *module])
-            results[key] = nchw_to_nhwc(array) if to_last else array
+            array, transform = _float32(value), transforms.get(name)
+            if transform is not None:
+                array = transform.to_torch(array)
+            elif array.ndim == 4 and data_format == "channels_first":
+                array = nchw_to_nhwc(array)
+            results["/".join([kind, inputs.name, *module])] = array
     return results
 
 
@@ -147,13 +257,18 @@ def _gradients(
     images = normalize(pixels, inputs.preprocessing).astype(np.float64)
     if variants.transform_input:
         images = images * TRANSFORM_INPUT_SCALE + TRANSFORM_INPUT_OFFSET
-    labels = gradient_labels(len(images), variants.architecture.classes)
     with float64_allowed(job["backend"]):
-        model = variants.build(inputs.size, data_format, transform_input=False, dtype="float64")
+        model = variants.build(inputs.size, data_format, dtype="float64")
+        labels = gradient_labels(len(images), main_output(model).shape[-1])
         gradients = weight_gradients(job["backend"], model, _placed(images, data_format), labels)
-    return {
-        f"gradient/{variable.path}": gradient
+    found = {
+        variable.path: gradient
         for variable, gradient in zip(model.trainable_variables, gradients, strict=True)
+    }
+    return {
+        f"gradient/{put.key}": put.to_torch(found[put.variable])
+        for put in variants.counterpart(data_format).puts
+        if put.variable in found
     }
 
 

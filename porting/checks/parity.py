@@ -63,6 +63,7 @@ def _run_and_compare(check: Check, folder: Path, say: Say, workers: Workers) -> 
         gradients = {name: path.with_suffix(".gradients.npz") for name, path in outputs.items()}
         job = shared | {
             "candidate": str(check.candidate),
+            "plan": None if check.plan is None else str(check.plan),
             "backend": backend,
             "outputs": {name: str(path) for name, path in outputs.items()},
             "gradient_outputs": {name: str(path) for name, path in gradients.items()},
@@ -108,8 +109,8 @@ def _with_gradients(check: Check, cell: Cell, reference: Arrays, candidate: Arra
         compare(
             put.key,
             "Gradient",
-            put.to_keras(reference[f"gradient/{put.key}"]),
-            candidate.get(f"gradient/{put.variable}"),
+            reference[f"gradient/{put.key}"],
+            candidate.get(f"gradient/{put.key}"),
             "gradient",
         )
         for put in check.counterpart.puts

@@ -5,7 +5,7 @@ Writes one `.npz`: `logits/SET/OUTPUT`, `layer/SET/MODULE`, `input/SET`, `pixels
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,14 @@ from porting.checkpoints.files import to_numpy
 from porting.checks.inputs import InputSet, gradient_labels
 from porting.checks.precision import full_precision
 from porting.torch_side import torchvision_zoo
-from porting.torch_side.reference_nets import Reference, forward, load_weights, training_loss
+from porting.torch_side.reference_nets import (
+    Reference,
+    exact_gradients,
+    forward,
+    load_weights,
+    main_result,
+    training_loss,
+)
 from porting.weights.counterpart import Counterpart, Output
 from porting.weights.layouts import nchw_to_nhwc
 
@@ -34,8 +41,10 @@ def main(job: dict[str, Any]) -> None:
     outputs = counterpart.outputs
     net = reference.build()
     load_weights(net, job["weights"], counterpart.ignored)
-    modules = [pair.module for pair in counterpart.pairs]
-    first = next(m for m in net.modules() if isinstance(m, torch.nn.Conv2d))
+    modules = {pair.module: pair.transform for pair in counterpart.pairs}
+    # What a graph says of its input is said of the network's; of ours some change it first.
+    convolutions = (m for m in net.modules() if isinstance(m, torch.nn.Conv2d))
+    first = net if reference.target is not None else next(convolutions)
     results: dict[str, np.ndarray] = {}
 
     for fields in job["inputs"]:
@@ -51,7 +60,8 @@ def main(job: dict[str, Any]) -> None:
             layers = _record(net, modules, first, images[: job["layer_images"]], outputs)
         for module, value in layers.items():
             where = "input/" + inputs.name if module is None else f"layer/{inputs.name}/{module}"
-            results[where] = nchw_to_nhwc(value) if value.ndim == 4 else value
+            as_torch = value.ndim != 4 or modules.get(module or "") is not None
+            results[where] = value if as_torch else nchw_to_nhwc(value)
         if job["gradients"] == inputs.name:
             gradient_images = images[: job["layer_images"]]
     report_progress(f"{reference.title}: gradients")
@@ -81,14 +91,16 @@ def _prepare(model: str, inputs: InputSet) -> tuple[np.ndarray, Any]:
 
 
 def _record(
-    net: Any, modules: list[str], first: Any, images: Any, wanted: Sequence[Output]
+    net: Any, modules: Iterable[str], first: Any, images: Any, wanted: Sequence[Output]
 ) -> dict[str | None, np.ndarray]:
-    """Return module -> output for a batch, and None -> what the first convolution reads."""
+    """Return module -> output for a batch, and None -> what `first` reads."""
     outputs: dict[str | None, np.ndarray] = {}
 
     def keep(name: str) -> Any:
         # A copy: the ReLU that follows works in place.
-        return lambda _module, _inputs, output: outputs.__setitem__(name, to_numpy(output).copy())
+        return lambda _module, _inputs, output: outputs.__setitem__(
+            name, to_numpy(main_result(output)).copy()
+        )
 
     hooks = [net.get_submodule(name).register_forward_hook(keep(name)) for name in modules]
     hooks.append(
@@ -108,11 +120,14 @@ def _gradients(net: Any, images: Any, wanted: Sequence[Output]) -> dict[str, np.
     In float64: in float32 the rounding of two frameworks puts some values on different sides of a
     ReLU or of a max pool's choice, which moves single gradients by up to 1 %.
     """
-    outputs = forward(net, images, wanted)
-    labels = gradient_labels(len(images), outputs["logits"].shape[1])
-    net.zero_grad()
-    training_loss(outputs, require("torch").from_numpy(labels)).backward()
-    return {key: to_numpy(parameter.grad) for key, parameter in net.named_parameters()}
+    with exact_gradients():
+        outputs = forward(net, images, wanted)
+        labels = gradient_labels(len(images), outputs["logits"].shape[1])
+        net.zero_grad()
+        training_loss(outputs, require("torch").from_numpy(labels)).backward()
+    # Heads that inference leaves out have none.
+    found = {key: p.grad for key, p in net.named_parameters() if p.grad is not None}
+    return {key: to_numpy(gradient) for key, gradient in found.items()}
 
 
 if __name__ == "__main__":

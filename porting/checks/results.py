@@ -37,8 +37,9 @@ class Comparison:
 class Check(Comparison):
     """What is to be compared, on every backend in every data format.
 
-    `candidate` is the `.keras` file. The layers of the first `layer_images` of each input set are
-    compared. A child process is stopped after `timeout` seconds of silence.
+    `candidate` is the `.keras` file, `plan` the graph that it was made of, if any. The layers of
+    the first `layer_images` of each input set are compared. A child process is stopped after
+    `timeout` seconds of silence.
     """
 
     candidate: Path
@@ -48,6 +49,7 @@ class Check(Comparison):
     labels: tuple[str, ...] = ()
     layer_images: int = 2
     timeout: float = 900
+    plan: Path | None = None
 
     @property
     def photos(self) -> InputSet | None:

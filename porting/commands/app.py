@@ -3,10 +3,14 @@
 import typer
 
 from keras_alexnet.commands.main import run
-from porting.commands import check as commands_check, convert as commands_convert
+from porting.commands import (
+    check as commands_check,
+    convert as commands_convert,
+    coverage as commands_coverage,
+)
 
 app = typer.Typer(
-    help="Move AlexNets and GoogLeNets between PyTorch and Keras, and prove that both agree.",
+    help="Move image classifiers between PyTorch and Keras, and prove that both agree.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -15,6 +19,7 @@ app.command("convert")(commands_convert.convert_command)
 app.command("inspect")(commands_convert.inspect_command)
 app.command("check")(commands_check.check_command)
 app.command("check-training")(commands_check.check_training_command)
+app.command("coverage")(commands_coverage.coverage_command)
 app.command("diff")(commands_convert.diff_command)
 app.command("export")(commands_convert.export_command)
 app.command("seed")(commands_convert.seed_command)

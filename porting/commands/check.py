@@ -12,7 +12,7 @@ from keras_alexnet.core.files import check_output, write_json
 from porting.checks.check import CheckRequest, check
 from porting.checks.report import write_report
 from porting.checks.results import to_json
-from porting.commands.common import Name, console, progress
+from porting.commands.common import Name, NetworkName, console, progress
 from porting.commands.console import print_parity, print_photos, print_training
 from porting.training_checks.check import TrainingRequest, check_training
 from porting.training_checks.results import training_to_json
@@ -21,7 +21,7 @@ JsonOption = Annotated[Path | None, typer.Option("--json", help="JSON file to wr
 
 
 def _check(
-    model: Name,
+    model: NetworkName,
     report: Annotated[Path | None, typer.Option(help="HTML page to write.")] = None,
     json_file: JsonOption = None,
     *,

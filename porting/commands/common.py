@@ -13,6 +13,14 @@ from porting.conversion.sources import ALLOW_PICKLE, TRANSFORM_INPUT, WHICH
 console = terminal()
 
 Name = Annotated[str, typer.Argument(metavar="MODEL", help=f"One of: {', '.join(SPECS)}.")]
+NetworkName = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help=f"One of: {', '.join(SPECS)}; or any torch classifier: torchvision:NAME, or "
+        "FILE.py:FUNCTION, your own code, which is run and returns a torch.nn.Module.",
+    ),
+]
 TransformInput = Annotated[
     bool | None, typer.Option("--transform-input/--no-transform-input", help=TRANSFORM_INPUT)
 ]

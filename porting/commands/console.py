@@ -86,7 +86,7 @@ def print_photos(result: ParityResult) -> None:
 def print_training(result: TrainingResult) -> None:
     """Print the table of a training check, and where a training went astray."""
     check = result.check
-    heads = ", auxiliary heads" if check.reference.aux_heads else ""
+    heads = ", auxiliary heads" if len(check.counterpart.outputs) > 1 else ""
     limit, loss = f"<= {TOLERANCES['training'].limit:g}", f"{result.losses[-1]:.6g}"
     sheet = Sheet(
         f"{check.model}: {check.steps} SGD steps in Keras against {check.reference.title} in "
@@ -164,11 +164,14 @@ def print_inspection(inspection: Inspection) -> None:
             f"{len(best.unexpected)} unexpected, {len(best.wrong_shape)} of another shape"
         )
     if inspection.record:
-        source = inspection.record["source"]
-        notes.append(
-            f"converted from {source['file']} (sha256 {source['sha256']}, "
-            f"weights {source['weights'] or 'of your own'})"
-        )
+        source, target = inspection.record["source"], inspection.record["model"].get("target")
+        if target is not None:
+            notes.append(f"converted from the graph of {target}")
+        if source["file"] is not None:
+            notes.append(
+                f"converted from {source['file']} (sha256 {source['sha256']}, "
+                f"weights {source['weights'] or 'of your own'})"
+            )
     write_sheet(Sheet(str(inspection.path), columns, rows), Format.TABLE, notes)
 
 

@@ -6,12 +6,19 @@ from typing import Annotated
 
 import typer
 
-from keras_alexnet.core.fields import parse_size
+from keras_alexnet.core.fields import parse_shape, parse_size
 from keras_alexnet.core.files import check_output, read_text
 from keras_alexnet.specs import find_spec
 from keras_alexnet.specs.schema import DATA_FORMATS
 from porting.checkpoints.files import write_checkpoint
-from porting.commands.common import AllowPickle, Name, TransformInput, Which, console
+from porting.commands.common import (
+    AllowPickle,
+    Name,
+    NetworkName,
+    TransformInput,
+    Which,
+    console,
+)
 from porting.commands.console import print_diff, print_inspection
 from porting.conversion import convert as conversion, inspection
 from porting.errors import UsageError
@@ -19,15 +26,15 @@ from porting.torch_side.seeded import seeded_state_dict
 
 
 def convert_command(
-    model: Name,
+    model: NetworkName,
+    output: Annotated[Path, typer.Option(help="The .keras file to write.")],
     source: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="A .pth, .pt, .safetensors, .npz, .caffemodel or .npy file, or torchvision "
-            "weights' name."
+            "weights' name. A FILE.py:FUNCTION may bring its own weights instead."
         ),
-    ],
-    output: Annotated[Path, typer.Option(help="The .keras file to write.")],
+    ] = None,
     classes: Annotated[
         int | None, typer.Option(help="Class count that the file must have.")
     ] = None,
@@ -44,6 +51,10 @@ def convert_command(
     transform_input: TransformInput = None,
     input_size: Annotated[
         str | None, typer.Option(help="N, HEIGHTxWIDTH or any, in pixels; by default the model's.")
+    ] = None,
+    input_shape: Annotated[
+        str | None,
+        typer.Option(help="CHANNELSxHEIGHTxWIDTH of a FILE.py:FUNCTION, by default 3x224x224."),
     ] = None,
     labels: Annotated[
         Path | None, typer.Option(help="Text file with a class name per line.")
@@ -63,16 +74,21 @@ def convert_command(
         aux_heads=aux_heads,
         transform_input=transform_input,
         input_size=_input_size(input_size),
+        input_shape=parse_shape(input_shape) if input_shape else None,
         labels=_labels(labels),
         allow_pickle=allow_pickle,
         which=which,
     )
     for note in record["source"]["notes"]:
         console.print(note, markup=False)
-    if find_spec(model).transform_input:
+    if record["model"].get("transform_input") is not None and find_spec(model).transform_input:
         state = "on" if record["model"]["transform_input"] else "off"
         console.print(f"transform_input is {state} (--[no-]transform-input)", markup=False)
-    console.print(f"wrote {output}: {model}, {record['model']['classes']} classes", markup=False)
+    proof = ""
+    if gap := record.get("proof", {}).get("logits"):
+        proof = f"; its logits are torch's to {gap:.1e} of their scale"
+    classes = record["model"]["classes"]
+    console.print(f"wrote {output}: {model}, {classes} classes{proof}", markup=False)
 
 
 def inspect_command(

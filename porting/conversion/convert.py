@@ -8,13 +8,23 @@ import numpy as np
 
 from keras_alexnet.core.children import enter_child
 from keras_alexnet.core.files import check_output
-from keras_alexnet.models.record import read_record, save_model
+from keras_alexnet.models.record import read_arrays, read_record, save_model
+from keras_alexnet.specs.preprocessing import damaged
 from porting.checkpoints.files import SUFFIXES, write_checkpoint
 from porting.checkpoints.mapped import MappedFile
+from porting.conversion.networks import convert_network
 from porting.conversion.provenance import record_of
 from porting.conversion.sources import Source, open_source
 from porting.errors import TransferError, UsageError
-from porting.weights.transfer import load_arrays, set_counters, to_state_dict, unfilled_model
+from porting.torch_side.targets import Target
+from porting.weights.counterpart import Counterpart
+from porting.weights.transfer import (
+    carry,
+    load_arrays,
+    set_counterpart,
+    to_state_dict,
+    unfilled_model,
+)
 
 
 def build_from_source(
@@ -67,7 +77,7 @@ def from_torchvision(
 
 def convert(
     name: str,
-    source: str | Path,
+    source: str | Path | None,
     output: str | Path,
     *,
     classes: int | None = None,
@@ -77,6 +87,7 @@ def convert(
     aux_heads: bool = False,
     transform_input: bool | None = None,
     input_size: tuple[int | None, int | None] | None = None,
+    input_shape: tuple[int, int, int] | None = None,
     labels: Sequence[str] | None = None,
     allow_pickle: bool = False,
     which: str | None = None,
@@ -84,8 +95,11 @@ def convert(
     """Convert a checkpoint into a `.keras` file that carries its origin.
 
     Args:
-        name: Architecture.
-        source: A weights file, or the name of torchvision weights.
+        name: Architecture of this package; or any torch classifier, as `torchvision:NAME` or as
+            `FILE.py:FUNCTION`, which is run and returns a `torch.nn.Module`. Of these the model's
+            logits are compared with torch's before the file gets its name.
+        source: A weights file, or the name of torchvision weights. None stands for the weights that
+            the user's function itself has given its module.
         output: File to write, ending in `.keras`; complete or not there.
         classes: Number of classes that the file must have, or None.
         include_preprocessing: Whether the saved model takes RGB (or grey) 0..255.
@@ -94,6 +108,7 @@ def convert(
         aux_heads: Whether to keep the auxiliary classifiers.
         transform_input: As in `open_source`.
         input_size: Height and width in pixels, None for any; by default the architecture's.
+        input_shape: Channels, height and width, for a `FILE.py:FUNCTION`.
         labels: Class names to store; torchvision's weights bring their own.
         allow_pickle: As in `open_source`.
         which: As in `open_source`.
@@ -118,6 +133,30 @@ def convert(
     if output.suffix != ".keras":
         raise UsageError(f"{output}: a Keras model file must be named *.keras")
     check_output(output)
+    if (target := Target.parse(name)) is not None:
+        if aux_heads or transform_input is not None:
+            raise UsageError(
+                f"{name} is converted as its own code computes in inference; leave aux_heads and "
+                "transform_input out"
+            )
+        return convert_network(
+            target,
+            source,
+            output,
+            labels=labels,
+            data_format=data_format,
+            dtype=dtype,
+            include_preprocessing=include_preprocessing,
+            classes=classes,
+            size=input_size,
+            shape=input_shape,
+            allow_pickle=allow_pickle,
+            which=which,
+        )
+    if source is None or input_shape is not None:
+        raise UsageError(
+            f"{name} needs a source of weights, and an input size rather than an input shape"
+        )
     height, width = input_size or (None, None)
     opened = open_source(
         name,
@@ -164,7 +203,13 @@ def load_model(path: str | Path) -> Any:
 
     model = weights.load_model(path)
     record = read_record(path) or {}
-    set_counters(model, record.get("num_batches_tracked", {}))
+    counters = record.get("num_batches_tracked", {})
+    carry(model, {k: np.array(n, np.int64) for k, n in counters.items()} | read_arrays(path))
+    if "counterpart" in record:
+        try:
+            set_counterpart(model, Counterpart.from_json(record["counterpart"]))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise damaged("counterpart", error, "what `porting convert` writes") from error
     return model
 
 

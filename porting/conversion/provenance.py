@@ -3,13 +3,16 @@
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from keras_alexnet.core.machine import installed_versions
 from keras_alexnet.specs.preprocessing import Preprocessing
 from porting.conversion.sources import Source
 from porting.errors import UsageError
-from porting.weights.transfer import counters_of
+from porting.torch_side.torchvision_zoo import WeightsInfo
+from porting.weights.counterpart import Counterpart
+from porting.weights.transfer import carried_by, counterpart_of
 
 _PACKAGES = ("keras-alexnet", "keras", "torch", "torchvision", "numpy")
 
@@ -55,9 +58,68 @@ def record_of(
         "preprocessing": asdict(preprocessing),
         "labels": list(labels) if labels is not None else None,
         "num_batches_tracked": counters_of(model),
-        "versions": {
-            **dict.fromkeys(_PACKAGES),
-            **installed_versions(_PACKAGES),
-            "backend": os.environ.get("KERAS_BACKEND", ""),
+        "versions": _versions(),
+    }
+
+
+def graph_record(
+    *,
+    target: str,
+    name: str,
+    classes: int,
+    model: Any,
+    counterpart: Counterpart,
+    include_preprocessing: bool,
+    preprocessing: Preprocessing | None,
+    labels: Sequence[str] | None,
+    file: Path | None,
+    digest: str | None,
+    info: WeightsInfo | None,
+    notes: Sequence[str],
+    gap: float | None,
+) -> dict[str, Any]:
+    """Return the record of a model that was made of any torch network.
+
+    `info` is what torchvision says of the weights, where they are its own; `file` and `digest` are
+    those of a weights file, None for weights that came from none. `gap` is how far its logits were
+    from torch's, relative to the largest, None where nobody compared them.
+    """
+    return {
+        "model": {
+            "name": name,
+            "target": target,
+            "classes": classes,
+            "include_preprocessing": include_preprocessing,
+            "input_shape": list(model.input_shape[1:]),
         },
+        "source": {
+            "file": file.name if file else None,
+            "sha256": digest,
+            "weights": info.name if info else None,
+            "url": info.url if info else None,
+            "metrics": info.metrics if info else None,
+            "notes": list(notes),
+            "unused": [entry.key for entry in counterpart.carried if not entry.counter],
+        },
+        "preprocessing": asdict(preprocessing) if preprocessing else None,
+        "labels": list(labels) if labels is not None else None,
+        "num_batches_tracked": counters_of(model),
+        "proof": {"logits": gap},
+        "counterpart": counterpart.to_json(),
+        "versions": _versions(),
+    }
+
+
+def counters_of(model: Any) -> dict[str, int]:
+    """Return the counters of batches kept beside a model, as JSON holds them."""
+    kept = carried_by(model)
+    counted = [entry.key for entry in counterpart_of(model).carried if entry.counter]
+    return {key: int(kept[key]) for key in counted if key in kept}
+
+
+def _versions() -> dict[str, str | None]:
+    return {
+        **dict.fromkeys(_PACKAGES),
+        **installed_versions(_PACKAGES),
+        "backend": os.environ.get("KERAS_BACKEND", ""),
     }

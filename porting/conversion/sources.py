@@ -15,9 +15,10 @@ from porting.errors import CheckpointError, TransferError, UsageError
 from porting.torch_side import torchvision_zoo
 from porting.torch_side.torchvision_zoo import OFFICIAL_HASHES, WeightsInfo
 from porting.weights.dialects import disagreements, identify, translate
+from porting.weights.problems import list_problems
 from porting.weights.spec_tables import Fit, fit, weight_map
 from porting.weights.table import Size
-from porting.weights.transfer import list_problems, suggest
+from porting.weights.transfer import suggest
 
 # What the options are for, wherever a source is opened.
 TRANSFORM_INPUT = (
@@ -106,7 +107,7 @@ def open_source(
     path = Path(source)
     if not path.is_file():
         if path.suffix.lower() in READERS or len(path.parts) > 1 or path.is_dir():
-            raise _missing(path)
+            raise missing(path)
         if name not in torchvision_zoo.NETWORKS:
             raise UsageError(
                 f"{path}: no such file, and {name} has no weights to download; known suffixes: "
@@ -195,7 +196,7 @@ def _hint_at_size(spec: ModelSpec, found: Fit, size: Size | None) -> list[str]:
     ]
 
 
-def _missing(path: Path) -> CheckpointError:
+def missing(path: Path) -> CheckpointError:
     """Return what to say of a path that is no file."""
     if not path.is_dir():
         return CheckpointError(f"{path}: no such file")

@@ -1,20 +1,24 @@
 """The torch network that a check compares with: the user's own, torchvision's, or the spec's."""
 
+import contextlib
 import dataclasses
-import importlib.util
-import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
+
+import numpy as np
 
 from keras_alexnet.core.backend import require
 from keras_alexnet.specs.shared import AUX_LOSS_WEIGHT
 from porting.checkpoints.files import as_tensors, read_checkpoint
-from porting.errors import UsageError
 from porting.torch_side import torchvision_zoo
+from porting.torch_side.targets import Target
+from porting.torch_side.user_code import call_function
 from porting.weights.counterpart import Output
 
-_MODULE = "porting_user_reference"
+# Modules that drop whole images while training: class -> what holds its rate.
+DROP_PATHS = {"StochasticDepth": "p", "DropPath": "drop_prob"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,8 +27,10 @@ class Reference:
 
     `transform_input` is that of torchvision's GoogLeNet. `size` is the height and width of the
     images in pixels, by default the architecture's. `function` is `FILE.py:FUNCTION` of the user's
-    own network, see `check_function`; by default the network is torchvision's, or one of torch's
-    layers after the architecture's table.
+    own network, called as `function(model, classes=..., aux_heads=..., size=...)`; its state_dict
+    has the architecture's keys. `target` is any torch network instead, see `targets.Target`, for
+    which `transform_input` says whether its weights are torchvision's own. By default the network
+    is torchvision's, or one of torch's layers after the architecture's table.
     """
 
     model: str
@@ -33,10 +39,13 @@ class Reference:
     transform_input: bool = False
     size: tuple[int, int] | None = None
     function: str | None = None
+    target: str | None = None
 
     @property
     def title(self) -> str:
         """What it is called in results."""
+        if self.target is not None:
+            return "torchvision" if Target(self.target).torchvision else "torch"
         if self.function is not None:
             return Path(self.function.rpartition(":")[0]).name
         return "torchvision" if self.model in torchvision_zoo.NETWORKS else "torch"
@@ -53,9 +62,16 @@ class Reference:
         Raises:
             UsageError: The user's function is not there, failed, or returned no `torch.nn.Module`.
         """
+        if self.target is not None:
+            return Target(self.target).build(
+                classes=self.classes,
+                size=self.size,
+                official=self.transform_input,
+                aux_heads=self.aux_heads,
+            )
         options: dict[str, Any] = {"classes": self.classes, "aux_heads": self.aux_heads}
         if self.function is not None:
-            return _call(self.function, self.model, size=self.size, **options)
+            return call_function(self.function, self.model, size=self.size, **options)
         if self.model in torchvision_zoo.NETWORKS:
             return torchvision_zoo.build(
                 self.model, transform_input=self.transform_input, **options
@@ -68,8 +84,15 @@ class Reference:
 def load_weights(net: Any, weights: str | Path, ignored: Collection[str]) -> None:
     """Fill a network from a checkpoint, all of whose keys but the ignored ones it must have."""
     arrays = read_checkpoint(weights).arrays
-    wanted = {key: array for key, array in arrays.items() if key not in ignored}
-    net.load_state_dict(as_tensors(wanted), strict=True)
+    fill(net, {key: array for key, array in arrays.items() if key not in ignored})
+
+
+def fill(net: Any, arrays: Mapping[str, np.ndarray], *, strict: bool = True) -> None:
+    """Load named arrays as what the network's own state_dict would hold today."""
+    state = OrderedDict(as_tensors(arrays))
+    # Without it MNASNet takes them for those of an older version.
+    state._metadata = net.state_dict()._metadata  # type: ignore[attr-defined]  # noqa: SLF001
+    net.load_state_dict(state, strict=strict)
 
 
 def forward(net: Any, images: Any, outputs: Sequence[Output]) -> dict[str, Any]:
@@ -92,14 +115,21 @@ def forward(net: Any, images: Any, outputs: Sequence[Output]) -> dict[str, Any]:
     finally:
         for hook in hooks:
             hook.remove()
-    # In training torchvision's GoogLeNet has run its heads, and returns a named tuple.
+    # In training torchvision's GoogLeNet has run its heads, and returns a tuple of all.
     found = {
         head.name: maps[head.module]
         if head.module in maps
         else net.get_submodule(head.module)(maps[head.reads])
         for head in heads
     }
-    return {main.name: getattr(result, "logits", result)} | found
+    return {main.name: main_result(result)} | found
+
+
+def main_result(outputs: Any) -> Any:
+    """Return the logits among what a network returns: the first tensor."""
+    while not hasattr(outputs, "shape"):
+        outputs = next(iter(outputs.values() if isinstance(outputs, Mapping) else outputs))
+    return outputs
 
 
 def batch_norms(net: Any) -> dict[str, Any]:
@@ -107,6 +137,35 @@ def batch_norms(net: Any) -> dict[str, Any]:
     nn = require("torch").nn
     kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
     return {name: module for name, module in net.named_modules() if isinstance(module, kinds)}
+
+
+@contextlib.contextmanager
+def exact_gradients() -> Iterator[None]:
+    """Within this block, let torch compute in float64 what it differentiates in float32.
+
+    That is hardsigmoid's gradient, whose 1/6 is a float (ATen's native/cpu/Activation.cpp).
+    """
+    functional = require("torch").nn.functional
+    stock = functional.hardsigmoid
+
+    def hardsigmoid(x: Any, inplace: bool = False) -> Any:
+        return functional.relu6(x + 3) / 6
+
+    functional.hardsigmoid = hardsigmoid
+    try:
+        yield
+    finally:
+        functional.hardsigmoid = stock
+
+
+def switch_dropout_off(net: Any) -> None:
+    """Let no dropout, stochastic depth among it, change what a network computes while training."""
+    nn = require("torch").nn
+    for module in net.modules():
+        if isinstance(module, nn.Dropout | nn.Dropout2d) or type(module).__name__ in DROP_PATHS:
+            setattr(module, DROP_PATHS.get(type(module).__name__, "p"), 0.0)
+        elif isinstance(module, nn.MultiheadAttention):
+            module.dropout = 0.0
 
 
 def training_loss(outputs: Mapping[str, Any], labels: Any) -> Any:
@@ -119,39 +178,3 @@ def training_loss(outputs: Mapping[str, Any], labels: Any) -> Any:
         cross_entropy(logits, labels) * (1 if output == "logits" else AUX_LOSS_WEIGHT)
         for output, logits in outputs.items()
     )
-
-
-def check_function(reference: str) -> str:
-    """Return `FILE.py:FUNCTION` with an absolute path.
-
-    The function is called as `function(model, classes=..., aux_heads=..., size=...)` and returns a
-    `torch.nn.Module` that takes images (N, C, H, W) and returns logits (N, classes). Its
-    state_dict has the architecture's keys.
-
-    Raises:
-        UsageError: The text has another form, or there is no such file.
-    """
-    file, _, function = reference.rpartition(":")
-    if not (file.endswith(".py") and function.isidentifier()):
-        raise UsageError(f"reference {reference!r} is not of the form FILE.py:FUNCTION")
-    if not Path(file).is_file():
-        raise UsageError(f"{file}: no such Python file")
-    return f"{Path(file).resolve()}:{function}"
-
-
-def _call(reference: str, model: str, **arguments: Any) -> Any:
-    file, _, function = reference.rpartition(":")
-    spec = importlib.util.spec_from_file_location(_MODULE, file)
-    assert spec is not None  # the name ends in .py
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[_MODULE] = module  # dataclasses look their module up
-    try:
-        spec.loader.exec_module(module)
-        net = getattr(module, function)(model, **arguments)
-    except Exception as error:
-        # Whatever the user's file happens to raise.
-        raise UsageError(f"{reference} failed: {type(error).__name__}: {error}") from error
-    if not isinstance(net, require("torch").nn.Module):
-        raise UsageError(f"{reference} returned {type(net).__name__}, wanted a torch.nn.Module")
-    return net.eval()

@@ -14,7 +14,7 @@ import numpy as np
 
 from keras_alexnet.core.backend import require
 from keras_alexnet.specs import SPECS
-from keras_alexnet.specs.schema import LRN, BatchNorm, ModelSpec, Sigmoid
+from keras_alexnet.specs.schema import LRN, BatchNorm, Sigmoid
 from keras_alexnet.specs.shapes import too_small, trace
 from porting.checkpoints.files import as_tensors
 from porting.errors import UsageError
@@ -125,7 +125,8 @@ def _calibrate(
             module.register_forward_pre_hook(partial(_raise_for_lrn, last_conv))
     with torch.no_grad():
         outputs = outputs_of(spec, aux_heads=aux_heads)
-        images = live_images(np.random.default_rng([seed, 1]), spec, 8, size)
+        rng = np.random.default_rng([seed, 1])
+        images = live_images(rng, spec.channels, 8, size or spec.default_size)
         forward(net, torch.from_numpy(images), outputs)
     return {key: value.numpy() for key, value in net.state_dict().items()}
 
@@ -143,14 +144,12 @@ def _raise_for_lrn(conv: Any, lrn: Any, inputs: tuple[Any]) -> tuple[Any]:
     return (x * factor,)
 
 
-def live_images(
-    rng: np.random.Generator, spec: ModelSpec, count: int, size: Size | None = None
-) -> np.ndarray:
+def live_images(rng: np.random.Generator, channels: int, count: int, size: Size) -> np.ndarray:
     """Return normalised images with structure at several scales, float32 (count, C, H, W)."""
-    height, width = size or spec.default_size
-    images = np.zeros((count, spec.channels, height, width))
+    height, width = size
+    images = np.zeros((count, channels, height, width))
     for cells in (4, 14, 56, 224):
-        blocks = rng.normal(0, 1, (count, spec.channels, cells, cells))
+        blocks = rng.normal(0, 1, (count, channels, cells, cells))
         rows = np.arange(height) * cells // height
         columns = np.arange(width) * cells // width
         images += blocks[:, :, rows[:, None], columns] / 2

@@ -5,6 +5,7 @@ functions import torchvision where they are called.
 """
 
 import dataclasses
+import difflib
 from typing import Any
 
 from keras_alexnet.core.backend import installed, pip_line, require
@@ -50,7 +51,7 @@ def describe(model: str, weights: str, *, timeout: float = 300) -> WeightsInfo:
     """
     if not installed("torchvision"):
         raise MissingDependencyError(
-            f"torchvision is needed to look up the weights {weights!r}. "
+            f"torchvision is needed for {model} and its weights {weights!r}. "
             f"Install it with: {pip_line('torchvision')}"
         )
     job = {"model": model, "weights": weights}
@@ -123,9 +124,31 @@ class _Evaluation:
         return functional.normalize(planes, self.preprocessing.mean, self.preprocessing.std)
 
 
-def main(job: dict[str, Any]) -> dict[str, Any]:
-    """Answer a question of `describe`; the child's side of it."""
+def classifiers() -> list[str]:
+    """Return the names of torchvision's classifiers."""
+    models = require("torchvision").models
+    return list(models.list_models(module=models))
+
+
+def check_classifier(name: str) -> None:
+    """Check that torchvision has a classifier of this name.
+
+    Raises:
+        UsageError: It has none; the message names a similar one.
+    """
+    known = classifiers()
+    if name not in known:
+        close = difflib.get_close_matches(name, known, 1)
+        hint = f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(known)}"
+        raise UsageError(f"torchvision has no classifier {name!r}. {hint}")
+
+
+def main(job: dict[str, Any]) -> Any:
+    """Answer a question about torchvision: its classifiers, or one of `describe`."""
+    if job.get("list"):
+        return classifiers()
     model, weights = job["model"], job["weights"]
+    check_classifier(model)
     models = require("torchvision").models
     enum = models.get_model_weights(model)
     name = weights.rpartition(".")[2]

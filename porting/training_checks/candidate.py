@@ -17,12 +17,14 @@ from keras_alexnet.specs import find_spec
 from keras_alexnet.specs.shared import AUX_LOSS_WEIGHT
 from porting.checkpoints.files import read_checkpoint
 from porting.checks.precision import computing_in, full_precision
+from porting.conversion.networks import build
+from porting.graph.plan import Plan
 from porting.torch_side.reference_nets import Reference
 from porting.training_checks.history import History, sample
 from porting.weights.counterpart import Counterpart
 from porting.weights.layouts import nchw_to_nhwc
 from porting.weights.recognition import variables_of
-from porting.weights.transfer import load_state_dict, unfilled_model
+from porting.weights.transfer import fill, load_state_dict, unfilled_model
 
 
 def main(job: dict[str, Any]) -> None:
@@ -50,17 +52,23 @@ def main(job: dict[str, Any]) -> None:
 
 def _model(job: dict[str, Any]) -> Any:
     """Return the model with the weights of the check, dropout off."""
-    wanted = Reference.from_json(job["reference"])
-    spec = find_spec(wanted.model)
-    model = unfilled_model(
-        spec,
-        classes=wanted.classes,
-        aux_heads=wanted.aux_heads,
-        input_shape=(*(wanted.size or spec.default_size), spec.channels),
-        data_format="channels_last",
-        dtype=job["precision"],
-    )
-    load_state_dict(model, read_checkpoint(job["weights"]).arrays)
+    arrays = read_checkpoint(job["weights"]).arrays
+    if job["plan"] is not None:
+        built = build(Plan.load(job["plan"]), "channels_last", job["precision"])
+        model = built.model
+        fill(variables_of(model), built.counterpart, arrays)
+    else:
+        wanted = Reference.from_json(job["reference"])
+        spec = find_spec(wanted.model)
+        model = unfilled_model(
+            spec,
+            classes=wanted.classes,
+            aux_heads=wanted.aux_heads,
+            input_shape=(*(wanted.size or spec.default_size), spec.channels),
+            data_format="channels_last",
+            dtype=job["precision"],
+        )
+        load_state_dict(model, arrays)
     for layer in model.layers:
         if isinstance(layer, load_keras().layers.Dropout):
             layer.rate = 0.0

@@ -3,16 +3,25 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from keras_alexnet.core.backend import require
 from keras_alexnet.core.children import Workers
 from keras_alexnet.core.fields import comma_separated, option, parse_size
 from keras_alexnet.specs import find_spec
 from keras_alexnet.specs.schema import ModelSpec
-from porting.checks.check import checked_backends, open_weights, same_weights
+from porting.checks.check import (
+    build_file,
+    checked_backends,
+    counterpart_in,
+    open_weights,
+    same_weights,
+)
 from porting.checks.parity import Say
+from porting.conversion.networks import prepare
 from porting.errors import UsageError
 from porting.torch_side.reference_nets import Reference
+from porting.torch_side.targets import Target
 from porting.training_checks.parity import run_training_check
 from porting.training_checks.results import PRECISIONS, TrainingCheck, TrainingResult
 from porting.weights.spec_tables import counterpart
@@ -104,9 +113,11 @@ def check_training(
         PortingError: The request is wrong, the source is unreadable, or torch failed.
         KerasAlexNetError: A requested backend or torch is not installed.
     """
+    request.check()
+    if (target := Target.parse(request.model)) is not None:
+        return _check_network(target, request, folder, say, workers)
     name = request.model
     spec = find_spec(name)
-    request.check()
     if request.aux_heads and not spec.aux:
         raise UsageError(f"{name} has no auxiliary heads; leave aux_heads out")
     size = request.size or default_size(spec)
@@ -124,22 +135,68 @@ def check_training(
     if request.aux_heads and not opened.fit.aux_heads:
         raise UsageError(f"{opened.path} holds no auxiliary heads")
     heads = opened.fit.aux_heads and request.aux_heads is not False
-    return run_training_check(
-        TrainingCheck(
-            Reference(name, opened.classes, aux_heads=heads, size=size),
-            counterpart(spec, opened.classes, aux_heads=heads, size=size),
-            opened.torch_file(folder),
-            steps=request.steps,
-            batch_size=request.batch_size,
-            learning_rate=request.learning_rate,
-            momentum=request.momentum,
-            weight_decay=request.weight_decay,
-            seed=request.seed,
-            backends=chosen,
-            precisions=tuple(request.precisions),
-            timeout=request.timeout,
-        ),
-        folder,
-        say,
-        workers,
+    training = TrainingCheck(
+        Reference(name, opened.classes, aux_heads=heads, size=size),
+        counterpart(spec, opened.classes, aux_heads=heads, size=size),
+        opened.torch_file(folder),
+        channels=spec.channels,
+        **_steps(request, chosen),
     )
+    return run_training_check(training, folder, say, workers)
+
+
+def _steps(request: TrainingRequest, backends: tuple[str, ...]) -> dict[str, Any]:
+    """Return the fields of a check that say how to train, and where."""
+    names = ("steps", "batch_size", "learning_rate", "momentum", "weight_decay", "seed", "timeout")
+    fields = {name: getattr(request, name) for name in names}
+    return fields | {"backends": backends, "precisions": tuple(request.precisions)}
+
+
+def _check_network(
+    target: Target, request: TrainingRequest, folder: Path, say: Say, workers: Workers | None
+) -> TrainingResult:
+    """Train any torch network and the Keras model that is made of its graph."""
+    if request.aux_heads:
+        raise UsageError(f"{target.text} is followed as it is in inference; leave aux_heads out")
+    chosen = checked_backends(request.backends)
+    require("torchvision")  # the reference; said before anything is computed
+    with Workers() as own:
+        workers = workers or own
+        say(f"following {target.text}")
+        # Weights that were trained may belong to one size.
+        size = request.size or (None if request.source else _SIZE)
+        network = prepare(
+            target,
+            request.source,
+            folder,
+            size=size,
+            seed=request.seed,
+            workers=workers,
+            timeout=request.timeout,
+        )
+        reference = Reference(
+            target.name,
+            network.classes,
+            network.aux_heads,
+            network.official is not None,
+            network.size,
+            target=target.text,
+        )
+        say(f"building it on {chosen[0]}")
+        candidate = build_file(
+            network,
+            folder,
+            workers,
+            backend=chosen[0],
+            data_format="channels_last",
+            timeout=request.timeout,
+        )
+        training = TrainingCheck(
+            reference,
+            counterpart_in(candidate),
+            network.weights,
+            channels=network.shape[0],
+            plan=network.plan,
+            **_steps(request, chosen),
+        )
+        return run_training_check(training, folder, say, workers)

@@ -18,7 +18,6 @@ import numpy as np
 
 from keras_alexnet.core.children import Workers
 from keras_alexnet.errors import KerasAlexNetError
-from keras_alexnet.specs import find_spec
 from porting.checkpoints.files import read_checkpoint
 from porting.checks.compare import Compared, Difference, difference
 from porting.checks.parity import Arrays, Say
@@ -102,7 +101,7 @@ def write_batches(check: TrainingCheck, path: Path) -> None:
     """Write seeded images (steps, N, C, H, W) and classes (steps, N)."""
     rng = np.random.default_rng([check.seed, 2])
     count = check.steps * check.batch_size
-    images = live_images(rng, find_spec(check.model), count, check.size)
+    images = live_images(rng, check.channels, count, check.size)
     labels = rng.integers(0, check.reference.classes, (check.steps, check.batch_size))
     shape = (check.steps, check.batch_size, *images.shape[1:])
     np.savez(path, images=images.reshape(shape), labels=labels)
@@ -117,6 +116,7 @@ def training_job(
     return {name: fields[name] for name in shared} | {
         "counterpart": check.counterpart.to_json(),
         "weights": str(check.weights),
+        "plan": None if check.plan is None else str(check.plan),
         "batches": str(batches),
         "precision": precision,
         "output": str(output),

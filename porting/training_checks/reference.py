@@ -16,8 +16,10 @@ from porting.checks.precision import full_precision
 from porting.torch_side.reference_nets import (
     Reference,
     batch_norms,
+    exact_gradients,
     forward,
     load_weights,
+    switch_dropout_off,
     training_loss,
 )
 from porting.training_checks.history import History, sample
@@ -34,9 +36,7 @@ def main(job: dict[str, Any]) -> None:
     net = Reference.from_json(job["reference"]).build()
     load_weights(net, job["weights"], counterpart.ignored)
     net.to(dtype).train()
-    for module in net.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
+    switch_dropout_off(net)
     variances = _keras_variances(net)
     optimizer = torch.optim.SGD(
         net.parameters(),
@@ -55,9 +55,10 @@ def main(job: dict[str, Any]) -> None:
         labels = torch.from_numpy(batches["labels"])
     for batch, classes in zip(images, labels, strict=True):
         report_progress("step")
-        loss = training_loss(forward(net, batch, counterpart.outputs), classes)
         optimizer.zero_grad()
-        loss.backward()
+        with exact_gradients():
+            loss = training_loss(forward(net, batch, counterpart.outputs), classes)
+            loss.backward()
         optimizer.step()
         history.record(loss.item(), {key: sample(array) for key, array in weights().items()})
     own = {f"torch/{key}": to_numpy(net.get_buffer(key)) for key in variances}

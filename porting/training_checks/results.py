@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from porting.checks.compare import Compared, worst
@@ -21,7 +22,8 @@ class TrainingCheck(Comparison):
     """What is to be compared: trainings from the same weights, as in a `check.TrainingRequest`.
 
     The reference's size is that of the images, and `seed` draws them and their labels. `precisions`
-    are `"float64"`, and `"float32"` where it is to be shown.
+    are `"float64"`, and `"float32"` where it is to be shown. `plan` is the graph that the Keras
+    model is made of, where that is not one of ours.
     """
 
     steps: int
@@ -33,6 +35,8 @@ class TrainingCheck(Comparison):
     backends: tuple[str, ...]
     precisions: tuple[str, ...] = PRECISIONS
     timeout: float = 900
+    channels: int = 3
+    plan: Path | None = None
 
     @property
     def size(self) -> Size:

@@ -11,11 +11,16 @@ from porting.weights.table import Carried, Put, Table
 
 @dataclass(frozen=True)
 class LayerPair:
-    """A Keras layer and the torch module with the same output."""
+    """A Keras layer, or operation, and the torch module with the same output.
+
+    `transform` brings Keras' output, with its batch, to torch's axes. None stands for feature maps
+    in the model's data format.
+    """
 
     layer: str
     module: str
     kind: str
+    transform: Transform | None = None
 
 
 @dataclass(frozen=True)
@@ -42,14 +47,15 @@ class Counterpart:
         table: Which variable holds which key, in the order of torch's state_dict.
         pairs: The layers that both frameworks can show, in the order of computation.
         outputs: The outputs, the main one first.
-        first_layer: The Keras layer that reads the normalised image.
+        first_layer: The Keras layer that reads the normalised image; None where the network itself
+            normalises nothing.
         ignored: Keys that a state_dict may have besides: of parts that the model was built without.
     """
 
     table: Table
     pairs: tuple[LayerPair, ...]
     outputs: tuple[Output, ...]
-    first_layer: str
+    first_layer: str | None
     ignored: tuple[str, ...] = ()
 
     @property
@@ -58,9 +64,9 @@ class Counterpart:
         return tuple(entry for entry in self.table if isinstance(entry, Put))
 
     @property
-    def counters(self) -> tuple[str, ...]:
-        """The keys that no variable holds."""
-        return tuple(entry.key for entry in self.table if isinstance(entry, Carried))
+    def carried(self) -> tuple[Carried, ...]:
+        """The rows of the table that no variable holds."""
+        return tuple(entry for entry in self.table if isinstance(entry, Carried))
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON holds it; `from_json` makes it again."""
@@ -71,7 +77,10 @@ class Counterpart:
         """Return the record that `to_json` made into JSON, which knows no tuples."""
         return cls(
             tuple(_entry(entry) for entry in fields["table"]),
-            tuple(LayerPair(**pair) for pair in fields["pairs"]),
+            tuple(
+                LayerPair(**{**pair, "transform": _transform(pair["transform"])})
+                for pair in fields["pairs"]
+            ),
             tuple(Output(**output) for output in fields["outputs"]),
             fields["first_layer"],
             tuple(fields["ignored"]),
@@ -80,8 +89,11 @@ class Counterpart:
 
 def _entry(fields: Mapping[str, Any]) -> Put | Carried:
     if "variable" not in fields:
-        return Carried(fields["key"])
-    name, parameters = fields["transform"]["name"], tuple(fields["transform"]["parameters"])
-    return Put(
-        fields["variable"], fields["key"], Transform(name, parameters), tuple(fields["shape"])
-    )
+        return Carried(fields["key"], fields["counter"])
+    transform = _transform(fields["transform"])
+    assert transform is not None
+    return Put(fields["variable"], fields["key"], transform, tuple(fields["shape"]))
+
+
+def _transform(fields: Mapping[str, Any] | None) -> Transform | None:
+    return None if fields is None else Transform(fields["name"], tuple(fields["parameters"]))

@@ -4,7 +4,7 @@ Axes: O and I are output and input channels, H and W a kernel's or a map's heigh
 attention heads and their size, M the outputs of each channel in a depthwise convolution.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -108,15 +108,39 @@ def from_heads_to_torch(kernel: np.ndarray, heads: int) -> np.ndarray:
     return kernel.transpose(2, 0, 1).reshape(kernel.shape[2], -1)
 
 
+def rearranged_to_keras(array: np.ndarray, *parameters: int) -> np.ndarray:
+    """Array whose axes are taken apart, put into another order and merged; see `rearranged`."""
+    parts, order, keras_shape, _ = _unpacked(parameters)
+    return array.reshape(parts).transpose(order).reshape(keras_shape)
+
+
+def rearranged_to_torch(array: np.ndarray, *parameters: int) -> np.ndarray:
+    """Array of Keras back in torch's order; see `rearranged`."""
+    parts, order, _, torch_shape = _unpacked(parameters)
+    back = [order.index(i) for i in range(len(order))]
+    return array.reshape([parts[i] for i in order]).transpose(back).reshape(torch_shape)
+
+
+def _unpacked(numbers: Sequence[int]) -> list[list[int]]:
+    """Return the lists that `rearranged` put behind each other, each behind its length."""
+    lists, rest = [], list(numbers)
+    while rest:
+        count = rest.pop(0)
+        lists.append(rest[:count])
+        rest = rest[count:]
+    return lists
+
+
 class _Way(NamedTuple):
     """A change of layout and its inverse; both take an array and as many further `parameters`.
 
-    `in_blocks` says whether slices of the first axis in torch are slices of the last one in Keras.
+    None stands for any number of them. `in_blocks` says whether slices of the first axis in torch
+    are slices of the last one in Keras.
     """
 
     to_keras: Callable[..., np.ndarray]
     to_torch: Callable[..., np.ndarray]
-    parameters: int = 0
+    parameters: int | None = 0
     in_blocks: bool = True
 
 
@@ -134,6 +158,7 @@ _WAYS: Mapping[str, _Way] = {
     ),
     "heads": _Way(heads_to_keras, heads_to_torch, parameters=1, in_blocks=False),
     "from_heads": _Way(from_heads_to_keras, from_heads_to_torch, parameters=1),
+    "rearranged": _Way(rearranged_to_keras, rearranged_to_torch, parameters=None, in_blocks=False),
 }
 TRANSFORMS = tuple(_WAYS)
 
@@ -145,7 +170,8 @@ class Transform:
     Attributes:
         name: One of `TRANSFORMS`.
         parameters: `flat_dense` takes the (C, H, W) of the flattened map, `depthwise_conv` the
-            input channels, `heads` and `from_heads` the number of heads; the others take nothing.
+            input channels, `heads` and `from_heads` the number of heads, `rearranged` what the
+            function of this name says; the others take nothing.
 
     Raises:
         ValueError: There is no such transform, or it takes other parameters.
@@ -158,7 +184,7 @@ class Transform:
         if self.name not in _WAYS:
             raise ValueError(f"unknown transform {self.name!r}; known: {', '.join(_WAYS)}")
         wanted = _WAYS[self.name].parameters
-        if len(self.parameters) != wanted:
+        if wanted is not None and len(self.parameters) != wanted:
             raise ValueError(
                 f"the transform {self.name!r} takes {wanted} parameters, got {self.parameters}"
             )
@@ -175,3 +201,21 @@ class Transform:
     def to_torch(self, array: np.ndarray) -> np.ndarray:
         """Change a Keras variable's value to the state_dict's layout."""
         return _WAYS[self.name].to_torch(array, *self.parameters)
+
+
+def rearranged(
+    parts: Sequence[int],
+    order: Sequence[int],
+    keras_shape: Sequence[int],
+    torch_shape: Sequence[int] | None = None,
+) -> Transform:
+    """Return the transform of arrays whose axes consist of parts that Keras has in another order.
+
+    Args:
+        parts: Lengths of the parts in torch's order; one may be -1.
+        order: Which of them comes first, second, ... in Keras.
+        keras_shape: The shape in Keras; one length may be -1.
+        torch_shape: The shape in torch, by default that of the parts.
+    """
+    lists = (parts, order, keras_shape, parts if torch_shape is None else torch_shape)
+    return Transform("rearranged", tuple(n for each in lists for n in (len(each), *each)))

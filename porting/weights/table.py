@@ -43,9 +43,14 @@ class Put:
 
 @dataclass(frozen=True)
 class Carried:
-    """A key without a Keras variable, kept beside the model: batch norm's counter of batches."""
+    """A key without a Keras variable, kept beside the model.
+
+    It is batch norm's counter of batches, or with `counter` False what inference does not compute
+    with, such as auxiliary heads and tables of indices.
+    """
 
     key: str
+    counter: bool = True
 
 
 Table = tuple[Put | Carried, ...]

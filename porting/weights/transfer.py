@@ -13,15 +13,16 @@ from porting.checkpoints.files import as_tensors, to_numpy
 from porting.errors import TransferError
 from porting.weights.assignment import assign, blocks
 from porting.weights.counterpart import Counterpart
+from porting.weights.problems import list_problems
 from porting.weights.recognition import Architecture, architecture_of, variables_of
 from porting.weights.spec_tables import fit, identify
 from porting.weights.table import Carried, Put
 
-# Counters of batches by model: Keras' batch norm has no variable for them, and torch wants them
-# back. `.keras` files carry them in their record.
-_counters: "weakref.WeakKeyDictionary[Any, dict[str, int]]" = weakref.WeakKeyDictionary()
-
-_MAX_LISTED = 8
+# What torch wants back and no variable of a model holds, by key: counters of batches, heads that
+# inference leaves out, tables of indices. `.keras` files carry it beside the model.
+_carried: "weakref.WeakKeyDictionary[Any, dict[str, np.ndarray]]" = weakref.WeakKeyDictionary()
+# What of a model that was made of a graph corresponds to what, which its layers do not tell.
+_counterparts: "weakref.WeakKeyDictionary[Any, Counterpart]" = weakref.WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class TransferReport:
     Attributes:
         architecture: Name of the architecture, or empty where it has none.
         loaded: Keys whose values are now in the model.
-        carried: Counters of batches, kept beside the model.
+        carried: Counters of batches and what else no variable holds, kept beside the model.
         ignored: Keys of heads that the model was built without.
     """
 
@@ -63,7 +64,8 @@ def load_state_dict(model: Any, state_dict: Mapping[str, Any]) -> TransferReport
     """Fill a Keras model with a torch state_dict.
 
     Args:
-        model: A model of this package (`AlexNet`, `GoogLeNet`), or one loaded from its file.
+        model: A model of this package (`AlexNet`, `GoogLeNet`), one of `from_torch`, or one that
+            `load_model` loaded from its file.
         state_dict: Key -> torch tensor or array; float16 and bfloat16 are widened exactly.
 
     Returns:
@@ -86,14 +88,18 @@ def load_arrays(
     model: Any, state_dict: Mapping[str, Any], forget: Callable[[], None]
 ) -> TransferReport:
     """Do as `load_state_dict`, and call `forget` whenever a part of an array has been read."""
-    architecture = architecture_of(model)
     arrays = {str(key): to_numpy(value) for key, value in state_dict.items()}
+    if model in _counterparts:
+        report = fill(variables_of(model), _counterparts[model], arrays, forget)
+        carry(model, carried_by(model) | {key: arrays[key] for key in report.carried})
+        return report
+    architecture = architecture_of(model)
     try:
         report = fill(variables_of(model), architecture.counterpart, arrays, forget)
     except TransferError as error:
         text = _explain(architecture, error.problems, arrays)
         raise TransferError(text, error.problems) from None
-    set_counters(model, {key: int(arrays[key]) for key in report.carried})
+    carry(model, {key: arrays[key] for key in report.carried})
     return replace(report, architecture=architecture.spec.name)
 
 
@@ -111,18 +117,18 @@ def fill(
         TransferError: Keys are missing, unexpected, or of a wrong shape, dtype or value; no
             variable has changed.
     """
-    puts, counters = counterpart.puts, counterpart.counters
+    puts, carried = counterpart.puts, counterpart.carried
     absent = set(counterpart.ignored)
     ignored = [key for key in arrays if key in absent]
     dtypes = {put.key: variables[put.variable].dtype for put in puts}
-    problems = _problems(puts, counters, ignored, arrays, dtypes, forget)
+    problems = _problems(puts, carried, ignored, arrays, dtypes, forget)
     if problems:
         lines = ["the weights do not fit the variables:", *list_problems(problems)]
         raise TransferError("\n".join(lines), problems)
     for put in puts:
         assign(put, variables[put.variable], arrays[put.key], forget)
-    carried = tuple(key for key in counters if key in arrays)
-    return TransferReport("", tuple(put.key for put in puts), carried, tuple(ignored))
+    beside = tuple(entry.key for entry in carried if entry.key in arrays)
+    return TransferReport("", tuple(put.key for put in puts), beside, tuple(ignored))
 
 
 def to_state_dict(model: Any, *, framework: str = "torch") -> dict[str, Any]:
@@ -133,11 +139,13 @@ def to_state_dict(model: Any, *, framework: str = "torch") -> dict[str, Any]:
         framework: `"torch"` for tensors, `"numpy"` for arrays without a need for torch.
 
     Returns:
-        Key -> tensor or array in the order of torchvision's own state_dict. Counters of batches
-        are those that `load_state_dict` or `load_model` brought, else 0.
+        Key -> tensor or array in the order of torchvision's own state_dict. Counters of batches,
+        and what inference does not compute with, are those that `load_state_dict`, `from_torch` or
+        `load_model` brought; counters are else 0.
 
     Raises:
-        TransferError: The model is none of the known architectures.
+        TransferError: The model is none of the known architectures, and neither `from_torch` nor
+            `load_model` made it.
         ValueError: `framework` has another value.
 
     Example:
@@ -149,11 +157,16 @@ def to_state_dict(model: Any, *, framework: str = "torch") -> dict[str, Any]:
     if framework not in ("torch", "numpy"):
         raise ValueError(f"framework must be 'torch' or 'numpy', got {framework!r}")
     variables = variables_of(model)
-    carried = counters_of(model)
+    carried = carried_by(model)
     arrays: dict[str, np.ndarray] = {}
-    for entry in architecture_of(model).counterpart.table:
+    for entry in counterpart_of(model).table:
         if isinstance(entry, Carried):
-            arrays[entry.key] = np.array(carried.get(entry.key, 0), np.int64)
+            if entry.key not in carried and not entry.counter:
+                raise TransferError(
+                    f"{entry.key} is not kept beside this model; load its file with "
+                    "porting.load_model"
+                )
+            arrays[entry.key] = carried.get(entry.key, np.array(0, np.int64))
         else:
             arrays[entry.key] = entry.to_torch(as_array(variables[entry.variable], widened=True))
     # Copies, which stay as they are when the model is trained on.
@@ -162,19 +175,34 @@ def to_state_dict(model: Any, *, framework: str = "torch") -> dict[str, Any]:
     return {key: np.array(array, order="C") for key, array in arrays.items()}
 
 
-def set_counters(model: Any, counters: Mapping[str, int]) -> None:
-    """Keep batch-norm counters beside a model, for `to_state_dict`."""
-    _counters[model] = dict(counters)
+def carry(model: Any, arrays: Mapping[str, np.ndarray]) -> None:
+    """Keep what no variable holds beside a model, for `to_state_dict`."""
+    _carried[model] = {key: np.array(array) for key, array in arrays.items()}
 
 
-def counters_of(model: Any) -> dict[str, int]:
-    """Return the batch-norm counters kept beside a model."""
-    return dict(_counters.get(model, {}))
+def carried_by(model: Any) -> dict[str, np.ndarray]:
+    """Return what is kept beside a model."""
+    return dict(_carried.get(model, {}))
+
+
+def set_counterpart(model: Any, counterpart: Counterpart) -> None:
+    """Say what of a model corresponds to what of a torch network, where its layers do not."""
+    _counterparts[model] = counterpart
+
+
+def counterpart_of(model: Any) -> Counterpart:
+    """Return what of a model corresponds to what of a torch network.
+
+    Raises:
+        TransferError: Nobody has said so, and it is none of the known architectures.
+    """
+    known = _counterparts.get(model)
+    return architecture_of(model).counterpart if known is None else known
 
 
 def _problems(
     puts: Sequence[Put],
-    counters: Sequence[str],
+    carried: Sequence[Carried],
     ignored: Sequence[str],
     arrays: Mapping[str, np.ndarray],
     dtypes: Mapping[str, str],
@@ -194,12 +222,12 @@ def _problems(
             problems["wrong dtype"].append(f"{put.key} is {array.dtype}, wanted floating point")
         elif lost := _not_finite(array, dtypes[put.key], forget):
             problems["not finite"].append(f"{put.key} holds {lost} NaN or infinite values")
-    for key in counters:
+    for key in (entry.key for entry in carried if entry.counter):
         value = arrays.get(key)
         if value is not None and (value.shape or value.dtype.kind not in "iu" or value < 0):
             found = f"{value.dtype} of shape {value.shape}" if value.shape else str(value)
             problems["wrong dtype"].append(f"{key} is {found}, wanted a whole number from 0 up")
-    known = {put.key for put in puts} | {*counters, *ignored}
+    known = {put.key for put in puts} | {entry.key for entry in carried} | set(ignored)
     problems["unexpected"] = [key for key in arrays if key not in known]
     return {kind: keys for kind, keys in problems.items() if keys}
 
@@ -234,16 +262,6 @@ def _explain(
     if own.problems:
         lines.append(suggest(shapes))
     return "\n".join(lines)
-
-
-def list_problems(problems: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return one line per problem, the first few of each kind."""
-    lines = []
-    for kind, keys in problems.items():
-        lines += [f"  {kind}: {key}" for key in keys[:_MAX_LISTED]]
-        if len(keys) > _MAX_LISTED:
-            lines.append(f"  {kind}: {len(keys) - _MAX_LISTED} more, {len(keys)} in all")
-    return lines
 
 
 def suggest(shapes: Mapping[str, tuple[int, ...]]) -> str:

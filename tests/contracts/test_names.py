@@ -24,9 +24,9 @@ NAMES = {
         "sample_predictions save_model"
     ),
     "porting": (
-        "CheckRequest Checkpoint CheckpointError Counterpart DownloadError ParityResult "
-        "PortingError TOLERANCES Tolerance TrainingRequest TrainingResult TransferError "
-        "UsageError build_torch check check_training convert diff export from_torchvision "
+        "CheckRequest Checkpoint CheckpointError Counterpart DownloadError GraphError ParityResult "
+        "PortingError TOLERANCES Tolerance TrainingRequest TrainingResult TransferError UsageError "
+        "build_torch check check_training convert diff export from_torch from_torchvision "
         "inspect load_model load_state_dict read_checkpoint seeded_state_dict to_state_dict "
         "write_checkpoint write_report"
     ),

@@ -135,8 +135,9 @@ def _used(run: Run) -> dict[str, Any]:
     found: dict[str, Any] = {} if spec is None else {"dropout_rate": spec.dropout_rate}
     with contextlib.suppress(ModelFileError):  # an unfinished run may have no file yet
         used, _, _ = use_of(read_record(run.folder / "best.keras") or {})
-        found |= {"mean": used.mean, "std": used.std, "eval_resize": used.resize_size}
-        found |= {"input_size": " x ".join(map(str, used.crop_size))}
+        if used is not None:
+            found |= {"mean": used.mean, "std": used.std, "eval_resize": used.resize_size}
+            found |= {"input_size": " x ".join(map(str, used.crop_size))}
     return {
         name: ", ".join(f"{number:.4g}" for number in value) if isinstance(value, tuple) else value
         for name, value in found.items()

@@ -52,6 +52,7 @@ class Trained:
             weight_decay=5e-4,
             seed=0,
             backends=("torch",),
+            channels=spec.channels,
             **settings,
         )
         self.batches = weights.with_name("batches.npz")

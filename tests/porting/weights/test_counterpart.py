@@ -10,7 +10,7 @@ from helpers.sizes import ODD_SIZES
 from keras_alexnet.specs import SPECS
 from porting.errors import TransferError
 from porting.weights.counterpart import Counterpart, LayerPair, Output
-from porting.weights.layouts import Transform
+from porting.weights.layouts import Transform, rearranged
 from porting.weights.recognition import variables_of
 from porting.weights.spec_tables import counterpart
 from porting.weights.table import Carried, Put
@@ -20,9 +20,17 @@ TABLE = (
     Put("first/kernel", "body.0.weight", Transform("depthwise_conv", (2,)), (4, 1, 3, 3)),
     Put("last/kernel", "body.1.weight", Transform("flat_dense", (4, 2, 2)), (3, 16)),
     Carried("body.2.num_batches_tracked"),
+    Carried("aux.weight", counter=False),
 )
 OWN = Counterpart(
-    TABLE, (LayerPair("first", "body.0", "Conv"),), (Output("logits"),), "first", ("head.weight",)
+    TABLE,
+    (
+        LayerPair("first", "body.0", "Conv"),
+        LayerPair("last", "body.1", "Dense", rearranged([-1, 3], [1, 0], [3, -1])),
+    ),
+    (Output("logits"),),
+    None,
+    ("head.weight",),
 )
 
 
@@ -32,9 +40,13 @@ def test_json_and_back(name: str, whole: bool) -> None:
     spec, size = SPECS[name], ODD_SIZES.get(name)
     made = counterpart(spec, 7, aux_heads=whole, include_top=whole, size=size)
     assert Counterpart.from_json(json.loads(json.dumps(made.to_json()))) == made
-    assert len(made.puts) + len(made.counters) == len(made.table)
+    assert len(made.puts) + len(made.carried) == len(made.table)
     assert bool(made.ignored) == (not whole)
     assert [output.name for output in made.outputs[1:]] == [a.name for a in spec.aux if whole]
+
+
+def test_a_graphs_record_is_json_too() -> None:
+    assert Counterpart.from_json(json.loads(json.dumps(OWN.to_json()))) == OWN
 
 
 def own_model() -> keras.Model:
@@ -48,10 +60,11 @@ def test_a_model_of_no_spec_is_filled() -> None:
     rng = np.random.default_rng(0)
     arrays = {put.key: rng.normal(size=put.shape).astype("f") for put in OWN.puts}
     arrays |= {"head.weight": np.ones(3, "f"), "body.2.num_batches_tracked": np.array(5)}
+    arrays["aux.weight"] = np.full((2, 2), np.nan, "f")  # nothing is computed with it
     model = own_model()
     report = fill(variables_of(model), OWN, arrays)
     assert report.loaded == ("body.0.weight", "body.1.weight")
-    assert (report.carried, report.ignored) == (OWN.counters, ("head.weight",))
+    assert (report.carried, report.ignored) == (tuple(e.key for e in OWN.carried), ("head.weight",))
     first, last = model.get_weights()
     np.testing.assert_array_equal(first, TABLE[0].to_keras(arrays["body.0.weight"]))
     np.testing.assert_array_equal(last, TABLE[1].to_keras(arrays["body.1.weight"]))

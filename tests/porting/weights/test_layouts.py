@@ -14,7 +14,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 _TESTED = {
     *("vector", "conv", "transposed_conv", "depthwise_conv", "dense", "flat_dense", "heads"),
-    "from_heads",
+    *("from_heads", "rearranged"),
 }
 
 
@@ -30,6 +30,26 @@ def _assert_inverse(name: str, array: np.ndarray, *parameters: int) -> None:
     np.testing.assert_array_equal(np.sort(there, axis=None), np.sort(array, axis=None))
     back = transform.to_torch(there)
     np.testing.assert_array_equal(transform.to_keras(back), there)
+
+
+@given(st.lists(dimensions, min_size=1, max_size=4), st.data(), seeds)
+def test_rearranged_inverse(parts: list[int], data: st.DataObject, seed: int) -> None:
+    """Axes are taken apart, put into any order and merged, as NumPy does it."""
+    order = data.draw(st.permutations(range(len(parts))))
+    torch_shape, keras_shape = (int(np.prod(parts)),), (1, int(np.prod(parts)))
+    array = _draw(seed, *torch_shape)
+    transform = layouts.rearranged(parts, order, keras_shape, torch_shape)
+    there = transform.to_keras(array)
+    np.testing.assert_array_equal(there[0], array.reshape(parts).transpose(order).ravel())
+    np.testing.assert_array_equal(transform.to_torch(there), array)
+
+
+def test_rearranged_takes_any_batch() -> None:
+    transform = layouts.rearranged([-1, 2, 3], [0, 2, 1], [-1, 6])
+    x = _draw(0, 5, 2, 3)
+    there = transform.to_keras(x)
+    np.testing.assert_array_equal(there, x.transpose(0, 2, 1).reshape(5, 6))
+    np.testing.assert_array_equal(transform.to_torch(there), x)
 
 
 def test_every_transform_has_a_test() -> None:

@@ -16,11 +16,11 @@ from keras_alexnet.models.initialization import weights_will_follow
 from keras_alexnet.specs import SPECS
 from porting import load_state_dict, to_state_dict
 from porting.checkpoints.files import as_tensors
+from porting.conversion.provenance import counters_of
 from porting.errors import TransferError
 from porting.weights.recognition import architecture_of
 from porting.weights.spec_tables import weight_map
 from porting.weights.table import Carried, Put
-from porting.weights.transfer import counters_of
 
 
 def _with_counters(arrays: StateDict, seed: int = 0) -> StateDict:

@@ -1,0 +1,120 @@
+"""Batch, layer and group norm, and dropout."""
+
+from typing import Any
+
+from porting.graph.axes import Value
+from porting.graph.plan import Parameter
+from porting.weights.layouts import Transform, rearranged
+
+_VECTOR = Transform("vector")
+
+
+def _affine(call: Any, transform: Transform = _VECTOR) -> tuple[dict[str, Any], dict[str, bool]]:
+    """Return the weights of a norm and whether it has them."""
+    scale, shift = call.parameter("weight"), call.parameter("bias")
+    weights: dict[str, tuple[Parameter, Transform]] = {}
+    if scale is not None:
+        weights["gamma"] = (scale, transform)
+    if shift is not None:
+        weights["beta"] = (shift, transform)
+    return weights, {"scale": scale is not None, "center": shift is not None}
+
+
+def _batch_norm(call: Any) -> Value:
+    x, axis = call.mover.isolate(call.network_value("input"), 1)
+    mean, variance = call.parameter("running_mean"), call.parameter("running_var")
+    if mean is None or variance is None:
+        raise call.fail(
+            "it keeps no running statistics, and normalises by those of the batch in inference "
+            "too, which Keras' layer does not"
+        )
+    weights, has = _affine(call)
+    weights |= {"moving_mean": (mean, _VECTOR), "moving_variance": (variance, _VECTOR)}
+    tensor = call.layer(
+        "BatchNormalization",
+        x.tensor,
+        weights,
+        axis=axis if axis < len(x.order) - 1 else -1,
+        epsilon=call["eps"],
+        momentum=1 - call["momentum"],  # torch counts what is new, Keras what stays
+        **has,
+    )
+    return x.with_tensor(tensor)
+
+
+def _layer_norm(call: Any) -> Value:
+    if len(call["normalized_shape"]) != 1:
+        raise call.fail("it normalises over several axes; that is not supported")
+    x = call.network_value("input")
+    axis = x.axes[-1]
+    # Keras' layer computes over another axis than the last wrongly on torch.
+    x = call.mover.last(x, len(x.axes) - 1)
+    transform = _VECTOR
+    if x.order[-1] != axis:
+        sizes = [factor.dim.static for factor in axis]
+        count = call["normalized_shape"][0]
+        order = [axis.index(factor) for factor in x.order[-1]]
+        transform = rearranged(sizes, order, (count,), (count,))
+    weights, has = _affine(call, transform)
+    tensor = call.layer(
+        "LayerNormalization", x.tensor, weights, axis=-1, epsilon=call["eps"], **has
+    )
+    return x.with_tensor(tensor)
+
+
+def _group_norm(call: Any) -> Value:
+    x, axis = call.mover.isolate(call.network_value("input"), 1)
+    weights, has = _affine(call)
+    tensor = call.layer(
+        "GroupNormalization",
+        x.tensor,
+        weights,
+        groups=call["num_groups"],
+        axis=axis if axis < len(x.order) - 1 else -1,
+        epsilon=call["eps"],
+        **has,
+    )
+    return x.with_tensor(tensor)
+
+
+def _dropout(call: Any) -> Value:
+    x = call.network_value("input")
+    return _dropped(call, x, None) if call["p"] else x
+
+
+def _feature_dropout(call: Any) -> Value:
+    """Whole maps are dropped: one draw for each image and channel."""
+    return _dropped_along(call, 2)
+
+
+def _drop_path(call: Any) -> Value:
+    """Whole images are dropped (stochastic depth), or in mode `batch` all of them."""
+    return _dropped_along(call, 1 if call["mode"] == "row" else 0)
+
+
+def _dropped_along(call: Any, count: int) -> Value:
+    """Drop with one draw for each place along the first `count` axes of torch's."""
+    x = call.network_value("input")
+    if not call["p"]:
+        return x
+    drawn = {factor for axis in x.axes[:count] for factor in axis}
+    x = call.mover.apart(x, drawn)
+    sizes = x.tensor.shape
+    return _dropped(
+        call, x, [n if set(axis) & drawn else 1 for axis, n in zip(x.order, sizes, strict=True)]
+    )
+
+
+def _dropped(call: Any, x: Value, noise_shape: list[int | None] | None) -> Value:
+    tensor = call.layer("Dropout", x.tensor, rate=call["p"], noise_shape=noise_shape)
+    return x.with_tensor(tensor, nonnegative=x.nonnegative)
+
+
+RULES = {
+    "batch_norm": _batch_norm,
+    "layer_norm": _layer_norm,
+    "group_norm": _group_norm,
+    "dropout": _dropout,
+    "feature_dropout": _feature_dropout,
+    "drop_path": _drop_path,
+}

@@ -1,0 +1,434 @@
+"""A torch module as a plan: `torch.export` follows it once, nothing of it is left to guess.
+
+The training IR is read: convolutions, norms, dropout and attention stay whole. What does not depend
+on the image is computed here, in torch.
+"""
+
+import contextlib
+import linecache
+import logging
+import re
+import types
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_alexnet.core.backend import require
+from porting.errors import GraphError
+from porting.graph.ops import RULES
+from porting.graph.plan import Dim, ModuleOutput, Node, Parameter, Plan, Ref, Shape, references
+from porting.torch_side.reference_nets import DROP_PATHS
+
+# Buffers that are a norm's statistics: weights of the Keras model.
+_STATISTICS = ("running_mean", "running_var")
+# Operations that return a part of what they read: writing into the result changes that too.
+_VIEWS = {"slice", "select", "view", "narrow", "chunk", "split", "unbind", "transpose", "permute"}
+# Operations on lengths, and what torch asserts of them.
+_SYMBOLIC = ("sym_", "_assert")
+# Operations whose result has nothing of their input but its dtype.
+_MAKE_ANEW = {
+    *("arange", "empty", "eye", "full", "linspace", "ones", "scalar_tensor", "zeros"),
+    *("empty_like", "full_like", "ones_like", "zeros_like"),
+    *("new_empty", "new_full", "new_ones", "new_zeros"),
+}
+_MOST_LISTED = 8
+_LENGTHS = ("batch", "channels", "height", "width")
+MAIN_OUTPUT = "logits"
+# A line of the tracer's, of torch's modules, is not what asked for an operation.
+_NOT_THE_CAUSE = re.compile(r"[\\/]torch[\\/](nn|_|fx|export|utils)")
+
+
+def read(module: Any, example: Any, *, any_size: bool = False) -> Plan:
+    """Return a torch module in inference mode as a plan.
+
+    Args:
+        module: A `torch.nn.Module` of one image batch that returns logits, or a dict or a tuple of
+            tensors.
+        example: Images (N, C, H, W), float, N > 1; the plan takes any number of them.
+        any_size: Whether the plan takes any height and width, too.
+
+    Raises:
+        GraphError: It cannot be exported, or has operations that have no counterpart here.
+    """
+    torch = require("torch")
+    trained = module.training
+    module.eval()
+    try:
+        with torch.no_grad(), _quiet(), _marked(module):
+            program = _exported(module, example, any_size)
+            if _writes_into_parts(program.graph):
+                program = program.run_decompositions({})
+            return _Reader(module, program).plan()
+    finally:
+        module.train(trained)
+
+
+def _exported(module: Any, example: Any, any_size: bool) -> Any:
+    torch = require("torch")
+    # A batch of one would be taken for a constant.
+    free = dict.fromkeys((0, 2, 3) if any_size else (0,), torch.export.Dim.DYNAMIC)
+    try:
+        return torch.export.export(module, (example,), dynamic_shapes=(free,), strict=False)
+    except Exception as error:  # whatever the module's own code raises
+        text = str(error).strip()
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        said = lines[0] if lines else "no message"
+        if "DataDependent" in type(error).__name__:
+            said = "its code asks for the values of a tensor to decide what to compute"
+        where = _own_line("".join(_frames(error))) or _own_line(text)
+        raise GraphError(
+            f"{type(module).__name__} cannot be exported by torch.export: "
+            f"{type(error).__name__}: {said}" + (f" (at {where})" if where else "")
+        ) from error
+
+
+def _frames(error: BaseException) -> Iterator[str]:
+    traceback = error.__traceback__
+    while traceback is not None:
+        frame = traceback.tb_frame
+        file, line = frame.f_code.co_filename, traceback.tb_lineno
+        yield f'  File "{file}", line {line}, in {frame.f_code.co_name}\n    '
+        yield linecache.getline(file, line).strip() + "\n"
+        traceback = traceback.tb_next
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what torch.export says of its own parts from the user."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
+
+
+@contextlib.contextmanager
+def _marked(module: Any) -> Iterator[None]:
+    """Let stochastic depth leave a dropout in the graph, which inference would erase."""
+    torch = require("torch")
+    marked = [m for m in module.modules() if type(m).__name__ in DROP_PATHS]
+
+    def forward(self: Any, x: Any, *_: Any, **__: Any) -> Any:
+        rate = getattr(self, DROP_PATHS[type(self).__name__], None) or 0.0
+        return torch.nn.functional.dropout(x, float(rate), training=False)
+
+    for each in marked:
+        each.forward = types.MethodType(forward, each)
+    try:
+        yield
+    finally:
+        for each in marked:
+            del each.forward
+
+
+def _name_of(target: Any) -> str:
+    """Return ATen's name of an operation; that of an in-place one has an underscore behind it."""
+    schema = getattr(target, "_schema", None)
+    if schema is not None:
+        return str(schema.name).rpartition("::")[2]
+    return str(getattr(target, "__name__", target))
+
+
+def _is_in_place(op: str) -> bool:
+    return op.endswith("_") and not op.endswith("__")
+
+
+def _writes_into_parts(graph: Any) -> bool:
+    """Return whether an operation in place changes a part of another value."""
+    return any(
+        node.op == "call_function"
+        and _is_in_place(_name_of(node.target))
+        and node.args
+        and getattr(node.args[0], "op", "") == "call_function"
+        and _name_of(node.args[0].target) in _VIEWS
+        for node in graph.nodes
+    )
+
+
+class _Reader:
+    """Reads one exported program."""
+
+    def __init__(self, module: Any, program: Any) -> None:
+        self.torch = require("torch")
+        self.module = module
+        self.program = program
+        self.known: dict[str, Any] = {}  # name -> tensor that does not depend on the image
+        self.parameters: dict[str, Parameter] = {}
+        self.nodes: list[Node] = []
+        self.renamed: dict[str, str] = {}  # what an operation in place has made of a value
+        self.input: tuple[str, Shape] | None = None
+        self.symbols: dict[Any, str] = {}
+        self.modules = dict(module.named_modules())
+        self.notes: list[str] = []
+
+    def plan(self) -> Plan:
+        """Read every node."""
+        graph = self.program.graph
+        signature = self.program.graph_signature
+        self._placeholders(graph, signature)
+        unknown: dict[str, str] = {}
+        for node in graph.nodes:
+            if node.op == "call_function" and (op := self._call(node)):
+                unknown.setdefault(op, Node("", op, {}, (), self._path(node), _source(node)).place)
+        if unknown:
+            lines = [f"  {op} in {place}" for op, place in list(unknown.items())[:_MOST_LISTED]]
+            more = len(unknown) - _MOST_LISTED
+            raise GraphError(
+                "\n".join(
+                    [
+                        f"{type(self.module).__name__} has operations without a counterpart here:",
+                        *lines,
+                        *([f"  and {more} more"] if more > 0 else []),
+                    ]
+                )
+            )
+        if self.input is None:
+            raise GraphError(f"{type(self.module).__name__} reads no image")
+        outputs = self._outputs(graph)
+        used = {name for node in self.nodes for name in references(node.arguments)}
+        self._note_attention()
+        return Plan(
+            title=type(self.module).__name__,
+            input=self.input,
+            nodes=tuple(self.nodes),
+            parameters={n: p for n, p in self.parameters.items() if n in used},
+            constants={
+                name: _array(value)
+                for name, value in self.known.items()
+                if name in used and self.torch.is_tensor(value)
+            },
+            outputs=outputs,
+            modules=self._module_outputs(graph),
+            keys=tuple(self.module.state_dict()),
+            notes=tuple(self.notes),
+        )
+
+    def _placeholders(self, graph: Any, signature: Any) -> None:
+        keys = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+        constants = signature.inputs_to_lifted_tensor_constants
+        # The export's own copies of some tensors are detached; what trains is asked of the module.
+        trainable = {name: p.requires_grad for name, p in self.module.named_parameters()}
+        state = {**self.program.constants, **self.program.state_dict}
+        inputs = []
+        for node in graph.nodes:
+            if node.op != "placeholder":
+                continue
+            key = keys.get(node.name)
+            if key and (key in trainable or key.rpartition(".")[2] in _STATISTICS):
+                self.parameters[node.name] = Parameter(
+                    key,
+                    tuple(node.meta["val"].shape),
+                    trainable.get(key, False),
+                    buffer=key not in trainable,
+                )
+            elif key is not None or node.name in constants:
+                self.known[node.name] = state[key or constants[node.name]].detach().clone()
+            else:
+                inputs.append(node)
+        if len(inputs) != 1:
+            raise GraphError(
+                f"{type(self.module).__name__} reads {len(inputs)} inputs; networks of one image "
+                "can be converted"
+            )
+        (node,) = inputs
+        batch = node.meta["val"].shape[0]
+        if isinstance(batch, int):
+            raise GraphError(
+                f"{type(self.module).__name__} works for batches of {batch} images only: its code "
+                "fixes their number"
+            )
+        for length, name in zip(node.meta["val"].shape, _LENGTHS, strict=True):
+            if not isinstance(length, int):
+                self.symbols[length.node.expr] = name
+        self.input = (node.name, self._shape(node.meta["val"]))
+
+    def _call(self, node: Any) -> str | None:
+        """Read one operation; return its name where it is unknown."""
+        value, op = node.meta.get("val"), _name_of(node.target)
+        torch = self.torch
+        if self._is_number(node) or op.startswith(_SYMBOLIC):
+            return None
+        inputs = [each for each in node.all_input_nodes if not self._is_number(each)]
+        static = torch.is_tensor(value) and all(isinstance(n, int) for n in value.shape)
+        fixed = bool(inputs) and all(each.name in self.known for each in inputs)
+        if fixed or (static and op in _MAKE_ANEW):
+            self.known[node.name] = self._computed(node)
+            return None
+        base = op[:-1] if _is_in_place(op) else op
+        base, arguments = self._arguments(node, base)
+        if base not in RULES:
+            return base
+        values = value if isinstance(value, list | tuple) else [value]
+        self.nodes.append(
+            Node(
+                node.name,
+                base,
+                arguments,
+                tuple(self._shape(each) for each in values),
+                self._path(node),
+                _source(node),
+            )
+        )
+        if _is_in_place(op):
+            self.renamed[node.args[0].name] = node.name
+        return None
+
+    def _is_number(self, node: Any) -> bool:
+        torch = self.torch
+        return isinstance(node.meta.get("val"), torch.SymInt | torch.SymBool | torch.SymFloat)
+
+    def _computed(self, node: Any) -> Any:
+        """Return what a node is, computed of what does not depend on the image."""
+        torch = self.torch
+
+        def given(each: Any) -> Any:
+            if each.name in self.known:
+                return self.known[each.name]
+            value = each.meta["val"]
+            if torch.is_tensor(value):  # whose dtype and device alone matter
+                return torch.empty((), dtype=value.dtype)
+            return int(value)
+
+        arguments = torch.fx.node.map_arg((node.args, node.kwargs), given)
+        return node.target(*arguments[0], **arguments[1])
+
+    def _arguments(self, node: Any, op: str) -> tuple[str, dict[str, Any]]:
+        """Return an operation's arguments by name, and its name, which some markers change."""
+        if op == "getitem":
+            return op, {"input": self._value(node.args[0]), "index": node.args[1]}
+        schema = getattr(node.target, "_schema", None)
+        if schema is None:
+            return op, {}
+        given = {a.name: a.default_value for a in schema.arguments if a.has_default_value()}
+        given |= dict(zip((a.name for a in schema.arguments), node.args, strict=False))
+        given |= node.kwargs
+        # What an operation works on is `input` to some and `self` to others.
+        arguments = {
+            "input" if name == "self" else name: self._value(value) for name, value in given.items()
+        }
+        module = self.modules.get(self._path(node))
+        if op == "dropout" and type(module).__name__ in DROP_PATHS:
+            arguments["mode"] = getattr(module, "mode", "row")
+            return "drop_path", arguments
+        return op, arguments
+
+    def _value(self, value: Any) -> Any:
+        torch = self.torch
+        if isinstance(value, torch.fx.Node):
+            content = value.meta.get("val")
+            if isinstance(content, torch.SymInt):
+                return self._dim(content)
+            name = value.name
+            while name in self.renamed:
+                name = self.renamed[name]
+            return Ref(name)
+        if isinstance(value, torch.SymInt):
+            return self._dim(value)
+        if isinstance(value, list | tuple):
+            return [self._value(each) for each in value]
+        # Dtypes, devices and memory formats say nothing here.
+        return value if isinstance(value, bool | int | float | str) else None
+
+    def _shape(self, value: Any) -> Shape:
+        return tuple(map(self._dim, value.shape)) if self.torch.is_tensor(value) else ()
+
+    def _dim(self, value: Any) -> Dim:
+        if isinstance(value, int):
+            return Dim(value)
+        expression = value.node.expr
+        if expression.is_number:
+            return Dim(int(expression))
+        number, rest = expression.as_coeff_Mul()
+        names = []
+        for part in rest.as_ordered_factors():
+            base, power = part.as_base_exp()
+            names += [self.symbols.get(base, str(base))] * int(power)
+        return Dim(int(number), tuple(sorted(names)))
+
+    def _path(self, node: Any) -> str:
+        return next(reversed(_calls(node).values()), ("", ""))[0]
+
+    def _outputs(self, graph: Any) -> dict[str, str]:
+        """Return name -> node of what the network returns, the main output first."""
+        (output,) = (node for node in graph.nodes if node.op == "output")
+        specs = self.program.graph_signature.output_specs
+        nodes = [
+            node
+            for spec, node in zip(specs, output.args[0], strict=True)
+            if spec.kind.name == "USER_OUTPUT" and isinstance(node, self.torch.fx.Node)
+        ]
+        if not nodes:
+            raise GraphError(f"{type(self.module).__name__} returns no tensor")
+        names = [MAIN_OUTPUT, *(f"output{i}" for i in range(1, len(nodes)))]
+        return {name: self._value(node).name for name, node in zip(names, nodes, strict=True)}
+
+    def _module_outputs(self, graph: Any) -> tuple[ModuleOutput, ...]:
+        """Return the modules that are called once and give one tensor to those outside."""
+        inside: dict[str, tuple[str, str]] = {}
+        given: dict[str, list[str]] = {}
+        for node in graph.nodes:
+            calls = _calls(node)
+            inside |= calls
+            for call in calls:
+                users = node.users or ()
+                if any(call not in _calls(user) for user in users):
+                    given.setdefault(call, []).append(node.name)
+        places = {node.name: i for i, node in enumerate(self.nodes)}
+        times = Counter(path for path, _ in inside.values())
+        found = [
+            ModuleOutput(path, kind.rpartition(".")[2], given[call][0])
+            for call, (path, kind) in inside.items()
+            if path and times[path] == 1 and len(given.get(call, ())) == 1
+        ]
+        known = [output for output in found if output.node in places]
+        # A module comes behind those in it.
+        return tuple(
+            sorted(known, key=lambda output: (places[output.node], -output.module.count(".")))
+        )
+
+    def _note_attention(self) -> None:
+        """Say which dropout inside attention torch.export leaves out."""
+        nn = self.torch.nn
+        dropped = [
+            path
+            for path, module in self.modules.items()
+            if isinstance(module, nn.MultiheadAttention) and module.dropout
+        ]
+        if dropped:
+            self.notes.append(
+                f"dropout of the attention weights is left out of {len(dropped)} modules, "
+                f"{dropped[0]} first; it matters for training alone"
+            )
+
+
+def _calls(node: Any) -> dict[str, tuple[str, str]]:
+    """Return the calls of modules in which a node stands: which call -> path and class."""
+    stack = node.meta.get("nn_module_stack") or {}
+    return {call: (path, str(kind)) for call, (path, kind) in stack.items() if "L__self__" in call}
+
+
+def _source(node: Any) -> str:
+    """Return the line of the network's own code that asked for an operation."""
+    return _own_line(node.meta.get("stack_trace") or "")
+
+
+def _own_line(trace: str) -> str:
+    """Return `file:line: code` of the last frame of a trace that is not torch's own."""
+    frames = re.findall(r'File "([^"]+)", line (\d+), in .*\n\s*(.*)', trace)
+    own = [frame for frame in frames if not _NOT_THE_CAUSE.search(frame[0])]
+    if not (own or frames):
+        return ""
+    file, line, code = (own or frames)[-1]
+    return f"{Path(file).name}:{line}: {code.strip()}"
+
+
+def _array(tensor: Any) -> np.ndarray:
+    array = tensor.detach().cpu().numpy()
+    return array.astype(np.float32) if array.dtype == np.float64 else array

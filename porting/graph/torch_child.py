@@ -1,0 +1,161 @@
+"""Child process: builds a torch network, fills it, and writes what the Keras side needs of it.
+
+That is a plan (`reader`), the weights where they come from no file, and a proof: images, and the
+logits that torch computes of them, with the weights as they are and with lively ones.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from keras_alexnet.core.backend import require
+from keras_alexnet.core.children import enter_child, report_progress
+from porting.checkpoints.files import read_checkpoint, to_numpy, write_checkpoint
+from porting.errors import TransferError, UsageError
+from porting.graph.reader import read
+from porting.torch_side.liveliness import liven
+from porting.torch_side.reference_nets import fill, main_result
+from porting.torch_side.seeded import live_images
+from porting.torch_side.targets import Target, classes_of
+from porting.weights.problems import list_problems, problems_of
+
+_IMAGES = 2
+_IMAGE_SEED, _SEED = 5, 0
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What torch computes, for the Keras model to be compared with.
+
+    Attributes:
+        images: Images of noise, (N, C, H, W).
+        logits: The main output for the weights as they are, (N, classes).
+        changed: Key -> value of those weights that are others in the second comparison.
+        lively: The main output for these.
+    """
+
+    images: np.ndarray
+    logits: np.ndarray
+    changed: Mapping[str, np.ndarray]
+    lively: np.ndarray
+
+    @classmethod
+    def of(cls, net: Any, images: Any) -> Self:
+        """Let a network in inference mode compute it; its weights stay what they are."""
+        torch = require("torch")
+        with torch.no_grad():
+            logits = to_numpy(main_result(net(images)))
+            state = net.state_dict()
+            before = {key: value.clone() for key, value in state.items()}
+            try:
+                liven(net, images, seed=_SEED)
+                lively = to_numpy(main_result(net(images)))
+                changed = {
+                    key: to_numpy(value).copy()
+                    for key, value in state.items()
+                    if value.is_floating_point() and not torch.equal(value, before[key])
+                }
+            finally:
+                for key, value in before.items():
+                    state[key].copy_(value)
+        return cls(to_numpy(images), logits, changed, lively)
+
+    def save(self, path: str | Path) -> None:
+        """Write it as `.npz`."""
+        arrays = {f"changed/{key}": value for key, value in self.changed.items()}
+        np.savez(path, images=self.images, logits=self.logits, lively=self.lively, **arrays)  # type: ignore[arg-type]
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Return what `save` wrote."""
+        with np.load(path) as arrays:
+            changed = {
+                name.removeprefix("changed/"): arrays[name]
+                for name in arrays.files
+                if name.startswith("changed/")
+            }
+            return cls(arrays["images"], arrays["logits"], changed, arrays["lively"])
+
+
+def _images(shape: Sequence[int]) -> Any:
+    """Return images (N, C, H, W) with structure, as normalised ones are spread."""
+    channels, height, width = shape
+    rng = np.random.default_rng(_IMAGE_SEED)
+    images = live_images(rng, channels, _IMAGES, (height, width))
+    return require("torch").from_numpy(images)
+
+
+def main(job: dict[str, Any]) -> dict[str, Any]:
+    """Do one job; its fields are the arguments of `networks.prepare`."""
+    require("torchvision")  # before anything that might load another LLVM
+    target, folder = Target(job["target"]), Path(job["folder"])
+    shape = tuple(job["shape"])
+    arrays = None
+    if job["path"] is not None:
+        content = read_checkpoint(job["path"], allow_pickle=job["allow_pickle"], which=job["which"])
+        arrays = content.arrays
+    aux_heads = arrays is None or target.has_aux_heads(arrays)
+    options = {"size": shape[1:], "official": job["official"], "aux_heads": aux_heads}
+    classes = job["classes"]
+    if arrays is not None and classes is None:
+        shapes = {key: array.shape for key, array in arrays.items()}
+        classes = classes_of(target, shapes, **options)
+    report_progress(f"building {target.text}")
+    net = target.build(classes=classes, **options)
+    images = _images(shape)
+    _try(net, images)
+    if arrays is not None:
+        load(net, arrays, job["path"])
+    elif job["lively"]:
+        liven(net, images, seed=job["seed"])
+    if arrays is None:
+        state = {key: to_numpy(value) for key, value in net.state_dict().items()}
+        write_checkpoint(folder / "weights.safetensors", state)
+    report_progress(f"following {target.text}")
+    plan = read(net, images, any_size=job["any_size"])
+    plan.save(folder / "plan.npz")
+    report_progress("computing in torch")
+    proof = Proof.of(net, images)
+    if proof.logits.ndim != 2:
+        raise UsageError(
+            f"{target.text} returns {proof.logits.shape} for images {tuple(images.shape)}; wanted "
+            "logits (N, classes)"
+        )
+    proof.save(folder / "proof.npz")
+    return {"classes": proof.logits.shape[1], "aux_heads": aux_heads, "notes": plan.notes}
+
+
+def load(net: Any, arrays: Mapping[str, np.ndarray], path: str) -> None:
+    """Fill a network with named arrays, all of which it must have.
+
+    Raises:
+        TransferError: Keys are missing or unexpected, or arrays have another shape.
+    """
+    wanted = {key: tuple(value.shape) for key, value in net.state_dict().items()}
+    found = {key: array.shape for key, array in arrays.items()}
+    # Counters are none of a network's numbers; older files lack them.
+    counters = {key for key in wanted if key.endswith("num_batches_tracked")}
+    if problems := problems_of(wanted, found, optional=counters):
+        lines = [f"{path} does not fit {type(net).__name__}:", *list_problems(problems)]
+        raise TransferError("\n".join(lines), problems)
+    fill(net, arrays, strict=False)
+
+
+def _try(net: Any, images: Any) -> None:
+    """Run a network once, as its own errors say more than those of its export."""
+    try:
+        with require("torch").no_grad():
+            net(images)
+    except Exception as error:  # whatever the network's code raises
+        shape = "x".join(map(str, images.shape[1:]))
+        raise UsageError(
+            f"{type(net).__name__} cannot compute images of shape {shape} ({error}); name the "
+            "right one: --input-size, or --input-shape for a FILE.py:FUNCTION"
+        ) from error
+
+
+if __name__ == "__main__":
+    enter_child(main)

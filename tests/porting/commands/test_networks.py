@@ -1,0 +1,247 @@
+"""Any torch network by the command line: converted, checked, exported, and its mistakes."""
+
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import porting
+from keras_alexnet.core.children import Workers
+from keras_alexnet.errors import ModelFileError
+from porting.checkpoints.files import read_checkpoint, write_checkpoint
+from porting.commands.app import app
+from porting.conversion import networks
+from porting.errors import GraphError, PortingError, TransferError, UsageError
+from porting.torch_side.targets import Target, classes_of
+
+NET = """
+import torch
+from torch import nn
+
+def build(classes: int = 5):
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(),
+        nn.MaxPool2d(2, ceil_mode=True), nn.Flatten(), nn.Linear(8 * 9 * 9, classes),
+    )
+
+class Branching(nn.Module):
+    def forward(self, x):
+        return x.mean((2, 3)) if x.sum() > 0 else x.amax((2, 3))
+
+class Sorting(nn.Module):
+    def forward(self, x):
+        return torch.cummax(x, 1)[0].mean((2, 3))
+
+class Maps(nn.Module):
+    def forward(self, x):
+        return x * 2
+
+class Two(nn.Module):
+    def forward(self, x, y):
+        return (x + y).mean((2, 3))
+
+branching, sorting, maps, two = Branching, Sorting, Maps, Two
+"""
+
+
+@pytest.fixture(scope="module")
+def net(tmp_path_factory: pytest.TempPathFactory) -> str:
+    file = tmp_path_factory.mktemp("net") / "net.py"
+    file.write_text(NET)
+    return str(file)
+
+
+@pytest.fixture(scope="module")
+def file(net: str) -> Path:
+    """A converted network with weights of its own, beside them `mine.pth` and the record."""
+    folder = Path(net).parent
+    module = Target.parse(f"{net}:build").build(classes=3)  # type: ignore[union-attr]
+    state = {key: value.numpy() for key, value in module.state_dict().items()}
+    state["1.num_batches_tracked"] = np.array(7)
+    write_checkpoint(folder / "mine.pth", state)
+    arguments = ["convert", f"{net}:build", "--source", folder / "mine.pth"]
+    arguments += ["--input-shape", "3x17x17", "--output", folder / "mine.keras"]
+    done = CliRunner().invoke(app, [str(each) for each in arguments])
+    assert done.exit_code == 0, done.output
+    assert "mine.keras: " in done.output.replace("\n", "")
+    return folder / "mine.keras"
+
+
+def test_the_file_is_plain_keras(file: Path, net: str) -> None:
+    model = keras.saving.load_model(file)
+    module = Target(f"{net}:build").build(classes=3)
+    x = torch.randn(4, 3, 17, 17, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        wanted = module(x).numpy()
+    found = model.predict_on_batch(np.ascontiguousarray(x.permute(0, 2, 3, 1).numpy()))
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
+
+
+def test_the_record_says_where_it_comes_from(file: Path, net: str) -> None:
+    record = porting.load_model(file) and json.loads(json.dumps(_record(file)))
+    assert record["model"]["target"] == f"{net}:build"
+    assert record["model"]["classes"] == 3
+    assert record["source"]["file"] == "mine.pth"
+    assert len(record["source"]["sha256"]) == 64
+    assert record["num_batches_tracked"] == {"1.num_batches_tracked": 7}
+    assert record["preprocessing"] is record["labels"] is None
+    assert [row["key"] for row in record["counterpart"]["table"]][:2] == ["0.weight", "0.bias"]
+
+
+def _record(file: Path) -> object:
+    from keras_alexnet import read_record
+
+    return read_record(file)
+
+
+def test_the_way_back_is_byte_identical(file: Path, tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["export", str(file), "--output", str(tmp_path / "back.pth")])
+    assert done.exit_code == 0, done.output
+    back, source = (
+        read_checkpoint(tmp_path / "back.pth"),
+        read_checkpoint(file.with_name("mine.pth")),
+    )
+    assert list(back.arrays) == list(source.arrays)
+    for key, array in source.arrays.items():
+        assert back.arrays[key].tobytes() == array.tobytes(), key
+
+
+def test_a_check_of_ones_own_network(file: Path, net: str, tmp_path: Path) -> None:
+    """A process a framework, every layer and gradient; a wrong file is found out."""
+    arguments = ["check", f"{net}:build", "--source", str(file.with_name("mine.pth"))]
+    arguments += ["--input-shape", "3x17x17", "--backends", "torch", "--json"]
+    done = CliRunner().invoke(app, [*arguments, str(tmp_path / "a.json")])
+    assert done.exit_code == 0, done.output
+    found = json.loads((tmp_path / "a.json").read_text())
+    assert found["passed"]
+    for cell in found["cells"]:
+        assert len(cell["gradients"]) == 6
+        (first, *_) = cell["inputs"]
+        assert [layer["name"] for layer in first["layers"]] == ["input", *"012335"]
+
+
+@pytest.mark.parametrize(
+    ("function", "options", "text"),
+    [
+        ("branching", {}, r"DataDependent.*asks for the values of a tensor.*net.py:1\d: "),
+        ("sorting", {}, r"cummax in the network itself \(net.py:\d+: return torch.cummax"),
+        ("maps", {}, r"returns \(2, 3, 17, 17\).*wanted logits \(N, classes\)"),
+        ("two", {}, r"Two cannot compute images of shape 3x17x17"),
+        ("gone", {}, "net.py has no function 'gone'"),
+        ("build", {"shape": (3, 16, 16)}, "cannot compute images of shape 3x16x16.*name the right"),
+        ("build", {"source": "gone.pth"}, "gone.pth: no such file"),
+        ("build", {"include_preprocessing": True}, "nobody says how images"),
+        ("build", {"labels": ["a"]}, "1 labels were given for 5 classes"),
+    ],
+)
+def test_a_mistake_is_said_and_leaves_nothing(
+    function: str, options: dict[str, object], text: str, net: str, tmp_path: Path,
+    workers: Workers, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(networks, "Workers", lambda: _Kept(workers))
+    given = {"source": None, "shape": (3, 17, 17), **options}
+    source = given.pop("source")
+    target = Target.parse(f"{net}:{function}")
+    assert target is not None
+    with pytest.raises(PortingError, match=text):
+        networks.convert_network(target, source, tmp_path / "a.keras", **given)  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def workers() -> object:
+    with Workers() as kept:
+        yield kept
+
+
+class _Kept:
+    """Workers that stay for the next test."""
+
+    def __init__(self, workers: Workers) -> None:
+        self.workers = workers
+
+    def __enter__(self) -> Workers:
+        return self.workers
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+def test_weights_that_do_not_fit(net: str, tmp_path: Path, workers: Workers) -> None:
+    write_checkpoint(tmp_path / "w.npz", {"0.weight": np.ones((8, 3, 5, 5), "f"), "x": np.ones(1)})
+    target = Target.parse(f"{net}:build")
+    assert target is not None
+    with pytest.raises(TransferError) as caught:
+        networks.prepare(target, tmp_path / "w.npz", tmp_path, shape=(3, 17, 17), workers=workers)
+    text = str(caught.value)
+    assert "does not fit Sequential:" in text
+    assert "missing: 0.bias" in text
+    assert "wrong shape: 0.weight is (8, 3, 5, 5), wanted (8, 3, 3, 3)" in text
+    assert "unexpected: x" in text
+
+
+def test_names_that_are_none() -> None:
+    assert Target.parse("alexnet") is None
+    for text in ("timm:resnet50", "net.py:", "keras:x"):
+        with pytest.raises(UsageError, match=r"none of the known forms|not of the form"):
+            Target.parse(text)
+    with pytest.raises(UsageError, match=r"no classifier 'resnet19'. Did you mean 'resnet"):
+        Target("torchvision:resnet19").build()
+    with pytest.raises(UsageError, match="no such Python file"):
+        Target.parse("gone.py:make")
+
+
+def test_the_number_of_classes_is_the_weights() -> None:
+    target = Target("torchvision:mobilenet_v3_small")
+    with torch.device("meta"):
+        own = target.build(classes=12).state_dict()
+    shapes = {key: tuple(value.shape) for key, value in own.items()}
+    assert classes_of(target, shapes) == 12
+    assert classes_of(target, shapes | {"features.0.0.weight": (16, 1, 3, 3)}) is None
+
+
+def test_from_torch_refuses_what_it_cannot_prove(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(*_: object, **__: object) -> np.ndarray:
+        return np.zeros((2, 4), np.float32)
+
+    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 4))
+    monkeypatch.setattr(networks, "logits_of", wrong)
+    with pytest.raises(GraphError, match=r"logits differ from torch's by 1\.0e"):
+        porting.from_torch(module, torch.zeros(1, 3, 4, 4))
+
+
+def test_a_truncated_file(file: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "a.keras"
+    copy.write_bytes(file.read_bytes()[:-40])
+    with pytest.raises(ModelFileError, match=r"a\.keras"):
+        porting.load_model(copy)
+
+
+@pytest.mark.slow
+def test_coverage_goes_on_and_says_what_is_wrong(net: str, tmp_path: Path) -> None:
+    """A network of torchvision's, and one whose operation is unknown."""
+    file = tmp_path / "coverage.json"
+    options = ["--backends", "torch", "--data-formats", "channels_last", "--json", str(file)]
+    done = CliRunner().invoke(app, ["coverage", "torchvision:squeezenet1_?", *options])
+    assert done.exit_code == 0, done.output
+    assert "2 of 2 networks" in done.output
+    found = json.loads(file.read_text())["networks"]
+    assert [each["target"] for each in found] == [
+        f"torchvision:squeezenet1_{version}" for version in (0, 1)
+    ]
+    for each in found:
+        assert each["round_trip"]
+        assert 0 < each["worst"] <= 1e-5
+        assert (each["parameters"], each["transposes"]) in ((1248424, 0), (1235496, 0))
+    done = CliRunner().invoke(app, ["coverage", f"{net}:sorting", "--resume", *options])
+    assert done.exit_code == 1
+    assert "2 of 3 networks" in done.output
+    assert "cummax" in done.output
+    done = CliRunner().invoke(app, ["coverage", "torchvision:gone*", *options])
+    assert isinstance(done.exception, UsageError)
+    assert "no classifier like 'gone*'" in str(done.exception)

@@ -227,7 +227,7 @@ def export(path: str | Path, output: str | Path, *, dtype: str = "float32") -> i
     Raises:
         ModelFileError: The file is missing or damaged.
         TransferError: The model is none of the known architectures.
-        CheckpointError: The suffix of `output` names no known format.
+        UsageError: The suffix of `output` names no known format, or `dtype` is another.
     """
     if dtype not in ("float32", "float16"):
         raise UsageError(f"dtype must be float32 or float16, got {dtype!r}")

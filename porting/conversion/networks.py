@@ -28,6 +28,7 @@ from porting.graph.reader import read
 from porting.graph.torch_child import Proof
 from porting.tolerances import TOLERANCES
 from porting.torch_side import torchvision_zoo
+from porting.torch_side.reference_nets import in_inference
 from porting.torch_side.targets import Target
 from porting.torch_side.torchvision_zoo import WeightsInfo
 from porting.weights.layouts import nchw_to_nhwc
@@ -453,14 +454,11 @@ def from_torch(
     torch = require("torch")
     if example.shape[0] < 2:  # a batch of one would be taken for a constant
         example = torch.cat([example, example])
-    example = torch.where(example == 0, torch.randn(example.shape), example)
+    if not example.any():  # which would prove little
+        example = torch.randn(example.shape, generator=torch.Generator().manual_seed(0))
     plan = read(module, example)
-    trained = module.training
-    module.eval()
-    try:
+    with in_inference(module):
         proof = Proof.of(module, example)
-    finally:
-        module.train(trained)
     arrays = {key: to_numpy(value) for key, value in module.state_dict().items()}
     built = build(plan, data_format, "float32")
     prove(built, arrays, proof)

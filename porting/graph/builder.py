@@ -1,7 +1,7 @@
 """A plan as a functional Keras model of stock layers and `keras.ops`, and what of it is whose."""
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,8 @@ Result = Value | list[Value] | Parameter | np.ndarray
 _SMALL = 1024
 
 _COUNTER = "num_batches_tracked"
+# Beginnings of the names of the input and of the normalisation that a model of ours holds.
+_OURS = ("image", "preprocessing_", "transform_input")
 
 # Operations that become layers -> the arguments that become their weights.
 _WEIGHTS = {
@@ -76,6 +78,8 @@ class Builder:
     results: dict[str, Result] = field(default_factory=dict)
     _layers: dict[tuple[str, ...], Any] = field(default_factory=dict)
     _held: dict[str, Value] = field(default_factory=dict)
+    _constants: dict[str, Value] = field(default_factory=dict)
+    _zeros: Any = None
     _names: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -130,15 +134,18 @@ class Builder:
         )
         for layer, array in self.constants.values():
             layer.set_weights([array])
-        table = tuple(
-            self.puts.get(key) or Carried(key, counter=key.endswith(_COUNTER))
-            for key in self.plan.keys
-        )
+        table = tuple(map(self._entry, self.plan.keys))
         return Built(
             model,
             Counterpart(table, self._pairs(model), tuple(map(Output, self.plan.outputs)), None),
             self.data_format,
         )
+
+    def _entry(self, key: str) -> Put | Carried:
+        put = self.puts.get(self.plan.aliases.get(key, key))
+        if put is None:
+            return Carried(key, counter=key.endswith(_COUNTER))
+        return replace(put, key=key)
 
     def mover(self, call: "Call") -> Mover:
         """Return what moves axes within a node's operations."""
@@ -147,6 +154,8 @@ class Builder:
     def name(self, wanted: str) -> str:
         """Return a name for a layer or an operation, that no other has."""
         wanted = _clean(wanted)
+        if wanted.startswith(_OURS):
+            wanted = f"module_{wanted}"
         count = self._names.get(wanted, 0)
         self._names[wanted] = count + 1
         # The numbered one may be a module's own.
@@ -208,11 +217,11 @@ class Builder:
         axes = axes_of(array.shape)
         if array.size <= _SMALL or array.dtype.kind != "f":
             return Value(array, axes, axes)
-        if name not in self.constants:
+        if name not in self._constants:
             tensor, layer = self.hold(name, array.shape, trainable=False)
-            self.constants[name] = layer, array.reshape(tuple(layer.embeddings.shape))
-            self._held[name] = Value(tensor, axes, axes)
-        return self._held[name].relabelled()
+            self.constants[layer.name] = layer, array.reshape(tuple(layer.embeddings.shape))
+            self._constants[name] = Value(tensor, axes, axes)
+        return self._constants[name].relabelled()
 
     def put(self, variable: str, parameter: Parameter, transform: Transform) -> None:
         """Note which variable holds a parameter.
@@ -237,7 +246,11 @@ class Builder:
         weights: Mapping[str, tuple[Parameter, Transform]],
     ) -> Any:
         """Apply a layer, the same one where the same weights are used again."""
-        keys = (layer_class, *(parameter.key for parameter, _ in weights.values()))
+        keys = (
+            layer_class,
+            *(parameter.key for parameter, _ in weights.values()),
+            *(f"{name}={value}" for name, value in config.items()),
+        )
         layer = self._layers.get(keys) if weights else None
         if layer is None:
             own = [parameter for parameter, _ in weights.values() if not parameter.buffer]
@@ -273,12 +286,11 @@ class Builder:
 
     def _zero(self) -> Any:
         """Return zeros of shape (1,), int32, taken from the image."""
-        if "zero" not in self._held:
+        if self._zeros is None:
             ops = self.keras.ops
             corner = self._named(self.image[:1, 0, 0, 0], "constants_pixel")
-            zero = self._named(ops.zeros_like(corner, dtype="int32"), "constants_zero")
-            self._held["zero"] = Value(zero, ((),), ((),))
-        return self._held["zero"].tensor
+            self._zeros = self._named(ops.zeros_like(corner, dtype="int32"), "constants_zero")
+        return self._zeros
 
     def batch_of_zeros(self, rank: int, axis: int) -> Any:
         """Return zeros of the batch's length along one of so many axes, to broadcast with."""
@@ -496,11 +508,22 @@ class Call:
             return tensor.reshape([dim.static for dim in shape])
         sizes = tuple(dim.or_minus_one for dim in shape)
         if sizes.count(-1) > 1:
+            return self._with_ones(tensor, sizes)
+        return self.op("reshape", tensor, sizes, aside=True)
+
+    def _with_ones(self, tensor: Any, sizes: tuple[int, ...]) -> Any:
+        """Put axes of length 1 into a tensor of several unknown lengths, or take them out."""
+        kept = [None if n == -1 else n for n in sizes if n != 1]
+        if [n for n in tensor.shape if n != 1] != kept:
             raise self.fail(
                 "it needs a reshape of several axes whose lengths only the images tell; convert "
                 "for images of one size"
             )
-        return self.op("reshape", tensor, sizes, aside=True)
+        if ones := tuple(i for i, n in enumerate(tensor.shape) if n == 1):
+            tensor = self.op("squeeze", tensor, axis=ones, aside=True)
+        if ones := tuple(i for i, n in enumerate(sizes) if n == 1):
+            tensor = self.op("expand_dims", tensor, axis=ones, aside=True)
+        return tensor
 
     def transpose(self, tensor: Any, order: tuple[int, ...]) -> Any:
         """Give a tensor another order of its axes."""

@@ -44,7 +44,8 @@ class Dim:
     @property
     def static(self) -> int:
         """The number, where it is all."""
-        assert not self.unknown, self
+        if self.unknown:
+            raise ValueError(f"the length {'*'.join(self.unknown)} is known with the images only")
         return self.size
 
     @property
@@ -154,6 +155,7 @@ class Plan:
         outputs: What each output is called -> its node, the main one first.
         modules: Modules whose output is one node, in the order of computation.
         keys: All keys of the state_dict, in its order.
+        aliases: Key -> another key of the same tensor, whose parameter it is.
         notes: What a user should know, such as parts that were left out.
     """
 
@@ -165,6 +167,7 @@ class Plan:
     outputs: Mapping[str, str]
     modules: tuple[ModuleOutput, ...]
     keys: tuple[str, ...]
+    aliases: Mapping[str, str] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def save(self, path: str | Path) -> None:
@@ -178,6 +181,7 @@ class Plan:
             "outputs": self.outputs,
             "modules": [dataclasses.asdict(output) for output in self.modules],
             "keys": self.keys,
+            "aliases": self.aliases,
             "notes": self.notes,
         }
         np.savez(path, **self.constants)  # type: ignore[arg-type]
@@ -209,6 +213,7 @@ class Plan:
             fields["outputs"],
             tuple(ModuleOutput(**output) for output in fields["modules"]),
             tuple(fields["keys"]),
+            fields["aliases"],
             tuple(fields["notes"]),
         )
 

@@ -21,12 +21,17 @@ from keras_alexnet.core.backend import require
 from porting.errors import GraphError
 from porting.graph.ops import RULES
 from porting.graph.plan import Dim, ModuleOutput, Node, Parameter, Plan, Ref, Shape, references
-from porting.torch_side.reference_nets import DROP_PATHS
+from porting.torch_side.reference_nets import DROP_PATHS, in_inference
 
 # Buffers that are a norm's statistics: weights of the Keras model.
 _STATISTICS = ("running_mean", "running_var")
-# Operations that return a part of what they read: writing into the result changes that too.
-_VIEWS = {"slice", "select", "view", "narrow", "chunk", "split", "unbind", "transpose", "permute"}
+# Operations whose result shares its numbers with what they read: writing into one changes both.
+_VIEWS = {
+    *("slice", "select", "narrow", "chunk", "split", "split_with_sizes", "tensor_split", "unbind"),
+    *("view", "view_as", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "getitem"),
+    *("transpose", "swapaxes", "permute", "t", "numpy_T", "expand", "expand_as", "diagonal"),
+    *("alias", "contiguous", "detach", "to", "type_as"),
+}
 # Operations on lengths, and what torch asserts of them.
 _SYMBOLIC = ("sym_", "_assert")
 # Operations whose result has nothing of their input but its dtype.
@@ -54,17 +59,11 @@ def read(module: Any, example: Any, *, any_size: bool = False) -> Plan:
     Raises:
         GraphError: It cannot be exported, or has operations that have no counterpart here.
     """
-    torch = require("torch")
-    trained = module.training
-    module.eval()
-    try:
-        with torch.no_grad(), _quiet(), _marked(module):
-            program = _exported(module, example, any_size)
-            if _writes_into_parts(program.graph):
-                program = program.run_decompositions({})
-            return _Reader(module, program).plan()
-    finally:
-        module.train(trained)
+    with require("torch").no_grad(), in_inference(module), _quiet(), _marked(module):
+        program = _exported(module, example, any_size)
+        if _writes_into_shared(program.graph):
+            program = program.run_decompositions({})
+        return _Reader(module, program).plan()
 
 
 def _exported(module: Any, example: Any, any_size: bool) -> Any:
@@ -140,15 +139,16 @@ def _is_in_place(op: str) -> bool:
     return op.endswith("_") and not op.endswith("__")
 
 
-def _writes_into_parts(graph: Any) -> bool:
-    """Return whether an operation in place changes a part of another value."""
+def _writes_into_shared(graph: Any) -> bool:
+    """Return whether an operation in place changes numbers that another value shares."""
+
+    def is_view(node: Any) -> bool:
+        return node.op == "call_function" and _name_of(node.target) in _VIEWS
+
     return any(
-        node.op == "call_function"
-        and _is_in_place(_name_of(node.target))
-        and node.args
-        and getattr(node.args[0], "op", "") == "call_function"
-        and _name_of(node.args[0].target) in _VIEWS
+        is_view(node.args[0]) or any(map(is_view, node.args[0].users))
         for node in graph.nodes
+        if node.op == "call_function" and _is_in_place(_name_of(node.target)) and node.args
     )
 
 
@@ -167,6 +167,7 @@ class _Reader:
         self.symbols: dict[Any, str] = {}
         self.modules = dict(module.named_modules())
         self.notes: list[str] = []
+        self.aliases: dict[str, str] = {}  # keys of a parameter that has another one
 
     def plan(self) -> Plan:
         """Read every node."""
@@ -207,6 +208,7 @@ class _Reader:
             outputs=outputs,
             modules=self._module_outputs(graph),
             keys=tuple(self.module.state_dict()),
+            aliases=self.aliases,
             notes=tuple(self.notes),
         )
 
@@ -214,7 +216,12 @@ class _Reader:
         keys = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
         constants = signature.inputs_to_lifted_tensor_constants
         # The export's own copies of some tensors are detached; what trains is asked of the module.
-        trainable = {name: p.requires_grad for name, p in self.module.named_parameters()}
+        own = dict(self.module.named_parameters(remove_duplicate=False))
+        trainable = {name: p.requires_grad for name, p in own.items()}
+        first: dict[int, str] = {}
+        for name, parameter in own.items():
+            if first.setdefault(id(parameter), name) != name:
+                self.aliases[name] = first[id(parameter)]
         state = {**self.program.constants, **self.program.state_dict}
         inputs = []
         for node in graph.nodes:
@@ -223,7 +230,7 @@ class _Reader:
             key = keys.get(node.name)
             if key and (key in trainable or key.rpartition(".")[2] in _STATISTICS):
                 self.parameters[node.name] = Parameter(
-                    key,
+                    self.aliases.get(key, key),
                     tuple(node.meta["val"].shape),
                     trainable.get(key, False),
                     buffer=key not in trainable,
@@ -266,6 +273,9 @@ class _Reader:
         if base not in RULES:
             return base
         values = value if isinstance(value, list | tuple) else [value]
+        for each in values:
+            if torch.is_tensor(each) and not each.is_floating_point():
+                return f"{base} of {str(each.dtype).removeprefix('torch.')} numbers"
         self.nodes.append(
             Node(
                 node.name,
@@ -292,8 +302,10 @@ class _Reader:
             if each.name in self.known:
                 return self.known[each.name]
             value = each.meta["val"]
-            if torch.is_tensor(value):  # whose dtype and device alone matter
-                return torch.empty((), dtype=value.dtype)
+            if torch.is_tensor(value):  # whose shape and dtype alone matter
+                return torch.empty(
+                    [n if isinstance(n, int) else 1 for n in value.shape], dtype=value.dtype
+                )
             return int(value)
 
         arguments = torch.fx.node.map_arg((node.args, node.kwargs), given)

@@ -158,6 +158,18 @@ def exact_gradients() -> Iterator[None]:
         functional.hardsigmoid = stock
 
 
+@contextlib.contextmanager
+def in_inference(net: Any) -> Iterator[None]:
+    """Within this block, let every module of a network be in inference mode."""
+    modes = {module: module.training for module in net.modules()}
+    net.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
 def switch_dropout_off(net: Any) -> None:
     """Let no dropout, stochastic depth among it, change what a network computes while training."""
     nn = require("torch").nn

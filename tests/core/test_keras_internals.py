@@ -137,6 +137,7 @@ def test_results_are_the_same_without_a_part(
     assert said.count("RuntimeWarning: Keras ") == expected, said
 
 
+@pytest.mark.slow
 @EACH_BACKEND
 def test_results_are_the_same_without_any_part(
     backend: str, whole: Any, run_python: RunPython, tmp_path: Path

@@ -151,8 +151,8 @@ def test_the_limit_is_the_parity_tables() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        # Each takes ten seconds for its runtime: ways through torch and TensorFlow stand for all.
-        needing(name, slow=name not in ("onnx", "tflite"))
+        # Each takes ten seconds for its runtime: one stands for all.
+        needing(name, slow=name != "onnx")
         for name in FORMATS
     ],
 )

@@ -76,8 +76,8 @@ def _pads(call: Any, x: Value) -> list[Pair]:
             behind = max(0, (out.static - 1) * s + k - n.static - 2 * p)
         elif not call["ceil_mode"]:
             behind = 0
-        elif p == 0 and k >= s:
-            behind = s - 1  # what the windows leave over, they leave over in Keras too
+        elif p <= k - s:  # then no window begins in the padding behind, where torch leaves it out
+            behind = s - 1
         else:
             raise call.fail("a ceil mode like this one needs images of one size; name it")
         pads.append((p, p + behind))

@@ -95,7 +95,8 @@ if keras.backend.backend() == "jax":
 """
 
 
-@pytest.mark.parametrize("backend", ["jax", pytest.param("tensorflow", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["jax", "tensorflow"])
 def test_compiled_on_other_backends(backend: str, tmp_path: Path, run_python: Any) -> None:
     """Under XLA; the last batch is smaller. JAX needs no TensorFlow."""
     arrays = inputs(EVERYTHING)

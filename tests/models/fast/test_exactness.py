@@ -20,7 +20,13 @@ from keras_alexnet.core.backend import BACKENDS, installed
 EACH = pytest.mark.parametrize(
     "backend",
     [
-        pytest.param(b, marks=pytest.mark.skipif(not installed(b), reason=f"{b} is missing"))
+        pytest.param(
+            b,
+            marks=[
+                pytest.mark.skipif(not installed(b), reason=f"{b} is missing"),
+                *([pytest.mark.slow] if b == "jax" else []),
+            ],
+        )
         for b in BACKENDS
     ],
 )

@@ -135,6 +135,7 @@ def checked(
     return check(request, folder, workers=workers)
 
 
+@pytest.mark.slow
 def test_the_check_finds_a_wrong_flatten_order(
     state_dicts: StateDicts, tmp_path: Path, workers: Workers
 ) -> None:

@@ -1,7 +1,9 @@
 """Any torch network by the command line: converted, checked, exported, and its mistakes."""
 
+import importlib
 import json
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -10,7 +12,6 @@ import torch
 from typer.testing import CliRunner
 
 import porting
-from keras_alexnet.core.children import Workers
 from keras_alexnet.errors import ModelFileError
 from porting.checkpoints.files import read_checkpoint, write_checkpoint
 from porting.commands.app import app
@@ -140,10 +141,14 @@ def test_a_check_of_ones_own_network(file: Path, net: str, tmp_path: Path) -> No
     ],
 )
 def test_a_mistake_is_said_and_leaves_nothing(
-    function: str, options: dict[str, object], text: str, net: str, tmp_path: Path,
-    workers: Workers, monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    monkeypatch.setattr(networks, "Workers", lambda: _Kept(workers))
+    function: str,
+    options: dict[str, object],
+    text: str,
+    net: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(networks, "Workers", InThisProcess)
     given = {"source": None, "shape": (3, 17, 17), **options}
     source = given.pop("source")
     target = Target.parse(f"{net}:{function}")
@@ -153,31 +158,28 @@ def test_a_mistake_is_said_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.fixture(scope="module")
-def workers() -> object:
-    with Workers() as kept:
-        yield kept
+class InThisProcess:
+    """Workers without processes: a failed job ends one, and a new one takes seconds."""
 
-
-class _Kept:
-    """Workers that stay for the next test."""
-
-    def __init__(self, workers: Workers) -> None:
-        self.workers = workers
-
-    def __enter__(self) -> Workers:
-        return self.workers
+    def __enter__(self) -> "InThisProcess":
+        return self
 
     def __exit__(self, *_: object) -> None:
         pass
 
+    def call(self, module: str, job: dict[str, Any], **_: object) -> object:
+        """Do a job here."""
+        return importlib.import_module(module).main(json.loads(json.dumps(job)))
 
-def test_weights_that_do_not_fit(net: str, tmp_path: Path, workers: Workers) -> None:
+
+def test_weights_that_do_not_fit(net: str, tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "w.npz", {"0.weight": np.ones((8, 3, 5, 5), "f"), "x": np.ones(1)})
     target = Target.parse(f"{net}:build")
     assert target is not None
     with pytest.raises(TransferError) as caught:
-        networks.prepare(target, tmp_path / "w.npz", tmp_path, shape=(3, 17, 17), workers=workers)
+        networks.prepare(
+            target, tmp_path / "w.npz", tmp_path, shape=(3, 17, 17), workers=InThisProcess()
+        )
     text = str(caught.value)
     assert "does not fit Sequential:" in text
     assert "missing: 0.bias" in text

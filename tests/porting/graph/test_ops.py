@@ -15,6 +15,7 @@ from helpers.project import RunPython
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - as everybody calls it
 
+import porting
 from keras_alexnet.core.keras_internals import maker_of
 from porting.errors import GraphError
 from porting.graph.ops import RULES
@@ -399,6 +400,95 @@ def test_files_open_elsewhere(backend: str, files: Path, run_python: RunPython) 
     assert len(gaps) == len(ROWS)
     far = {str(ROWS[int(name)].id): gap for name, gap in gaps.items() if gap > LIMIT}
     assert far == {}
+
+
+# What would be wrong in silence
+
+
+class Shared(nn.Module):
+    """One kernel in two ways."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.linspace(-1, 1, 6 * 6 * 9).view(6, 6, 3, 3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.conv2d(x, self.weight, stride=2, padding=1).mean((2, 3)) + F.conv2d(
+            x, self.weight
+        ).mean((2, 3))
+
+
+def test_weights_of_two_layers_are_refused() -> None:
+    with pytest.raises(GraphError, match="weights that two kinds of layers share"):
+        converted(Shared().eval(), images(*SHAPE))
+
+
+def test_a_layer_that_is_called_twice_is_one() -> None:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(6, 6, 3, padding=1)
+    module, x = nn.Sequential(conv, nn.ReLU(), conv).eval(), images(*SHAPE)
+    built = converted(module, x)
+    assert gap(module, built, x) <= LIMIT
+    assert len(built.model.weights) == 2
+    # The state_dict has it under both names.
+    back = porting.to_state_dict(porting.from_torch(nn.Sequential(module, nn.Flatten()), x))
+    assert list(back) == ["0.0.weight", "0.0.bias", "0.2.weight", "0.2.bias"]
+    assert torch.equal(back["0.2.weight"], conv.weight)
+
+
+def seen_through_a_view(x: torch.Tensor) -> torch.Tensor:
+    y = x * 2
+    flat = y.flatten(1)  # shares its numbers with what is changed below
+    y.relu_()
+    return flat.unflatten(1, (6, 8, 9)) + y
+
+
+def test_shared_numbers() -> None:
+    module, x = Function(seen_through_a_view).eval(), images(*SHAPE)
+    assert gap(module, converted(module, x), x) <= LIMIT
+
+
+def test_ones_of_a_parameters_shape() -> None:
+    class Ones(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.linspace(-1, 1, 6).view(6, 1, 1))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * torch.ones_like(self.weight).cumsum(0) * self.weight
+
+    module, x = Ones().eval(), images(*SHAPE)
+    assert gap(module, converted(module, x), x) <= LIMIT
+
+
+def test_whole_numbers_are_not_taken_for_others() -> None:
+    module = Function(lambda x: x.to(torch.int32).to(torch.float32))
+    with pytest.raises(GraphError, match="to of int32 numbers in the network itself"):
+        read(module, images(*SHAPE))
+
+
+def test_a_parameter_may_have_any_name() -> None:
+    class Zero(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.zero = nn.Parameter(torch.linspace(-1, 1, 6).view(6, 1, 1))
+            self.image = nn.Parameter(torch.linspace(1, 2, 9))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * self.zero + self.image
+
+    module, x = Zero().eval(), images(*SHAPE)
+    assert gap(module, converted(module, x), x) <= LIMIT
+
+
+def test_a_module_keeps_its_modes() -> None:
+    module = nn.Sequential(nn.Conv2d(6, 6, 3), nn.BatchNorm2d(6), nn.Dropout(0.5)).train()
+    module[1].eval()
+    before = {key: value.clone() for key, value in module.state_dict().items()}
+    porting.from_torch(nn.Sequential(module, nn.Flatten()), images(2, 6, 8, 9))
+    assert [m.training for m in module.modules()] == [True, True, False, True]
+    for key, value in module.state_dict().items():
+        assert torch.equal(value, before[key]), key
 
 
 # Names, and what has no counterpart

@@ -197,6 +197,7 @@ def test_load_model(small: Any, small_files: Path, tmp_path: Path) -> None:
         load_model(tmp_path / "text.keras")
 
 
+@pytest.mark.slow
 def test_files_load_without_this_package(
     tmp_path: Path, run_python: Callable[..., Any], live: dict[str, Any]
 ) -> None:

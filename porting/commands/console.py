@@ -155,24 +155,29 @@ def print_inspection(inspection: Inspection) -> None:
         for t in inspection.tensors
     ]
     columns = _columns(("key", "shape", "dtype"), ("mean", "std", "min", "max", "not finite"))
-    notes, best = list(inspection.notes), inspection.fits[0]
-    if best.problems == 0:
+    notes = [*inspection.notes, *_origin(inspection)]
+    write_sheet(Sheet(str(inspection.path), columns, rows), Format.TABLE, notes)
+
+
+def _origin(inspection: Inspection) -> list[str]:
+    """Say which known model a file fits, and where a `.keras` file comes from."""
+    best, record, notes = inspection.fits[0], inspection.record or {}, []
+    target, source = record.get("model", {}).get("target"), record.get("source", {})
+    if target is not None:
+        notes.append(f"converted from the graph of {target}")
+    elif best.problems == 0:
         notes.append(f"fits {best.title}")
     else:
         notes.append(
             f"fits no known model; nearest is {best.title}: {len(best.missing)} keys missing, "
             f"{len(best.unexpected)} unexpected, {len(best.wrong_shape)} of another shape"
         )
-    if inspection.record:
-        source, target = inspection.record["source"], inspection.record["model"].get("target")
-        if target is not None:
-            notes.append(f"converted from the graph of {target}")
-        if source["file"] is not None:
-            notes.append(
-                f"converted from {source['file']} (sha256 {source['sha256']}, "
-                f"weights {source['weights'] or 'of your own'})"
-            )
-    write_sheet(Sheet(str(inspection.path), columns, rows), Format.TABLE, notes)
+    if source.get("file") is not None:
+        notes.append(
+            f"converted from {source['file']} (sha256 {source['sha256']}, "
+            f"weights {source['weights'] or 'of your own'})"
+        )
+    return notes
 
 
 def print_diff(rows: Sequence[TensorDifference]) -> None:

@@ -332,7 +332,7 @@ def save_network(
         fill(variables_of(built.model), built.counterpart, arrays, forget)
     beside = carry_along(built, arrays)
     record = graph_record(
-        target=network.target.text,
+        target=network.target.title,
         name=network.target.name,
         classes=network.classes,
         model=built.model,

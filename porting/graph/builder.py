@@ -26,13 +26,15 @@ _COUNTER = "num_batches_tracked"
 # Beginnings of the names of the input and of the normalisation that a model of ours holds.
 _OURS = ("image", "preprocessing_", "transform_input")
 
+_OF_BATCH_NORM = ("weight", "bias", "running_mean", "running_var")
 # Operations that become layers -> the arguments that become their weights.
 _WEIGHTS = {
     "conv2d": ("weight", "bias"),
     "linear": ("weight", "bias"),
     "layer_norm": ("weight", "bias"),
     "group_norm": ("weight", "bias"),
-    "batch_norm": ("weight", "bias", "running_mean", "running_var"),
+    "batch_norm": _OF_BATCH_NORM,
+    "_native_batch_norm_legit_no_training": _OF_BATCH_NORM,
 }
 
 # Classes of torch's modules -> the kinds of layers whose usual faults `compare` knows.

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 from keras_alexnet.core.backend import require
@@ -54,6 +55,11 @@ class Target:
     def name(self) -> str:
         """A short name for files and titles."""
         return self.torchvision or self.text.rpartition(":")[2]
+
+    @property
+    def title(self) -> str:
+        """Its text without the folder of a user's file, which says nothing elsewhere."""
+        return self.text if self.torchvision else Path(self.text).name
 
     def has_aux_heads(self, keys: Collection[str]) -> bool:
         """Return whether weights of these keys are of a network with auxiliary heads."""

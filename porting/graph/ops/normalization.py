@@ -112,6 +112,8 @@ def _dropped(call: Any, x: Value, noise_shape: list[int | None] | None) -> Value
 
 RULES = {
     "batch_norm": _batch_norm,
+    # Behind functionalisation; it returns the statistics, too, which inference does not change.
+    "_native_batch_norm_legit_no_training": lambda call: [_batch_norm(call)],
     "layer_norm": _layer_norm,
     "group_norm": _group_norm,
     "dropout": _dropout,

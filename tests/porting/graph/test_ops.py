@@ -178,7 +178,16 @@ CASES: dict[str, dict[str, Make]] = {
         "two": lambda: norm(nn.GroupNorm, 2, 6),
         "one": lambda: norm(nn.GroupNorm, 1, 6),
     },
-    "dropout": {"half": lambda: nn.Dropout(0.5), "none": lambda: nn.Dropout(0.0)},
+    "_native_batch_norm_legit_no_training": {
+        "functionalised": lambda: nn.Sequential(norm(nn.BatchNorm2d, 6), Function(written_in_place))
+    },
+    "dropout": {
+        "in place": lambda: nn.Sequential(
+            norm(nn.BatchNorm2d, 6), nn.Flatten(), nn.Dropout(0.2, inplace=True)
+        ),
+        "half": lambda: nn.Dropout(0.5),
+        "none": lambda: nn.Dropout(0.0),
+    },
     "feature_dropout": {"maps": lambda: nn.Dropout2d(0.5)},
     "max_pool2d": {
         "plain": lambda: nn.MaxPool2d(2),

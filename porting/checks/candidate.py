@@ -9,6 +9,7 @@ import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -73,6 +74,15 @@ def main(job: dict[str, Any]) -> None:
         write(output, partial(_gradients, variants, inputs[job["gradients"]], data_format, job))
 
 
+@dataclass(frozen=True)
+class _Settings:
+    """How a variant is built: what it does to its images first, and Keras' dtype policy."""
+
+    preprocessing: Preprocessing | None = None
+    transform_input: bool = False
+    dtype: Any = None
+
+
 class _Variants(ABC):
     """The loaded model at other input sizes and in the other data format, weights shared."""
 
@@ -92,15 +102,7 @@ class _Variants(ABC):
         """Return what of a variant corresponds to what of the torch network."""
 
     @abstractmethod
-    def build(
-        self,
-        size: Size,
-        data_format: str,
-        *,
-        include_preprocessing: Preprocessing | None = None,
-        transform_input: bool = False,
-        dtype: Any = None,
-    ) -> Any:
+    def build(self, size: Size, data_format: str, settings: _Settings) -> Any:
         """Return a new model with the loaded weights."""
 
     def get(self, inputs: InputSet, data_format: str) -> Any:
@@ -108,13 +110,12 @@ class _Variants(ABC):
         if self.is_own(inputs.size, data_format):
             return self.model
         if self._latest[0] != (inputs.size, data_format):
-            model = self.build(
-                inputs.size,
-                data_format,
-                include_preprocessing=inputs.preprocessing if self.preprocessing else None,
-                transform_input=self.transform_input,
-                dtype=self.model.dtype_policy,
+            settings = _Settings(
+                inputs.preprocessing if self.preprocessing else None,
+                self.transform_input,
+                self.model.dtype_policy,
             )
+            model = self.build(inputs.size, data_format, settings)
             self._latest = ((inputs.size, data_format), model)
         return self._latest[1]
 
@@ -152,15 +153,7 @@ class _SpecVariants(_Variants):
     def counterpart(self, data_format: str) -> Counterpart:
         return self._counterpart
 
-    def build(
-        self,
-        size: Size,
-        data_format: str,
-        *,
-        include_preprocessing: Preprocessing | None = None,
-        transform_input: bool = False,
-        dtype: Any = None,
-    ) -> Any:
+    def build(self, size: Size, data_format: str, settings: _Settings) -> Any:
         channels, last = self._architecture.channels, data_format == "channels_last"
         variant = unfilled_model(
             self._architecture.spec,
@@ -168,9 +161,9 @@ class _SpecVariants(_Variants):
             aux_heads=self._architecture.aux_heads,
             input_shape=(*size, channels) if last else (channels, *size),
             data_format=data_format,
-            include_preprocessing=include_preprocessing is not None,
-            transform_input=transform_input,
-            dtype=dtype,
+            include_preprocessing=settings.preprocessing is not None,
+            transform_input=settings.transform_input,
+            dtype=settings.dtype,
         )
         copy_by_name(self.model, variant)
         return variant
@@ -193,16 +186,8 @@ class _GraphVariants(_Variants):
             return counterpart_of(self.model)
         return self._counterparts[data_format]
 
-    def build(
-        self,
-        size: Size,
-        data_format: str,
-        *,
-        include_preprocessing: Preprocessing | None = None,
-        transform_input: bool = False,
-        dtype: Any = None,
-    ) -> Any:
-        built = build(self._plan, data_format, dtype, include_preprocessing)
+    def build(self, size: Size, data_format: str, settings: _Settings) -> Any:
+        built = build(self._plan, data_format, settings.dtype, settings.preprocessing)
         # By torch's keys: the rows behind a flatten have another order in the other data format.
         held = {put.key for put in built.counterpart.puts}
         arrays = to_state_dict(self.model, framework="numpy")
@@ -258,7 +243,7 @@ def _gradients(
     if variants.transform_input:
         images = images * TRANSFORM_INPUT_SCALE + TRANSFORM_INPUT_OFFSET
     with float64_allowed(job["backend"]):
-        model = variants.build(inputs.size, data_format, dtype="float64")
+        model = variants.build(inputs.size, data_format, _Settings(dtype="float64"))
         labels = gradient_labels(len(images), main_output(model).shape[-1])
         gradients = weight_gradients(job["backend"], model, _placed(images, data_format), labels)
     found = {

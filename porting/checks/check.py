@@ -253,14 +253,7 @@ def _check_network(
         labels = (read_record(candidate) or {}).get("labels")
         return run_check(
             Check(
-                Reference(
-                    target.name,
-                    network.classes,
-                    network.aux_heads,
-                    network.official is not None,
-                    network.size,
-                    target=target.text,
-                ),
+                network.reference,
                 counterpart_in(candidate),
                 network.weights,
                 candidate,

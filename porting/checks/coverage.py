@@ -122,7 +122,12 @@ def _covered(
         say(f"{target.text}: Keras on {backend}")
         write = not facts
         try:
-            answer = _ask(job | {"write": write}, backend, workers)
+            answer = workers.call(
+                "porting.checks.coverage_child",
+                job | {"write": write},
+                backend=backend,
+                timeout=_TIMEOUT,
+            )
         except KerasAlexNetError as error:
             if write:
                 return Covered(target.text, operations=dict(operations), error=str(error))
@@ -143,12 +148,6 @@ def _covered(
         failures,
         facts["round_trip"],
     )
-
-
-def _ask(job: dict[str, Any], backend: str, workers: Workers) -> dict[str, Any]:
-    answer = workers.call("porting.checks.coverage_child", job, backend=backend, timeout=_TIMEOUT)
-    assert isinstance(answer, dict)
-    return answer
 
 
 def from_json(content: Mapping[str, Any]) -> list[Covered]:

@@ -1,11 +1,11 @@
 """Child process: one network of a coverage on one backend."""
 
-import re
 from pathlib import Path
 from typing import Any
 
 from keras_alexnet.core.backend import load_keras, require
 from keras_alexnet.core.children import enter_child, report_progress
+from keras_alexnet.errors import one_line
 from keras_alexnet.models.interface import is_channels_first
 from porting.checks.precision import full_precision
 from porting.conversion.convert import load_model
@@ -13,8 +13,6 @@ from porting.conversion.networks import Network, logits_of, relative_gap, save_n
 from porting.graph.torch_child import Proof
 from porting.weights.recognition import variables_of
 from porting.weights.transfer import fill, to_state_dict
-
-_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def main(job: dict[str, Any]) -> dict[str, Any]:
@@ -44,7 +42,7 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
                 fill(variables_of(variant), built.counterpart, arrays)
             logits = logits_of(variant, proof.images, data_format)
         except Exception as error:  # this format cannot be computed here; the error is the proof
-            found[data_format] = _COLOURS.sub("", f"{type(error).__name__}: {error}")[:500]
+            found[data_format] = one_line(error, named=True)
             continue
         found[data_format] = relative_gap(logits, proof.logits)
     answer: dict[str, Any] = {"found": found}

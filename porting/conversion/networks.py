@@ -18,9 +18,8 @@ from keras_alexnet.specs.preprocessing import Preprocessing
 from porting.checkpoints.download import fetch
 from porting.checkpoints.files import read_checkpoint, sha256, to_numpy
 from porting.checkpoints.mapped import MappedFile
-from porting.checkpoints.readers import READERS
 from porting.conversion.provenance import graph_record
-from porting.conversion.sources import missing
+from porting.conversion.sources import is_a_name, missing
 from porting.errors import GraphError, UsageError
 from porting.graph.builder import Builder, Built
 from porting.graph.plan import Plan
@@ -28,7 +27,7 @@ from porting.graph.reader import read
 from porting.graph.torch_child import Proof
 from porting.tolerances import TOLERANCES
 from porting.torch_side import torchvision_zoo
-from porting.torch_side.reference_nets import in_inference
+from porting.torch_side.reference_nets import Reference, in_inference
 from porting.torch_side.targets import Target
 from porting.torch_side.torchvision_zoo import WeightsInfo
 from porting.weights.layouts import nchw_to_nhwc
@@ -80,6 +79,18 @@ class Network:
     def size(self) -> Size:
         """Height and width of the images in pixels."""
         return self.shape[1:]
+
+    @property
+    def reference(self) -> Reference:
+        """The torch network itself, for a check to compare with."""
+        return Reference(
+            self.target.name,
+            self.classes,
+            self.aux_heads,
+            self.official is not None,
+            self.size,
+            target=self.target.text,
+        )
 
     @property
     def preprocessing(self) -> Preprocessing | None:
@@ -197,18 +208,17 @@ def prepare(
         MissingDependencyError: torchvision is not installed.
     """
     path = None if source is None else Path(source)
+    named = path is not None and target.torchvision is not None and is_a_name(path)
+    if path is not None and not (named or path.is_file()):
+        raise missing(path)
     official, info = None, None
     if target.torchvision is not None:
-        named = path is not None and not path.is_file() and _is_a_name(path)
-        if path is not None and not path.is_file() and not named:
-            raise missing(path)
         info = torchvision_zoo.describe(target.torchvision, str(source) if named else "DEFAULT")
         if named:
-            official, path = info.name, fetch(info.url)
-        elif path is not None and sha256(path).startswith(_promised_digest(info)):
-            official = info.name
-    if path is not None and not path.is_file():
-        raise missing(path)
+            path = fetch(info.url)
+    digest = None if path is None else sha256(path)
+    if info is not None and digest is not None:
+        official = info.name if named or digest.startswith(_promised_digest(info)) else None
     any_size = size is not None and None in size
     height, width = size or (None, None)
     if height is None or width is None:
@@ -240,14 +250,10 @@ def prepare(
         info,
         which,
         allow_pickle,
-        None if path is None else sha256(path),
+        digest,
         answer["aux_heads"],
         tuple(answer["notes"]),
     )
-
-
-def _is_a_name(path: Path) -> bool:
-    return path.suffix.lower() not in READERS and len(path.parts) == 1 and not path.is_dir()
 
 
 def _promised_digest(info: WeightsInfo) -> str:

@@ -106,7 +106,7 @@ def open_source(
     info = None
     path = Path(source)
     if not path.is_file():
-        if path.suffix.lower() in READERS or len(path.parts) > 1 or path.is_dir():
+        if not is_a_name(path):
             raise missing(path)
         if name not in torchvision_zoo.NETWORKS:
             raise UsageError(
@@ -194,6 +194,12 @@ def _hint_at_size(spec: ModelSpec, found: Fit, size: Size | None) -> list[str]:
         f"Its first dense layer may belong to images of another size than {height} x {width}: "
         "name theirs (--input-size, for a check --sizes)."
     ]
+
+
+def is_a_name(path: Path) -> bool:
+    """Return whether a source is no file, but may be the name of torchvision's weights."""
+    is_a_place = path.suffix.lower() in READERS or len(path.parts) > 1 or path.exists()
+    return not is_a_place
 
 
 def missing(path: Path) -> CheckpointError:

@@ -274,10 +274,7 @@ class Builder:
         self, function: str, name: Callable[[], str], *arguments: Any, **options: Any
     ) -> Any:
         """Compute a function of `keras.ops` and give the operation a name."""
-        space = self.keras.ops
-        for part in function.split("."):
-            space = getattr(space, part)
-        result = space(*arguments, **options)
+        result = getattr(self.keras.ops, function)(*arguments, **options)
         first = result[0] if isinstance(result, list | tuple) else result
         maker_of(first)[0].name = name()
         return result
@@ -453,10 +450,9 @@ class Call:
         first, second = numbers * 2 if len(numbers) == 1 else numbers
         return first, second
 
-    def axis(self, argument: str = "dim", rank: int | None = None) -> int:
-        """Return the number of an axis, counted from the front."""
-        rank = len(self.shape) if rank is None else rank
-        return int(self[argument]) % rank
+    def axis(self, argument: str = "dim") -> int:
+        """Return the number of an axis of the result, counted from the front."""
+        return int(self[argument]) % len(self.shape)
 
     def layer(
         self,
@@ -494,12 +490,11 @@ class Call:
 
     def op(self, function: str, *arguments: Any, aside: bool = False, **options: Any) -> Any:
         """Compute a function of `keras.ops`; `aside` says that it only serves the operation."""
-        what = function.rpartition(".")[2]
         # On torch Keras rounds a bare number to float32.
         given = (np.asarray(a) if self.wide and isinstance(a, float) else a for a in arguments)
         return self.build.operate(
             function,
-            lambda: self.build.name_in(self.node.module, what, aside=aside),
+            lambda: self.build.name_in(self.node.module, function, aside=aside),
             *given,
             **options,
         )

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from keras_alexnet.core.backend import require
+from keras_alexnet.models.interface import MAIN_OUTPUT
 from porting.errors import GraphError
 from porting.graph.ops import RULES
 from porting.graph.plan import Dim, ModuleOutput, Node, Parameter, Plan, Ref, Shape, references
@@ -42,7 +43,6 @@ _MAKE_ANEW = {
 }
 _MOST_LISTED = 8
 _LENGTHS = ("batch", "channels", "height", "width")
-MAIN_OUTPUT = "logits"
 # A line of the tracer's, of torch's modules, is not what asked for an operation.
 _NOT_THE_CAUSE = re.compile(r"[\\/]torch[\\/](nn|_|fx|export|utils)")
 

@@ -174,14 +174,6 @@ def _check_network(
             workers=workers,
             timeout=request.timeout,
         )
-        reference = Reference(
-            target.name,
-            network.classes,
-            network.aux_heads,
-            network.official is not None,
-            network.size,
-            target=target.text,
-        )
         say(f"building it on {chosen[0]}")
         candidate = build_file(
             network,
@@ -192,7 +184,7 @@ def _check_network(
             timeout=request.timeout,
         )
         training = TrainingCheck(
-            reference,
+            network.reference,
             counterpart_in(candidate),
             network.weights,
             channels=network.shape[0],

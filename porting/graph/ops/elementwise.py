@@ -11,30 +11,26 @@ from porting.graph.axes import Value
 from porting.graph.plan import Parameter
 
 
-def _operand(call: Any) -> Value:
-    return call.network_value("input")
-
-
 def _activation(name: str, call: Any, *, nonnegative: bool = False) -> Value:
     """A layer `Activation` of this name."""
-    x = _operand(call)
+    x = call.network_value("input")
     tensor = call.layer("Activation", x.tensor, activation=name)
     return x.with_tensor(tensor, nonnegative=nonnegative)
 
 
 def _function(name: str, call: Any, *, nonnegative: bool = False) -> Value:
     """A function of `keras.ops` of this name."""
-    x = _operand(call)
+    x = call.network_value("input")
     return x.with_tensor(call.op(name, x.tensor), nonnegative=nonnegative)
 
 
 def _relu(call: Any) -> Value:
-    x = _operand(call)
+    x = call.network_value("input")
     return x.with_tensor(call.layer("ReLU", x.tensor), nonnegative=True)
 
 
 def _leaky_relu(call: Any) -> Value:
-    x, slope = _operand(call), call["negative_slope"]
+    x, slope = call.network_value("input"), call["negative_slope"]
     if call.wide and 0 <= slope <= 1:  # TensorFlow's has its slope in float32
         return x.with_tensor(call.op("maximum", x.tensor, call.op("multiply", x.tensor, slope)))
     return x.with_tensor(call.layer("LeakyReLU", x.tensor, negative_slope=slope))
@@ -43,7 +39,7 @@ def _leaky_relu(call: Any) -> Value:
 def _elu(call: Any) -> Value:
     if (call["scale"], call["input_scale"]) != (1, 1):
         raise call.fail("an ELU with scales has no counterpart in Keras")
-    x = _operand(call)
+    x = call.network_value("input")
     return x.with_tensor(call.layer("ELU", x.tensor, alpha=call["alpha"]))
 
 
@@ -53,12 +49,12 @@ def _gelu(call: Any) -> Value:
         return _gelu_by_parts(call, exact)
     if exact:
         return _activation("gelu", call)
-    x = _operand(call)
+    x = call.network_value("input")
     return x.with_tensor(call.op("gelu", x.tensor, approximate=True))
 
 
 def _gelu_by_parts(call: Any, exact: bool) -> Value:
-    x, op = _operand(call), call.op
+    x, op = call.network_value("input"), call.op
     if exact:
         bend = op("erf", op("multiply", x.tensor, math.sqrt(0.5)))
     else:
@@ -72,7 +68,7 @@ def _hardsigmoid(call: Any) -> Value:
     if not call.wide:
         return _activation("hard_sigmoid", call, nonnegative=True)
     # Torch's gradient, which Keras has there too, has its 1/6 in float32.
-    x, op = _operand(call), call.op
+    x, op = call.network_value("input"), call.op
     ramp = op("minimum", op("maximum", op("add", x.tensor, 3.0), 0.0), 6.0)
     return x.with_tensor(op("divide", ramp, 6.0), nonnegative=True)
 
@@ -94,7 +90,7 @@ def _clamp(call: Any) -> Value:
 
 
 def _between(call: Any, low: float | None, high: float | None) -> Value:
-    x = _operand(call)
+    x = call.network_value("input")
     tensor = x.tensor
     if low is not None:
         tensor = call.op("maximum", tensor, float(low))
@@ -106,11 +102,11 @@ def _between(call: Any, low: float | None, high: float | None) -> Value:
 def _same(call: Any) -> Value | Parameter:
     """What changes nothing in inference, or only how torch keeps it in memory."""
     raw = call.raw("input")
-    return raw if isinstance(raw, Parameter) else _operand(call)
+    return raw if isinstance(raw, Parameter) else call.network_value("input")
 
 
 def _zero(call: Any) -> Value:
-    x = _operand(call)
+    x = call.network_value("input")
     return x.with_tensor(call.op("zeros_like", x.tensor), nonnegative=True)
 
 

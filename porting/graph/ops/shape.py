@@ -13,16 +13,12 @@ from porting.graph.plan import ONE, Dim
 _BROADCASTING = {"add", "sub", "rsub", "mul", "div", "maximum", "minimum", "pow"}
 
 
-def _self(call: Any) -> Value:
-    return call.value("input")
-
-
 def _permute(call: Any) -> Value:
-    return _self(call).permuted(call["dims"])
+    return call.value("input").permuted(call["dims"])
 
 
 def _transpose(call: Any) -> Value:
-    x = _self(call)
+    x = call.value("input")
     names = ("dim0", "dim1") if "dim0" in call.node.arguments else ("axis0", "axis1")
     i, j = (call.axis(name) for name in names)
     order = list(range(len(x.axes)))
@@ -31,21 +27,21 @@ def _transpose(call: Any) -> Value:
 
 
 def _t(call: Any) -> Value:
-    x = _self(call)
+    x = call.value("input")
     return x.permuted(range(len(x.axes))[::-1])
 
 
 def _view(call: Any) -> Value:
-    return call.mover.view(_self(call), call.shape)
+    return call.mover.view(call.value("input"), call.shape)
 
 
 def _unsqueeze(call: Any) -> Value:
-    x, i = _self(call), call.axis()
+    x, i = call.value("input"), call.axis()
     return replace(x, axes=(*x.axes[:i], (), *x.axes[i:]))
 
 
 def _squeeze(call: Any) -> Value:
-    x, dim = _self(call), call.get("dim")
+    x, dim = call.value("input"), call.get("dim")
     rank = len(x.axes)
     given = range(rank) if dim is None else dim if isinstance(dim, list) else [dim]
     chosen = {i % rank for i in given}
@@ -127,13 +123,14 @@ def _stack(call: Any) -> Value:
 def _cut(call: Any, x: Value, i: int, part: slice) -> Value:
     """Return a part of axis `i`."""
     x, at = call.mover.isolate(x, i)
-    index = tuple([slice(None)] * at + [part])
-    tensor = (
-        x.tensor[index]
-        if isinstance(x.tensor, np.ndarray)
-        else call.op("get_item", x.tensor, index)
-    )
+    tensor = _item(call, x.tensor, at, part)
     return _resized(x, i, at, tensor, len(range(*part.indices(x.shape[i].static))))
+
+
+def _item(call: Any, tensor: Any, at: int, index: slice | int) -> Any:
+    """Return a place, or some, of an axis that is held."""
+    where = tuple([slice(None)] * at + [index])
+    return tensor[where] if isinstance(tensor, np.ndarray) else call.op("get_item", tensor, where)
 
 
 def _resized(x: Value, i: int, at: int, tensor: Any, count: int) -> Value:
@@ -143,7 +140,7 @@ def _resized(x: Value, i: int, at: int, tensor: Any, count: int) -> Value:
 
 
 def _slice(call: Any) -> Value:
-    x = _self(call)
+    x = call.value("input")
     i = call["dim"] % len(x.axes)
     start, end, step = call.get("start") or 0, call.get("end"), call.get("step") or 1
     whole = isinstance(end, Dim) or end is None or end > 1 << 60
@@ -158,7 +155,7 @@ def _slice(call: Any) -> Value:
 
 
 def _select(call: Any) -> Value:
-    x = _self(call)
+    x = call.value("input")
     i = call["dim"] % len(x.axes)
     return _picked(call, x, i, call["index"] % x.shape[i].static)
 
@@ -169,12 +166,7 @@ def _picked(call: Any, x: Value, i: int, index: int) -> Value:
     if not x.axes[i]:
         return replace(x, axes=axes)
     x, at = call.mover.isolate(x, i)
-    where = tuple([slice(None)] * at + [index])
-    tensor = (
-        x.tensor[where]
-        if isinstance(x.tensor, np.ndarray)
-        else call.op("get_item", x.tensor, where)
-    )
+    tensor = _item(call, x.tensor, at, index)
     return Value(tensor, axes, (*x.order[:at], *x.order[at + 1 :]), x.nonnegative)
 
 

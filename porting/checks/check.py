@@ -255,7 +255,7 @@ def _check_network(
             Check(
                 network.reference,
                 counterpart_in(candidate),
-                network.weights,
+                network.torch_file(folder),
                 candidate,
                 inputs=tuple(
                     input_sets(

@@ -16,7 +16,7 @@ from keras_alexnet.models.interface import named_outputs
 from keras_alexnet.models.record import save_model
 from keras_alexnet.specs.preprocessing import Preprocessing
 from porting.checkpoints.download import fetch
-from porting.checkpoints.files import read_checkpoint, sha256, to_numpy
+from porting.checkpoints.files import read_checkpoint, sha256, to_numpy, write_checkpoint
 from porting.checkpoints.mapped import MappedFile
 from porting.conversion.provenance import graph_record
 from porting.conversion.sources import is_a_name, missing
@@ -119,6 +119,14 @@ class Network:
         if (info := given["info"]) is not None:
             given["info"] = WeightsInfo(**{**info, "labels": tuple(info["labels"])})
         return cls(**{**given, "target": Target(**given["target"])})
+
+    def torch_file(self, folder: Path) -> Path:
+        """Return a file under the network's own keys: its weights', or a copy in `folder`."""
+        if self.which is None and not self.allow_pickle:
+            return self.weights
+        path = folder / "chosen-weights.safetensors"
+        write_checkpoint(path, self.arrays())
+        return path
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return its weights by key."""

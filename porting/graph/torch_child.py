@@ -141,7 +141,7 @@ def load(net: Any, arrays: Mapping[str, np.ndarray], path: str) -> None:
     if problems := problems_of(wanted, found, optional=counters):
         lines = [f"{path} does not fit {type(net).__name__}:", *list_problems(problems)]
         raise TransferError("\n".join(lines), problems)
-    fill(net, arrays, strict=False)
+    fill(net, arrays)
 
 
 def _try(net: Any, images: Any) -> None:

@@ -87,12 +87,17 @@ def load_weights(net: Any, weights: str | Path, ignored: Collection[str]) -> Non
     fill(net, {key: array for key, array in arrays.items() if key not in ignored})
 
 
-def fill(net: Any, arrays: Mapping[str, np.ndarray], *, strict: bool = True) -> None:
-    """Load named arrays as what the network's own state_dict would hold today."""
-    state = OrderedDict(as_tensors(arrays))
+def fill(net: Any, arrays: Mapping[str, np.ndarray]) -> None:
+    """Load named arrays as what the network's own state_dict would hold today.
+
+    Counters of batches, which older files lack, stay what they are.
+    """
+    own = net.state_dict()
+    counters = {key: value for key, value in own.items() if key.endswith("num_batches_tracked")}
+    state = OrderedDict(counters | as_tensors(arrays))
     # Without it MNASNet takes them for those of an older version.
-    state._metadata = net.state_dict()._metadata  # type: ignore[attr-defined]  # noqa: SLF001
-    net.load_state_dict(state, strict=strict)
+    state._metadata = own._metadata  # type: ignore[attr-defined]  # noqa: SLF001
+    net.load_state_dict(state, strict=True)
 
 
 def forward(net: Any, images: Any, outputs: Sequence[Output]) -> dict[str, Any]:

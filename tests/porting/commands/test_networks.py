@@ -126,6 +126,27 @@ def test_a_check_of_ones_own_network(file: Path, net: str, tmp_path: Path) -> No
         assert [layer["name"] for layer in first["layers"]] == ["input", *"012335"]
 
 
+def test_a_check_takes_the_chosen_weights(net: str, tmp_path: Path) -> None:
+    """Both sides get the averages of a file, which has no counters of batches."""
+    target = Target.parse(f"{net}:build")
+    assert target is not None
+    state = target.build().state_dict()
+    model = {key: value for key, value in state.items() if "num_batches" not in key}
+    ema = {key: value + 0.5 for key, value in model.items()}
+    torch.save({"model": model, "ema": ema}, tmp_path / "both.pth")
+    request = porting.CheckRequest(
+        target.text,
+        tmp_path / "both.pth",
+        which="ema",
+        images=[],
+        input_shape=(3, 17, 17),
+        backends=["torch"],
+        data_formats=["channels_last"],
+    )
+    result = porting.check(request, tmp_path)
+    assert result.passed
+
+
 @pytest.mark.parametrize(
     ("function", "options", "text"),
     [

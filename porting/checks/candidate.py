@@ -33,7 +33,7 @@ from porting.checks.gradients import weight_gradients
 from porting.checks.inputs import InputSet, gradient_labels
 from porting.checks.precision import float64_allowed, full_precision
 from porting.conversion.convert import load_model
-from porting.conversion.networks import build
+from porting.graph.builder import build
 from porting.graph.plan import Plan
 from porting.weights.counterpart import Counterpart
 from porting.weights.layouts import nchw_to_nhwc, nhwc_to_nchw

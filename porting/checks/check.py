@@ -18,7 +18,7 @@ from porting.checkpoints.files import write_checkpoint
 from porting.checks.inputs import input_sets
 from porting.checks.parity import Say, run_check
 from porting.checks.results import Check, ParityResult
-from porting.conversion.networks import Network, prepare
+from porting.conversion.network import Network, prepare
 from porting.conversion.sources import ALLOW_PICKLE, TRANSFORM_INPUT, WHICH, Source, open_source
 from porting.errors import UsageError
 from porting.torch_side import torchvision_zoo

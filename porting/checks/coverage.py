@@ -15,7 +15,7 @@ from keras_alexnet.core.machine import installed_versions
 from keras_alexnet.errors import KerasAlexNetError
 from keras_alexnet.specs.schema import DATA_FORMATS
 from porting.checks.parity import Say
-from porting.conversion.networks import prepare
+from porting.conversion.network import prepare
 from porting.errors import UsageError
 from porting.graph.plan import Plan
 from porting.tolerances import TOLERANCES

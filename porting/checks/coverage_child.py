@@ -9,7 +9,8 @@ from keras_alexnet.errors import one_line
 from keras_alexnet.models.interface import is_channels_first
 from porting.checks.precision import full_precision
 from porting.conversion.convert import load_model
-from porting.conversion.networks import Network, logits_of, relative_gap, save_network
+from porting.conversion.network import Network
+from porting.conversion.networks import logits_of, relative_gap, save_network
 from porting.graph.torch_child import Proof
 from porting.weights.recognition import variables_of
 from porting.weights.transfer import fill, to_state_dict

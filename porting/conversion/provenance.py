@@ -3,15 +3,15 @@
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from keras_alexnet.core.machine import installed_versions
 from keras_alexnet.specs.preprocessing import Preprocessing
+from porting.conversion.network import Network
 from porting.conversion.sources import Source
 from porting.errors import UsageError
+from porting.graph.builder import Built
 from porting.torch_side.torchvision_zoo import WeightsInfo
-from porting.weights.counterpart import Counterpart
 from porting.weights.transfer import carried_by, counterpart_of
 
 _PACKAGES = ("keras-alexnet", "keras", "torch", "torchvision", "numpy")
@@ -50,9 +50,7 @@ def record_of(
         "source": {
             "file": source.path.name,
             "sha256": source.digest,
-            "weights": info.name if info else None,
-            "url": info.url if info else None,
-            "metrics": info.metrics if info else None,
+            **_announced(info),
             "notes": list(source.checkpoint.notes),
         },
         "preprocessing": asdict(preprocessing),
@@ -63,50 +61,50 @@ def record_of(
 
 
 def graph_record(
+    network: Network,
+    built: Built,
     *,
-    target: str,
-    name: str,
-    classes: int,
-    model: Any,
-    counterpart: Counterpart,
     include_preprocessing: bool,
-    preprocessing: Preprocessing | None,
     labels: Sequence[str] | None,
-    file: Path | None,
-    digest: str | None,
-    info: WeightsInfo | None,
-    notes: Sequence[str],
     gap: float | None,
 ) -> dict[str, Any]:
     """Return the record of a model that was made of any torch network.
 
-    `info` is what torchvision says of the weights, where they are its own; `file` and `digest` are
-    those of a weights file, None for weights that came from none. `gap` is how far its logits were
-    from torch's, relative to the largest, None where nobody compared them.
+    `gap` is how far its logits were from torch's, relative to the largest, None where nobody
+    compared them; the other arguments are those of `networks.save_network`.
     """
+    info = network.info if network.official else None
+    preprocessing = network.preprocessing
     return {
         "model": {
-            "name": name,
-            "target": target,
-            "classes": classes,
+            "name": network.target.name,
+            "target": network.target.title,
+            "classes": network.classes,
             "include_preprocessing": include_preprocessing,
-            "input_shape": list(model.input_shape[1:]),
+            "input_shape": list(built.model.input_shape[1:]),
         },
         "source": {
-            "file": file.name if file else None,
-            "sha256": digest,
-            "weights": info.name if info else None,
-            "url": info.url if info else None,
-            "metrics": info.metrics if info else None,
-            "notes": list(notes),
-            "unused": [entry.key for entry in counterpart.carried if not entry.counter],
+            "file": network.weights.name if network.digest else None,
+            "sha256": network.digest,
+            **_announced(info),
+            "notes": list(network.notes),
+            "unused": [entry.key for entry in built.counterpart.carried if not entry.counter],
         },
         "preprocessing": asdict(preprocessing) if preprocessing else None,
         "labels": list(labels) if labels is not None else None,
-        "num_batches_tracked": counters_of(model),
+        "num_batches_tracked": counters_of(built.model),
         "proof": {"logits": gap},
-        "counterpart": counterpart.to_json(),
+        "counterpart": built.counterpart.to_json(),
         "versions": _versions(),
+    }
+
+
+def _announced(info: WeightsInfo | None) -> dict[str, Any]:
+    """Return what torchvision says of its own weights."""
+    return {
+        "weights": info.name if info else None,
+        "url": info.url if info else None,
+        "metrics": info.metrics if info else None,
     }
 
 

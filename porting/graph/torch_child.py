@@ -89,7 +89,7 @@ def _images(shape: Sequence[int]) -> Any:
 
 
 def main(job: dict[str, Any]) -> dict[str, Any]:
-    """Do one job; its fields are the arguments of `networks.prepare`."""
+    """Do one job; its fields are the arguments of `network.prepare`."""
     require("torchvision")  # before anything that might load another LLVM
     target, folder = Target(job["target"]), Path(job["folder"])
     shape = tuple(job["shape"])

@@ -17,7 +17,7 @@ from keras_alexnet.specs import find_spec
 from keras_alexnet.specs.shared import AUX_LOSS_WEIGHT
 from porting.checkpoints.files import read_checkpoint
 from porting.checks.precision import computing_in, full_precision
-from porting.conversion.networks import build
+from porting.graph.builder import build
 from porting.graph.plan import Plan
 from porting.torch_side.reference_nets import Reference
 from porting.training_checks.history import History, sample

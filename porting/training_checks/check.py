@@ -18,7 +18,7 @@ from porting.checks.check import (
     same_weights,
 )
 from porting.checks.parity import Say
-from porting.conversion.networks import prepare
+from porting.conversion.network import prepare
 from porting.errors import UsageError
 from porting.torch_side.reference_nets import Reference
 from porting.torch_side.targets import Target

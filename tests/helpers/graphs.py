@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from porting.checkpoints.files import to_numpy
-from porting.conversion.networks import build, logits_of
-from porting.graph.builder import Built
+from porting.conversion.networks import logits_of
+from porting.graph.builder import Built, build
 from porting.graph.plan import Plan
 from porting.graph.reader import read
 from porting.weights.recognition import variables_of

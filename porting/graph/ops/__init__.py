@@ -1,6 +1,6 @@
 """The operations of torch that have a counterpart in Keras: a module a family, a row an operation.
 
-A rule takes a `builder.Call` and returns the value that stands for torch's result. It computes with
+A rule takes a `call.Call` and returns the value that stands for torch's result. It computes with
 layers and functions of Keras by their names (`call.layer("ReLU", ...)`, `call.op("add", ...)`), so
 that the names of all operations are known without Keras.
 """

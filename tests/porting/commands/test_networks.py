@@ -15,7 +15,7 @@ import porting
 from keras_alexnet.errors import ModelFileError
 from porting.checkpoints.files import read_checkpoint, write_checkpoint
 from porting.commands.app import app
-from porting.conversion import networks
+from porting.conversion import network, networks
 from porting.errors import GraphError, PortingError, TransferError, UsageError
 from porting.torch_side.targets import Target, classes_of
 
@@ -169,7 +169,7 @@ def test_a_mistake_is_said_and_leaves_nothing(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(networks, "Workers", InThisProcess)
+    monkeypatch.setattr(network, "Workers", InThisProcess)
     given = {"source": None, "shape": (3, 17, 17), **options}
     source = given.pop("source")
     target = Target.parse(f"{net}:{function}")
@@ -198,7 +198,7 @@ def test_weights_that_do_not_fit(net: str, tmp_path: Path) -> None:
     target = Target.parse(f"{net}:build")
     assert target is not None
     with pytest.raises(TransferError) as caught:
-        networks.prepare(
+        network.prepare(
             target, tmp_path / "w.npz", tmp_path, shape=(3, 17, 17), workers=InThisProcess()
         )
     text = str(caught.value)

@@ -19,9 +19,9 @@ import porting
 from keras_alexnet import create_model, feature_extractor
 from keras_alexnet.models.initialization import weights_will_follow
 from porting.checkpoints.files import to_numpy
-from porting.conversion.networks import build, logits_of, prove
+from porting.conversion.networks import logits_of, prove
 from porting.errors import GraphError
-from porting.graph.builder import Built
+from porting.graph.builder import Built, build
 from porting.graph.plan import Plan
 from porting.graph.reader import read
 from porting.graph.torch_child import Proof

@@ -1,0 +1,241 @@
+"""A torch network that a child of torch has built, filled and followed, as files."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from keras_alexnet.core.children import Workers
+from keras_alexnet.specs.preprocessing import Preprocessing
+from porting.checkpoints.download import fetch
+from porting.checkpoints.files import read_checkpoint, sha256, write_checkpoint
+from porting.conversion.sources import is_a_name, missing
+from porting.errors import UsageError
+from porting.graph.builder import Built, build
+from porting.graph.plan import Plan
+from porting.torch_side import torchvision_zoo
+from porting.torch_side.reference_nets import Reference
+from porting.torch_side.targets import Target
+from porting.torch_side.torchvision_zoo import WeightsInfo
+from porting.weights.table import Size
+
+# Of an image where neither the user nor torchvision says anything else.
+_SIZE: Size = (224, 224)
+_TIMEOUT = 900.0
+
+
+@dataclass(frozen=True)
+class Network:
+    """A torch network that a child has followed and filled.
+
+    Attributes:
+        target: What it is.
+        shape: Channels, height and width of its images.
+        classes: How many logits it has.
+        plan: The file of its plan.
+        weights: The file of its weights, under its own keys.
+        proof: The file of what torch computes.
+        official: torchvision's name of its weights, or None.
+        info: What torchvision says of these or, for a network of its own with other weights, of its
+            default ones.
+        which: As in `read_checkpoint`.
+        allow_pickle: As in `read_checkpoint`.
+        digest: SHA-256 of the weights' file, None where they come from none.
+        aux_heads: Whether the weights have auxiliary heads of torchvision's.
+        notes: What a user should know.
+    """
+
+    target: Target
+    shape: tuple[int, int, int]
+    classes: int
+    plan: Path
+    weights: Path
+    proof: Path
+    official: str | None = None
+    info: WeightsInfo | None = None
+    which: str | None = None
+    allow_pickle: bool = False
+    digest: str | None = None
+    aux_heads: bool = False
+    notes: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> Size:
+        """Height and width of the images in pixels."""
+        return self.shape[1:]
+
+    @property
+    def reference(self) -> Reference:
+        """The torch network itself, for a check to compare with."""
+        return Reference(
+            self.target.name,
+            self.classes,
+            self.aux_heads,
+            self.official is not None,
+            self.size,
+            target=self.target.text,
+        )
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """What happens to photos before, where that is known."""
+        if self.info is None:
+            return None
+        record = Preprocessing.from_record(self.info.preprocessing)
+        return record if self.official else record.at_size(*self.size)
+
+    @property
+    def labels(self) -> tuple[str, ...] | None:
+        """The names of the classes, where the weights are torchvision's own."""
+        return self.info.labels if self.official and self.info else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as the job of a child, which builds the model and saves it."""
+        fields = dataclasses.asdict(self)
+        return {name: str(v) if isinstance(v, Path) else v for name, v in fields.items()}
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Self:
+        """Return the network whose fields travelled as JSON."""
+        given = {field.name: fields[field.name] for field in dataclasses.fields(cls)}
+        given |= {name: Path(given[name]) for name in ("plan", "weights", "proof")}
+        given |= {name: tuple(given[name]) for name in ("shape", "notes")}
+        if (info := given["info"]) is not None:
+            given["info"] = WeightsInfo(**{**info, "labels": tuple(info["labels"])})
+        return cls(**{**given, "target": Target(**given["target"])})
+
+    def torch_file(self, folder: Path) -> Path:
+        """Return a file under the network's own keys: its weights', or a copy in `folder`."""
+        if self.which is None and not self.allow_pickle:
+            return self.weights
+        path = folder / "chosen-weights.safetensors"
+        write_checkpoint(path, self.arrays())
+        return path
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return its weights by key."""
+        return read_checkpoint(
+            self.weights, allow_pickle=self.allow_pickle, which=self.which
+        ).arrays
+
+    def build(
+        self,
+        *,
+        data_format: str | None = None,
+        dtype: Any = None,
+        include_preprocessing: bool = False,
+    ) -> Built:
+        """Return the Keras model, without weights.
+
+        Raises:
+            UsageError: Its preprocessing is to be included and not known.
+            GraphError: An operation is used in a way that has no counterpart in Keras.
+        """
+        preprocessing = self.preprocessing if include_preprocessing else None
+        if include_preprocessing and preprocessing is None:
+            raise UsageError(
+                f"nobody says how images of {self.target.text} are normalised; leave "
+                "--preprocessing out"
+            )
+        return build(Plan.load(self.plan), data_format, dtype, preprocessing)
+
+
+def prepare(
+    target: Target,
+    source: str | Path | None,
+    folder: Path,
+    *,
+    classes: int | None = None,
+    shape: tuple[int, int, int] | None = None,
+    size: tuple[int | None, int | None] | None = None,
+    allow_pickle: bool = False,
+    which: str | None = None,
+    seed: int = 0,
+    workers: Workers | None = None,
+    timeout: float = _TIMEOUT,
+) -> Network:
+    """Let a child of torch build, fill and follow a network.
+
+    Args:
+        target: What is to be converted.
+        source: A weights file, or the name of torchvision's weights; None for a function's own
+            weights, and for lively seeded ones of torchvision's networks.
+        folder: An existing folder for the child's files.
+        classes: Number of classes; by default those of the weights, or the network's own.
+        shape: Channels, height and width of the images.
+        size: Height and width alone, of colour images; None in it for any.
+        allow_pickle: As in `read_checkpoint`.
+        which: As in `read_checkpoint`.
+        seed: Of seeded weights.
+        workers: Children to go on with; by default a new one, which ends with this.
+        timeout: Seconds of silence that end the child.
+
+    Raises:
+        UsageError: The words name nothing, or contradict each other.
+        CheckpointError: The weights cannot be read.
+        TransferError: They do not fit the network.
+        GraphError: The network cannot be converted.
+        MissingDependencyError: torchvision is not installed.
+    """
+    path = None if source is None else Path(source)
+    named = path is not None and target.torchvision is not None and is_a_name(path)
+    if path is not None and not (named or path.is_file()):
+        raise missing(path)
+    official, info = None, None
+    if target.torchvision is not None:
+        info = torchvision_zoo.describe(target.torchvision, str(source) if named else "DEFAULT")
+        if named:
+            path = fetch(info.url)
+    digest = None if path is None else sha256(path)
+    if info is not None and digest is not None:
+        official = info.name if named or digest.startswith(_promised_digest(info)) else None
+    any_size = size is not None and None in size
+    height, width = size or (None, None)
+    if height is None or width is None:
+        height, width = _size_of(info)
+    shape = shape or (3, height, width)
+    job = {
+        "target": target.text,
+        "path": None if path is None else str(path),
+        "allow_pickle": allow_pickle,
+        "which": which,
+        "classes": classes,
+        "shape": shape,
+        "any_size": any_size,
+        "official": official is not None,
+        "lively": target.torchvision is not None,
+        "seed": seed,
+        "folder": str(folder),
+    }
+    with Workers() as own:
+        answer = (workers or own).call("porting.graph.torch_child", job, timeout=timeout)
+    return Network(
+        target,
+        shape,
+        answer["classes"],
+        folder / "plan.npz",
+        folder / "weights.safetensors" if path is None else path,
+        folder / "proof.npz",
+        official,
+        info,
+        which,
+        allow_pickle,
+        digest,
+        answer["aux_heads"],
+        tuple(answer["notes"]),
+    )
+
+
+def _promised_digest(info: WeightsInfo) -> str:
+    """Return the beginning of the SHA-256 that the name of torchvision's file holds."""
+    return Path(info.url).stem.rpartition("-")[2]
+
+
+def _size_of(info: WeightsInfo | None) -> Size:
+    if info is None:
+        return _SIZE
+    height, width = info.preprocessing["crop_size"]
+    return height, width

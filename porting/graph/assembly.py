@@ -43,12 +43,18 @@ class Assembly:
         plan: The network.
         data_format: Of the image and of every feature map.
         dtype: Keras dtype policy of the layers.
+        image: The tensor that the network reads, in the data format.
+        puts: Key -> the variable that holds it.
+        constants: Layer's name -> the layer and the constant that it holds.
+        results: What has come of each name of the plan.
+        shared: Parameters that something else than a layer computes with, and so are none's own.
+        wide: Whether everything is computed in float64.
     """
 
     plan: Plan
     data_format: str
-    dtype: Any = None
-    image: Any = None
+    dtype: Any
+    image: Any
     puts: dict[str, Put] = field(default_factory=dict)
     constants: dict[str, tuple[Any, np.ndarray]] = field(default_factory=dict)
     results: dict[str, Result] = field(default_factory=dict)
@@ -60,15 +66,12 @@ class Assembly:
 
     def __post_init__(self) -> None:
         self.keras = load_keras()
-        policy = self.keras.dtype_policies.get(self.dtype or self.keras.config.dtype_policy())
-        # Some functions of Keras compute in float32 whatever they get, or with constants in it.
-        self.wide = policy.compute_dtype == "float64"
+        self.wide = is_wide(self.dtype)
         self._parents = {""}
         for path in {node.module for node in self.plan.nodes}:
             parts = path.split(".")
             self._parents |= {".".join(parts[:i]) for i in range(len(parts))}
         self._users: dict[str, set[str]] = {}
-        # Parameters that something else than a layer computes with, and which so are none's own.
         self.shared: set[str] = set()
         for node in self.plan.nodes:
             for argument, value in node.arguments.items():
@@ -222,6 +225,16 @@ class Assembly:
         zeros = self._named(ops.zeros_like(pixels), "batch_zeros")
         shape = [-1 if i == axis else 1 for i in range(rank)]
         return self._named(ops.reshape(zeros, shape), "batch_reshape")
+
+
+def is_wide(dtype: Any) -> bool:
+    """Return whether a dtype policy, by default Keras' setting, computes in float64.
+
+    Some functions of Keras compute in float32 whatever they get, or with constants in it.
+    """
+    keras = load_keras()
+    policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
+    return bool(policy.compute_dtype == "float64")
 
 
 def clean(name: str) -> str:

@@ -10,7 +10,7 @@ from keras_alexnet.core.backend import load_keras
 from keras_alexnet.core.keras_internals import maker_of
 from keras_alexnet.specs.preprocessing import Preprocessing
 from porting.errors import GraphError
-from porting.graph.assembly import Assembly, clean
+from porting.graph.assembly import Assembly, clean, is_wide
 from porting.graph.axes import Value, axes_of, factors, image_order, length
 from porting.graph.call import Call
 from porting.graph.ops import RULES
@@ -70,17 +70,15 @@ def build(
     channels, *size = (None if dim.unknown else dim.size for dim in lengths)
     shape = (*size, channels) if data_format == "channels_last" else (channels, *size)
     # In float64 nothing may go through float32; other policies take images as they come.
-    wide = dtype is not None and keras.dtype_policies.get(dtype).compute_dtype == "float64"
-    image = keras.Input(shape, name="image", dtype="float64" if wide else None)
+    image = keras.Input(shape, name="image", dtype="float64" if is_wide(dtype) else None)
     with weights_will_follow():
         x = input_layers(image, data_format, preprocessing, transform_input=False)
-        return _assembled(Assembly(plan, data_format, dtype), image, x)
+        return _assembled(Assembly(plan, data_format, dtype, x), image)
 
 
-def _assembled(assembly: Assembly, image: Any, x: Any) -> Built:
-    """Return the model of an input and of the tensor that the network reads."""
-    plan = assembly.plan
-    assembly.image = x
+def _assembled(assembly: Assembly, image: Any) -> Built:
+    """Return the model of an input."""
+    plan, x = assembly.plan, assembly.image
     name, shape = plan.input
     axes = axes_of(shape)
     assembly.results[name] = Value(x, axes, image_order(axes, assembly.data_format))

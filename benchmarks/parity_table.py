@@ -15,8 +15,9 @@ from readme import replace_between
 
 from keras_alexnet.specs import SPECS
 from porting.checkpoints.files import write_checkpoint
-from porting.checks.check import CheckRequest, check, default_sizes
+from porting.checks.check import check, default_sizes
 from porting.checks.inputs import sample_photos
+from porting.checks.request import CheckRequest
 from porting.checks.results import ParityResult, parity_columns
 from porting.errors import PortingError
 from porting.tolerances import TOLERANCES

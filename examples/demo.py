@@ -9,8 +9,9 @@ from pathlib import Path
 
 from keras_alexnet.core.children import Workers
 from keras_alexnet.core.tables import terminal
-from porting.checks.check import CheckRequest, check
+from porting.checks.check import check
 from porting.checks.report import write_report
+from porting.checks.request import CheckRequest
 from porting.checks.results import ParityResult
 from porting.commands.console import print_parity, print_photos
 from porting.errors import DownloadError, PortingError

@@ -5,8 +5,9 @@ from .checkpoints.files import (
     read_checkpoint as read_checkpoint,
     write_checkpoint as write_checkpoint,
 )
-from .checks.check import CheckRequest as CheckRequest, check as check
+from .checks.check import check as check
 from .checks.report import write_report as write_report
+from .checks.request import CheckRequest as CheckRequest
 from .checks.results import ParityResult as ParityResult
 from .conversion.convert import (
     convert as convert,

@@ -9,8 +9,9 @@ import typer
 
 from keras_alexnet.commands.options import with_options
 from keras_alexnet.core.files import check_output, write_json
-from porting.checks.check import CheckRequest, check
+from porting.checks.check import check
 from porting.checks.report import write_report
+from porting.checks.request import CheckRequest
 from porting.checks.results import to_json
 from porting.commands.common import Name, NetworkName, console, progress
 from porting.commands.console import print_parity, print_photos, print_training

@@ -11,8 +11,8 @@ from keras_alexnet.core.fields import comma_separated
 from keras_alexnet.core.files import check_output, write_json
 from keras_alexnet.core.tables import Column, Format, Sheet, write_sheet
 from keras_alexnet.specs.schema import DATA_FORMATS
-from porting.checks.check import checked_backends
 from porting.checks.coverage import Covered, coverage, from_json, targets_of, to_json
+from porting.checks.request import checked_backends
 from porting.commands.common import progress
 from porting.errors import UsageError
 

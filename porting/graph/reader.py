@@ -4,15 +4,7 @@ The training IR is read: convolutions, norms, dropout and attention stay whole. 
 on the image is computed here, in torch.
 """
 
-import contextlib
-import linecache
-import logging
-import re
-import types
-import warnings
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,19 +12,13 @@ import numpy as np
 from keras_alexnet.core.backend import require
 from keras_alexnet.models.interface import MAIN_OUTPUT
 from porting.errors import GraphError
+from porting.graph.exporting import export, is_in_place, name_of, own_line
 from porting.graph.ops import RULES
 from porting.graph.plan import Dim, ModuleOutput, Node, Parameter, Plan, Ref, Shape, references
-from porting.torch_side.reference_nets import DROP_PATHS, in_inference
+from porting.torch_side.reference_nets import DROP_PATHS
 
 # Buffers that are a norm's statistics: weights of the Keras model.
 _STATISTICS = ("running_mean", "running_var")
-# Operations whose result shares its numbers with what they read: writing into one changes both.
-_VIEWS = {
-    *("slice", "select", "narrow", "chunk", "split", "split_with_sizes", "tensor_split", "unbind"),
-    *("view", "view_as", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "getitem"),
-    *("transpose", "swapaxes", "permute", "t", "numpy_T", "expand", "expand_as", "diagonal"),
-    *("alias", "contiguous", "detach", "to", "type_as"),
-}
 # Operations on lengths, and what torch asserts of them.
 _SYMBOLIC = ("sym_", "_assert")
 # Operations whose result has nothing of their input but its dtype.
@@ -43,8 +29,6 @@ _MAKE_ANEW = {
 }
 _MOST_LISTED = 8
 _LENGTHS = ("batch", "channels", "height", "width")
-# A line of the tracer's, of torch's modules, is not what asked for an operation.
-_NOT_THE_CAUSE = re.compile(r"[\\/]torch[\\/](nn|_|fx|export|utils)")
 
 
 def read(module: Any, example: Any, *, any_size: bool = False) -> Plan:
@@ -59,100 +43,9 @@ def read(module: Any, example: Any, *, any_size: bool = False) -> Plan:
     Raises:
         GraphError: It cannot be exported, or has operations that have no counterpart here.
     """
-    with require("torch").no_grad(), in_inference(module), _quiet(), _marked(module):
-        program = _exported(module, example, any_size)
-        if _writes_into_shared(program.graph):
-            program = program.run_decompositions({})
+    program = export(module, example, any_size=any_size)
+    with require("torch").no_grad():
         return _Reader(module, program).plan()
-
-
-def _exported(module: Any, example: Any, any_size: bool) -> Any:
-    torch = require("torch")
-    # A batch of one would be taken for a constant.
-    free = dict.fromkeys((0, 2, 3) if any_size else (0,), torch.export.Dim.DYNAMIC)
-    try:
-        return torch.export.export(module, (example,), dynamic_shapes=(free,), strict=False)
-    except Exception as error:  # whatever the module's own code raises
-        text = str(error).strip()
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
-        said = lines[0] if lines else "no message"
-        if "DataDependent" in type(error).__name__:
-            said = "its code asks for the values of a tensor to decide what to compute"
-        where = _own_line("".join(_frames(error))) or _own_line(text)
-        raise GraphError(
-            f"{type(module).__name__} cannot be exported by torch.export: "
-            f"{type(error).__name__}: {said}" + (f" (at {where})" if where else "")
-        ) from error
-
-
-def _frames(error: BaseException) -> Iterator[str]:
-    traceback = error.__traceback__
-    while traceback is not None:
-        frame = traceback.tb_frame
-        file, line = frame.f_code.co_filename, traceback.tb_lineno
-        yield f'  File "{file}", line {line}, in {frame.f_code.co_name}\n    '
-        yield linecache.getline(file, line).strip() + "\n"
-        traceback = traceback.tb_next
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep what torch.export says of its own parts from the user."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(disabled)
-
-
-@contextlib.contextmanager
-def _marked(module: Any) -> Iterator[None]:
-    """Let stochastic depth leave a dropout in the graph, which inference would erase."""
-    torch = require("torch")
-    marked = [m for m in module.modules() if type(m).__name__ in DROP_PATHS]
-
-    def forward(self: Any, x: Any, *_: Any, **__: Any) -> Any:
-        rate = getattr(self, DROP_PATHS[type(self).__name__], None) or 0.0
-        return torch.nn.functional.dropout(x, float(rate), training=False)
-
-    for each in marked:
-        each.forward = types.MethodType(forward, each)
-    try:
-        yield
-    finally:
-        for each in marked:
-            del each.forward
-
-
-def _name_of(target: Any) -> str:
-    """Return ATen's name of an operation; that of an in-place one has an underscore behind it."""
-    schema = getattr(target, "_schema", None)
-    if schema is not None:
-        return str(schema.name).rpartition("::")[2]
-    return str(getattr(target, "__name__", target))
-
-
-def _is_in_place(op: str) -> bool:
-    return op.endswith("_") and not op.endswith("__")
-
-
-def _writes_into_shared(graph: Any) -> bool:
-    """Return whether an operation in place changes numbers that another value shares."""
-
-    def is_view(node: Any) -> bool:
-        return node.op == "call_function" and _name_of(node.target) in _VIEWS
-
-    return any(
-        is_view(node.args[0]) or any(map(is_view, node.args[0].users))
-        for node in graph.nodes
-        if node.op == "call_function"
-        and _is_in_place(_name_of(node.target))
-        and "dropout" not in _name_of(node.target)  # which writes nothing in inference
-        and node.args
-    )
 
 
 class _Reader:
@@ -261,7 +154,7 @@ class _Reader:
 
     def _call(self, node: Any) -> str | None:
         """Read one operation; return its name where it is unknown."""
-        value, op = node.meta.get("val"), _name_of(node.target)
+        value, op = node.meta.get("val"), name_of(node.target)
         torch = self.torch
         if self._is_number(node) or op.startswith(_SYMBOLIC):
             return None
@@ -271,7 +164,7 @@ class _Reader:
         if fixed or (static and op in _MAKE_ANEW):
             self.known[node.name] = self._computed(node)
             return None
-        base = op[:-1] if _is_in_place(op) else op
+        base = op[:-1] if is_in_place(op) else op
         base, arguments = self._arguments(node, base)
         if base not in RULES:
             return base
@@ -289,7 +182,7 @@ class _Reader:
                 _source(node),
             )
         )
-        if _is_in_place(op):
+        if is_in_place(op):
             self.renamed[node.args[0].name] = node.name
         return None
 
@@ -431,17 +324,7 @@ def _calls(node: Any) -> dict[str, tuple[str, str]]:
 
 def _source(node: Any) -> str:
     """Return the line of the network's own code that asked for an operation."""
-    return _own_line(node.meta.get("stack_trace") or "")
-
-
-def _own_line(trace: str) -> str:
-    """Return `file:line: code` of the last frame of a trace that is not torch's own."""
-    frames = re.findall(r'File "([^"]+)", line (\d+), in .*\n\s*(.*)', trace)
-    own = [frame for frame in frames if not _NOT_THE_CAUSE.search(frame[0])]
-    if not (own or frames):
-        return ""
-    file, line, code = (own or frames)[-1]
-    return f"{Path(file).name}:{line}: {code.strip()}"
+    return own_line(node.meta.get("stack_trace") or "")
 
 
 def _array(tensor: Any) -> np.ndarray:

@@ -10,14 +10,10 @@ from keras_alexnet.core.children import Workers
 from keras_alexnet.core.fields import comma_separated, option, parse_size
 from keras_alexnet.specs import find_spec
 from keras_alexnet.specs.schema import ModelSpec
-from porting.checks.check import (
-    build_file,
-    checked_backends,
-    counterpart_in,
-    open_weights,
-    same_weights,
-)
+from porting.checks.check import open_weights, same_weights
+from porting.checks.network_check import build_file, counterpart_in
 from porting.checks.parity import Say
+from porting.checks.request import checked_backends
 from porting.conversion.network import prepare
 from porting.errors import UsageError
 from porting.torch_side.reference_nets import Reference

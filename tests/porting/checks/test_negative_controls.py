@@ -13,9 +13,10 @@ from keras_alexnet.core.children import Workers
 from keras_alexnet.data.preprocessing import IMAGENET
 from keras_alexnet.specs import SPECS
 from porting.checkpoints.files import write_checkpoint
-from porting.checks.check import CheckRequest, check
+from porting.checks.check import check
 from porting.checks.compare import difference
 from porting.checks.inputs import sample_photos
+from porting.checks.request import CheckRequest
 from porting.checks.results import ParityResult
 from porting.tolerances import TOLERANCES
 from porting.weights.layouts import dense_to_keras

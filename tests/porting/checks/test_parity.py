@@ -21,9 +21,10 @@ from keras_alexnet.specs import SPECS
 from keras_alexnet.specs.schema import DATA_FORMATS, BatchNorm, Conv, Dense
 from keras_alexnet.specs.shapes import trace
 from porting.checkpoints.files import write_checkpoint
-from porting.checks.check import CheckRequest, check, default_sizes
+from porting.checks.check import check, default_sizes
 from porting.checks.compare import worst
 from porting.checks.inputs import sample_photos
+from porting.checks.request import CheckRequest
 from porting.checks.results import LIVELY, Cell, ParityResult, to_json
 from porting.tolerances import TOLERANCES
 from porting.torch_side.seeded import seeded_state_dict

@@ -55,11 +55,17 @@ class _Untouched(keras.initializers.Zeros):
 
 def built_on(layer: Any, x: Any) -> Any:
     """Call a new layer, drawing its weights unless others will follow."""
+    drawn = {name: value for name, value in vars(layer).items() if name in _DRAWN}
     if not _weights_will_follow.get():
         return layer(x)
-    drawn = layer.kernel_initializer, layer.bias_initializer
-    layer.kernel_initializer = layer.bias_initializer = _Untouched()
+    for name in drawn:
+        setattr(layer, name, _Untouched())
     try:
         return layer(x)
     finally:
-        layer.kernel_initializer, layer.bias_initializer = drawn
+        for name, value in drawn.items():
+            setattr(layer, name, value)
+
+
+# What holds the large weights of stock layers, and the offsets beside them.
+_DRAWN = {f"{weights}_initializer" for weights in ("kernel", "depthwise", "embeddings", "bias")}

@@ -6,6 +6,7 @@ What a file declares is compared with what it holds before it is read.
 """
 
 import functools
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -59,12 +60,35 @@ def _net_beside(path: Path) -> Net | None:
     return next((read_prototxt(file) for file in files if file.is_file()), None)
 
 
-def _read_safetensors(path: Path) -> Any:
-    # Gives NumPy the dtype bfloat16, which safetensors asks it for.
-    import ml_dtypes  # noqa: F401
-    from safetensors.numpy import load_file
+# What safetensors calls NumPy's types.
+_SAFETENSORS: dict[str, Any] = {
+    **{f"F{bits}": f"float{bits}" for bits in (16, 32, 64)},
+    **{f"I{bits}": f"int{bits}" for bits in (8, 16, 32, 64)},
+    "U8": "uint8",
+    "BOOL": "bool",
+}
 
-    return load_file(path)
+
+def _read_safetensors(path: Path) -> Any:
+    """Return arrays over the mapped file, so that only what is read takes memory."""
+    import ml_dtypes
+    from safetensors import safe_open
+
+    dtypes = _SAFETENSORS | {"BF16": ml_dtypes.bfloat16}
+    arrays = {}
+    with safe_open(path, "numpy") as checked:  # that no entry lies outside the file, or on another
+        content = np.memmap(path, np.uint8, "r")
+        start = 8 + int.from_bytes(content[:8].tobytes(), "little")
+        header = json.loads(content[8:start].tobytes())
+        header.pop("__metadata__", None)
+        for key, entry in header.items():
+            if entry["dtype"] not in dtypes or 0 in entry["shape"]:
+                arrays[key] = checked.get_tensor(key)
+                continue
+            first, end = entry["data_offsets"]
+            array = content[start + first : start + end].view(dtypes[entry["dtype"]])
+            arrays[key] = array.reshape(entry["shape"])
+    return arrays
 
 
 def _read_npz(path: Path) -> Any:

@@ -123,7 +123,7 @@ class Assembly:
                 self.keras.ops.add(zero, np.arange(rows, dtype=np.int32)), f"{layer.name}_rows"
             )
         )
-        tensor = layer(index)
+        tensor = _built_on(layer, index)
         if tuple(tensor.shape[1:]) != array_shape[1:] or len(array_shape) < 2:
             shape = array_shape or (1,)
             tensor = self._named(self.keras.ops.reshape(tensor, shape), f"{layer.name}_reshape")
@@ -192,7 +192,7 @@ class Assembly:
             )
             if weights:
                 self._layers[keys] = layer
-        result = layer(inputs)
+        result = _built_on(layer, inputs)
         for variable, (parameter, transform) in weights.items():
             self.put(f"{layer.name}/{variable}", parameter, transform)
         return result
@@ -225,6 +225,12 @@ class Assembly:
         zeros = self._named(ops.zeros_like(pixels), "batch_zeros")
         shape = [-1 if i == axis else 1 for i in range(rank)]
         return self._named(ops.reshape(zeros, shape), "batch_reshape")
+
+
+def _built_on(layer: Any, x: Any) -> Any:
+    from keras_alexnet.models.initialization import built_on  # imports Keras
+
+    return built_on(layer, x)
 
 
 def is_wide(dtype: Any) -> bool:

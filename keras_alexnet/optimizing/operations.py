@@ -1,10 +1,14 @@
 """The operations of a plan: what is left of a network's layers once they are fused.
 
 They say nothing of a memory layout: `size` and the like are (height, width), kernels are arrays in
-Keras' order, and every array is a copy of its own. Engines read them, and only them.
+Keras' order, and every array is a copy of its own. Engines read them, and only them. A value with
+four axes is (N, H, W, C) to an operation whatever the model's data format; one of another rank is
+as Keras has it.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -35,23 +39,23 @@ class Affine(Operation):
 
 @dataclass(frozen=True, eq=False)
 class Conv(Operation):
-    """A convolution that pads zeros, adds a bias, and may be followed by a ReLU."""
+    """A convolution that pads zeros, adds a bias, its second input if it has one, and activates."""
 
     kernel: np.ndarray  # (height, width, in channels / groups, out channels)
     bias: np.ndarray  # (out channels,)
     strides: Pair
     padding: Padding | None  # None: TensorFlow's "same" of a map of unknown size
     groups: int
-    relu: bool = False
+    activation: str = "linear"
 
 
 @dataclass(frozen=True, eq=False)
 class Dense(Operation):
-    """x @ kernel + bias, which may be followed by a ReLU."""
+    """x @ kernel + bias along the last axis, and an activation."""
 
     kernel: np.ndarray  # (in, out)
     bias: np.ndarray  # (out,)
-    relu: bool = False
+    activation: str = "linear"
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,8 +110,54 @@ class Flatten(Operation):
 
 
 @dataclass(frozen=True, eq=False)
+class Reshape(Operation):
+    """Another shape of the same numbers in the same order."""
+
+    shape: tuple[int, ...]  # with the batch; -1 for the one size that is left open
+
+
+@dataclass(frozen=True, eq=False)
 class Concat(Operation):
     """Maps one behind another along the channels."""
+
+
+@dataclass(frozen=True, eq=False)
+class Elementwise(Operation):
+    """Values added, multiplied or subtracted with broadcasting, and an activation."""
+
+    function: str  # one of `ELEMENTWISE`
+    activation: str = "linear"
+
+
+@dataclass(frozen=True, eq=False)
+class LayerNorm(Operation):
+    """Layer normalisation along the last axis."""
+
+    gamma: np.ndarray  # (features,)
+    beta: np.ndarray  # (features,)
+    epsilon: float
+
+
+@dataclass(frozen=True, eq=False)
+class Constant(Operation):
+    """Numbers that no image changes; it reads nothing."""
+
+    value: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Call(Operation):
+    """What Keras alone computes, on its own backend: tensors to the list of what comes out."""
+
+    function: Callable[..., Sequence[Any]]
+    reason: str  # why no operation stands for it
+
+
+@dataclass(frozen=True, eq=False)
+class Part(Operation):
+    """One of the results of a call."""
+
+    index: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,16 +172,28 @@ class LRN(Operation):
 
 @dataclass(frozen=True, eq=False)
 class Activation(Operation):
-    """An elementwise function, or softmax over the channels: one of `ACTIVATIONS`."""
+    """An elementwise function, or softmax along the last axis: one of `ACTIVATIONS`."""
 
     function: str
 
 
-ACTIVATIONS = ("relu", "sigmoid", "softmax", "tanh")  # every framework's own names too
+# Keras' names, but for GELU's approximation by tanh, which Keras has an argument for.
+ACTIVATIONS = (
+    *("relu", "relu6", "sigmoid", "softmax", "tanh", "silu", "hard_silu", "hard_sigmoid"),
+    *("gelu", "gelu_tanh"),
+)
+_NEVER_NEGATIVE = {"relu", "relu6", "sigmoid", "softmax", "hard_sigmoid"}
+ELEMENTWISE = ("add", "multiply", "subtract")  # every framework's own names too
+
+
+def never_negative(operation: Operation) -> bool:
+    """Say whether the activation that an operation ends with gives nothing below zero."""
+    function = getattr(operation, "activation", None) or getattr(operation, "function", None)
+    return function in _NEVER_NEGATIVE
 
 
 def scaled(operation: Conv | Dense, scale: np.ndarray, offset: np.ndarray, name: str) -> Operation:
-    """Return an operation without ReLU followed by y * scale + offset, as one.
+    """Return an operation without activation followed by y * scale + offset, as one.
 
     Both are (out channels,) or (), in float64, in which the result is computed.
     """

@@ -4,11 +4,13 @@ from typing import Any
 
 import numpy as np
 
+from keras_alexnet.core.backend import BACKENDS
 from keras_alexnet.core.keras_internals import MissingPartError, warn_of_stock_layers
 from keras_alexnet.errors import ConfigurationError
 from keras_alexnet.layers import keras
 from keras_alexnet.optimizing.engines.registry import ENGINES, Engine, open_engine
 from keras_alexnet.optimizing.engines.stock import StockEngine
+from keras_alexnet.optimizing.operations import Call
 from keras_alexnet.optimizing.plan import Plan, make_plan, stock_plan
 
 
@@ -107,13 +109,15 @@ def optimize(model: Any, engine: str = "auto", batch_size: int | None = None) ->
     """Return a model that computes the same as a Keras model, faster, for inference.
 
     Its layers are fused into as few operations as give the same result: batch norm goes into the
-    convolution before it (in float64), padding and ReLU into convolutions and pools, dropout goes
-    away. Of several outputs the one called `"logits"` stays. The weights are copied: the Keras
-    model is not changed, and training it further does not change the result.
+    convolution before it (in float64), padding, activations and what is added afterwards into
+    convolutions and pools, tables that no image changes become numbers, dropout goes away. Of
+    several outputs the one called `"logits"` stays. The weights are copied: the Keras model is not
+    changed, and training it further does not change the result.
 
     Args:
-        model: A functional Keras model of float32 made of the layers that this package's models
-            are made of, built or loaded from a file, in either data format.
+        model: A functional Keras model of float32, built or loaded from a file, in either data
+            format. What has no faster counterpart here is called as Keras has it, which an engine
+            on another framework than Keras' refuses.
         engine: What computes: `"torch"`, `"torch_compile"`, `"tensorflow"`, `"jax"`, `"openvino"`
             or `"onnxruntime"`; `"auto"` for the framework that Keras runs on. `"torch_compile"`
             is `torch.compile` of what `"torch"` computes: each shape of a batch takes up to half
@@ -127,7 +131,8 @@ def optimize(model: Any, engine: str = "auto", batch_size: int | None = None) ->
 
     Raises:
         ConfigurationError: The engine is unknown, or the model is not functional, computes in
-            another precision than float32, or has a layer that cannot be optimized.
+            another precision than float32, or has a layer that only Keras computes, on another
+            framework than the engine's.
         MissingDependencyError: The engine's package is not installed.
         ExportError: The model cannot be exported to what the engine runs.
         CompilationError: `torch.compile` finds no working compiler (here if `batch_size` is given,
@@ -149,6 +154,7 @@ def optimize(model: Any, engine: str = "auto", batch_size: int | None = None) ->
         raise ConfigurationError(f"batch_size must be a positive integer, got {batch_size!r}")
     try:
         plan = make_plan(model)
+        _check_calls(plan, engine)
         run = open_engine(engine, model, plan, batch_size)
     except MissingPartError:
         warn_of_stock_layers(model.name)
@@ -157,3 +163,16 @@ def optimize(model: Any, engine: str = "auto", batch_size: int | None = None) ->
     if batch_size is not None and None not in plan.input_shape[1:]:
         optimized(np.zeros((batch_size, *plan.input_shape[1:]), np.float32))
     return optimized
+
+
+def _check_calls(plan: Plan, engine: str) -> None:
+    """Refuse what Keras alone computes where another framework than Keras' is to."""
+    package = ENGINES[engine].package
+    if package not in BACKENDS or package == keras.backend.backend():
+        return
+    for each in plan.operations:
+        if isinstance(each, Call):
+            raise ConfigurationError(
+                f"{each.reason} for engine={engine!r}: Keras computes it, on "
+                f'{keras.backend.backend()}; engine="auto" has it do so'
+            )

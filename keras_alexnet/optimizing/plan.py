@@ -1,14 +1,17 @@
 """Keras model -> plan: its layers in order, fused into as few operations as are exact."""
 
+import functools
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from keras_alexnet.core.keras_internals import maker_of
 from keras_alexnet.errors import ConfigurationError
 from keras_alexnet.layers import keras
 from keras_alexnet.models.interface import MAIN_OUTPUT, data_formats, main_output
-from keras_alexnet.optimizing.converters import convert
+from keras_alexnet.optimizing.converters import call_of, convert
 from keras_alexnet.optimizing.operations import Operation
 from keras_alexnet.optimizing.plan_builder import Builder
 
@@ -34,11 +37,11 @@ def make_plan(model: Any) -> Plan:
     """Read a Keras model; its weights are copied and it stays as it is.
 
     Args:
-        model: A functional model of one image, made of the layers that this package builds with.
+        model: A functional model of one image.
 
     Raises:
         ConfigurationError: It is none, it has several outputs without a main one, does not compute
-            in float32, or has a layer that no operation stands for.
+            in float32, or has a layer that cannot be copied.
     """
     image, output = main_tensors(model)
     nodes = _nodes(output, image)
@@ -46,13 +49,15 @@ def make_plan(model: Any) -> Plan:
     _check_precision(model, layers)
     uses = Counter(id(tensor) for _, node in nodes for tensor in node.input_tensors)
     uses[id(output)] += 1
-    builder = Builder(_data_format(model, layers), uses, values={id(image): 0})
+    builder = Builder(
+        _data_format(model, layers), uses, values={id(image): 0}, constants=_constants(nodes, image)
+    )
     for layer, node in nodes:
-        number = convert(layer, builder, node.input_tensors)
-        builder.name_value(node.output_tensors[0], number, node.input_tensors)
-    if not builder.operations:
+        if not all(id(tensor) in builder.constants for tensor in node.outputs):
+            convert(layer, node, builder)
+    operations = builder.finish(output)
+    if not operations:
         raise ConfigurationError(f"{model.name} has no layer that computes something")
-    operations = tuple(builder.operations)
     return Plan(model.name, operations, builder.data_format, tuple(image.shape))
 
 
@@ -114,6 +119,41 @@ def _nodes(output: Any, image: Any) -> list[tuple[Any, Any]]:
             pending.append((tensor, True))
             pending += [(source, False) for source in reversed(node.input_tensors)]
     return list(order.values())
+
+
+def _constants(nodes: list[tuple[Any, Any]], image: Any) -> dict[int, np.ndarray]:
+    """Return the values, by the tensors' ids, that no image changes.
+
+    They begin as zeros like a part of the image, which is how a functional model comes by a table
+    or a vector of its own. What images of two sizes, as far as those are free, give alike is
+    constant.
+    """
+    part, zeros = _shape_readers()
+    found = []
+    for free in (1, 2):
+        parts = {id(image): keras.ops.zeros([free if n is None else n for n in image.shape])}
+        values: dict[int, Any] = {}
+        for layer, node in nodes:
+            sources = [id(tensor) for tensor in node.input_tensors]
+            known = values if values.keys() >= set(sources) else parts
+            if not sources or not all(source in known for source in sources):
+                continue
+            if known is parts and type(layer) not in (part, zeros):
+                continue
+            results = call_of(layer, node)(*[known[source] for source in sources])
+            made = parts if known is parts and type(layer) is part else values
+            made.update(zip(map(id, node.outputs), results, strict=True))
+        arrays = {key: keras.ops.convert_to_numpy(value) for key, value in values.items()}
+        found.append(arrays)
+    one, two = found
+    return {key: value for key, value in one.items() if np.array_equal(value, two[key])}
+
+
+@functools.cache
+def _shape_readers() -> tuple[type, type]:
+    """Return the kinds of operations `x[...]` and `zeros_like(x)`, which have no public names."""
+    x = keras.KerasTensor((1,))
+    return type(maker_of(x[0])[0]), type(maker_of(keras.ops.zeros_like(x))[0])
 
 
 def _check_precision(model: Any, layers: list[Any]) -> None:

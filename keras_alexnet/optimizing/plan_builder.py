@@ -1,8 +1,10 @@
 """A plan under construction: which values there are, and which operations others can take in."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+import numpy as np
 
 from keras_alexnet.optimizing import operations as op
 
@@ -15,6 +17,8 @@ class Builder:
     uses: Counter[int]  # how often a Keras tensor is read, by its id
     operations: list[op.Operation] = field(default_factory=list)
     values: dict[int, int] = field(default_factory=dict)  # which value a Keras tensor is, by its id
+    # Keras tensors that no image changes, by their id.
+    constants: dict[int, np.ndarray] = field(default_factory=dict)
 
     @property
     def channel_axis(self) -> int:
@@ -26,8 +30,20 @@ class Builder:
         start = 1 if self.data_format == "channels_last" else 2
         return tensor.shape[start], tensor.shape[start + 1]
 
+    def last_axis(self, tensor: Any) -> int:
+        """Return the axis of a tensor that an operation has last: the channels of a map."""
+        return self.channel_axis if len(tensor.shape) == 4 else len(tensor.shape) - 1
+
+    def is_reordered(self, tensor: Any) -> bool:
+        """Say whether an operation has a tensor's axes in another order than the model."""
+        return self.data_format == "channels_first" and len(tensor.shape) == 4
+
     def value(self, tensor: Any) -> int:
-        """Return which value a Keras tensor is."""
+        """Return which value a Keras tensor is; a constant becomes one where it is first read."""
+        if id(tensor) not in self.values and id(tensor) in self.constants:
+            value = self.constants[id(tensor)]
+            value = value.transpose(0, 2, 3, 1) if self.is_reordered(tensor) else value
+            self.values[id(tensor)] = self.add(op.Constant(tensor.name, (), value))
         return self.values[id(tensor)]
 
     def name_value(self, tensor: Any, number: int, sources: list[Any]) -> None:
@@ -37,7 +53,7 @@ class Builder:
         """
         self.values[id(tensor)] = number
         for source in sources:
-            if self.value(source) == number:
+            if self.values.get(id(source)) == number:
                 self.uses[id(tensor)] += self.uses[id(source)] - 1
 
     def fusible(self, tensor: Any, *kinds: type[op.Operation]) -> Any:
@@ -67,8 +83,21 @@ class Builder:
         if number == 0:
             return False
         operation = self.operations[number - 1]
-        if isinstance(operation, op.Conv | op.Dense):
-            return operation.relu
         if isinstance(operation, op.MaxPool | op.Concat | op.Repeat):
             return all(map(self.never_negative, operation.inputs))
-        return isinstance(operation, op.Activation) and operation.function != "tanh"
+        return op.never_negative(operation)
+
+    def finish(self, output: Any) -> tuple[op.Operation, ...]:
+        """Return the operations that an output needs, numbered anew; it is the last one's value."""
+        needed, pending = set(), [self.value(output)]
+        while pending:
+            number = pending.pop()
+            if number and number not in needed:
+                needed.add(number)
+                pending += self.operations[number - 1].inputs
+        kept = sorted(needed)
+        numbers = {0: 0} | {old: new for new, old in enumerate(kept, 1)}
+        return tuple(
+            replace(each, inputs=tuple(numbers[i] for i in each.inputs))
+            for each in (self.operations[old - 1] for old in kept)
+        )

@@ -13,9 +13,13 @@ from keras_alexnet.optimizing.plan_builder import Builder
 Tensors = list[Any]
 
 
-def unsupported(layer: Any, setting: str) -> ConfigurationError:
+class UnsupportedError(ConfigurationError):
+    """No operation has a setting of a layer; Keras may compute it nevertheless."""
+
+
+def unsupported(layer: Any, setting: str) -> UnsupportedError:
     """Return the error about a setting of a layer that no operation has."""
-    return ConfigurationError(
+    return UnsupportedError(
         f"layer {layer.name!r} ({type(layer).__name__}) cannot be optimized with {setting}"
     )
 
@@ -51,7 +55,7 @@ def normalization(layer: Any, plan: Builder, tensors: Tensors) -> int:
         for value in (layer.mean, layer.variance)
     )
     scale = 1 / np.maximum(np.sqrt(variance), keras.config.epsilon())
-    return _affine(layer, plan, tensors[0], scale, -mean * scale)
+    return affine(layer, plan, tensors[0], scale, -mean * scale)
 
 
 def rescaling(layer: Any, plan: Builder, tensors: Tensors) -> int:
@@ -65,29 +69,29 @@ def rescaling(layer: Any, plan: Builder, tensors: Tensors) -> int:
         if array.size > 1 and not channels:
             raise unsupported(layer, f"a scale or offset of shape {array.shape}")
         parts.append(array.reshape(-1 if array.size > 1 else ()))
-    return _affine(layer, plan, tensors[0], *parts)
+    return affine(layer, plan, tensors[0], *parts)
 
 
 def batch_norm(layer: Any, plan: Builder, tensors: Tensors) -> int:
     """Add batch normalisation as inference computes it, with the moving statistics."""
-    rank = len(tensors[0].shape)
-    if layer.axis % rank != (plan.channel_axis if rank == 4 else 1):
+    if layer.axis % len(tensors[0].shape) != plan.last_axis(tensors[0]):
         raise unsupported(layer, f"axis={layer.axis} in a {plan.data_format} model")
     mean, variance = (
-        _array(v).astype(np.float64) for v in (layer.moving_mean, layer.moving_variance)
+        array(v).astype(np.float64) for v in (layer.moving_mean, layer.moving_variance)
     )
     scale = 1 / np.sqrt(variance + layer.epsilon)
     if layer.scale:
-        scale *= _array(layer.gamma)
+        scale *= array(layer.gamma)
     offset = -mean * scale
     if layer.center:
-        offset += _array(layer.beta)
-    return _affine(layer, plan, tensors[0], scale, offset)
+        offset += array(layer.beta)
+    return affine(layer, plan, tensors[0], scale, offset)
 
 
-def _affine(layer: Any, plan: Builder, x: Any, scale: np.ndarray, offset: np.ndarray) -> int:
+def affine(layer: Any, plan: Builder, x: Any, scale: np.ndarray, offset: np.ndarray) -> int:
     """Add x * scale + offset, given in float64, (C,) or (); into the operation before if it can."""
-    if (before := plan.fusible(x, op.Conv, op.Dense)) and not before.relu:
+    before = plan.fusible(x, op.Conv, op.Dense)
+    if before and before.activation == "linear" and len(before.inputs) == 1:
         return plan.replace(x, op.scaled(before, scale, offset, layer.name))
     if before := plan.fusible(x, op.Affine):
         return plan.replace(x, op.composed(before, scale, offset, layer.name))
@@ -99,72 +103,97 @@ def conv(layer: Any, plan: Builder, tensors: Tensors) -> int:
     (x,) = tensors
     if tuple(layer.dilation_rate) != (1, 1):
         raise unsupported(layer, f"dilation_rate={layer.dilation_rate}")
-    kernel = _array(layer.kernel)
-    bias = _array(layer.bias) if layer.use_bias else np.zeros(layer.filters, np.float32)
+    function = _function(layer)
+    if function == "softmax" and plan.is_reordered(x):
+        raise unsupported(layer, "softmax along the last axis of a channels_first map")
+    kernel, groups = array(layer.kernel), getattr(layer, "groups", 1)
+    if isinstance(layer, keras.layers.DepthwiseConv2D):
+        height, width, groups, multiplier = kernel.shape
+        kernel = kernel.reshape(height, width, 1, groups * multiplier)
+    bias = array(layer.bias) if layer.use_bias else np.zeros(kernel.shape[-1], np.float32)
     padding = own_padding(layer, plan, x, kernel.shape[:2])
     inputs: tuple[int, ...] = (plan.value(x),)
     pad = plan.fusible(x, op.Pad) if layer.padding == "valid" else None
     if pad is not None:
         padding, inputs = pad.padding, pad.inputs
-    made = op.Conv(layer.name, inputs, kernel, bias, pair(layer.strides), padding, layer.groups)
+    made = op.Conv(layer.name, inputs, kernel, bias, pair(layer.strides), padding, groups)
     number = plan.add(made) if pad is None else plan.replace(x, made)
-    return _activate(layer, plan, number)
+    return _end(layer, plan, number, function)
 
 
 def dense(layer: Any, plan: Builder, tensors: Tensors) -> int:
-    """Add a dense layer over (N, features)."""
-    if len(tensors[0].shape) != 2:
-        raise unsupported(layer, f"an input of {len(tensors[0].shape)} axes; it may have 2")
-    bias = _array(layer.bias) if layer.use_bias else np.zeros(layer.units, np.float32)
-    inputs = (plan.value(tensors[0]),)
-    return _activate(
-        layer, plan, plan.add(op.Dense(layer.name, inputs, _array(layer.kernel), bias))
-    )
+    """Add a dense layer along the last axis."""
+    (x,) = tensors
+    if plan.is_reordered(x):
+        raise unsupported(layer, "the last axis of a channels_first map")
+    bias = array(layer.bias) if layer.use_bias else np.zeros(layer.units, np.float32)
+    function, inputs = _function(layer), (plan.value(x),)
+    number = plan.add(op.Dense(layer.name, inputs, array(layer.kernel), bias))
+    return _end(layer, plan, number, function)
 
 
-def _activate(layer: Any, plan: Builder, number: int) -> int:
-    """Add the activation that a convolution or dense layer has of its own."""
-    function = _function(layer)
+def _end(layer: Any, plan: Builder, number: int, function: str) -> int:
+    """Let the operation of a layer end with the layer's own activation."""
     if function == "linear":
         return number
-    if function == "relu":
-        plan.operations[number - 1] = replace(plan.operations[number - 1], relu=True)  # type: ignore[call-arg]
-        return number
-    return plan.add(op.Activation(layer.name, (number,), function))
+    if function == "softmax":
+        return plan.add(op.Activation(layer.name, (number,), function))
+    made = plan.operations[number - 1]
+    plan.operations[number - 1] = replace(made, activation=function)  # type: ignore[call-arg]
+    return number
+
+
+def layer_norm(layer: Any, plan: Builder, tensors: Tensors) -> int:
+    """Add layer normalisation along the last axis."""
+    (x,) = tensors
+    axes = [axis % len(x.shape) for axis in np.atleast_1d(layer.axis)]
+    if axes != [len(x.shape) - 1] or plan.is_reordered(x) or getattr(layer, "rms_scaling", False):
+        raise unsupported(layer, f"axis={layer.axis} of {x.shape}")
+    features = x.shape[-1]
+    gamma = array(layer.gamma) if layer.scale else np.ones(features, np.float32)
+    beta = array(layer.beta) if layer.center else np.zeros(features, np.float32)
+    return plan.add(op.LayerNorm(layer.name, (plan.value(x),), gamma, beta, layer.epsilon))
 
 
 def activation(layer: Any, plan: Builder, tensors: Tensors) -> int:
-    """Add an activation by its name; a ReLU goes into the operation before if it can."""
-    function = _function(layer)
-    if function == "linear":
-        return plan.value(tensors[0])
-    if function == "relu":
-        return _rectify(layer, plan, tensors[0])
-    if function == "softmax" and len(tensors[0].shape) == 4 and plan.channel_axis != 3:
-        raise unsupported(layer, "softmax along the last axis of a channels_first map")
-    return plan.add(op.Activation(layer.name, (plan.value(tensors[0]),), function))
+    """Add an activation by its name, into the operation before if it can."""
+    return _activate(layer, plan, tensors[0], _function(layer))
 
 
 def relu(layer: Any, plan: Builder, tensors: Tensors) -> int:
-    """Add a plain max(x, 0)."""
-    if layer.max_value is not None or layer.negative_slope or layer.threshold:
+    """Add a plain max(x, 0), which may end at 6."""
+    if layer.max_value not in (None, 6) or layer.negative_slope or layer.threshold:
         raise unsupported(layer, "max_value, negative_slope or threshold")
-    return _rectify(layer, plan, tensors[0])
+    return _activate(layer, plan, tensors[0], "relu" if layer.max_value is None else "relu6")
 
 
-def _rectify(layer: Any, plan: Builder, x: Any) -> int:
-    if before := plan.fusible(x, op.Conv, op.Dense):
-        return plan.replace(x, replace(before, name=layer.name, relu=True))
-    return plan.add(op.Activation(layer.name, (plan.value(x),), "relu"))
+def gelu(layer: Any, plan: Builder, tensors: Tensors) -> int:
+    """Add Keras' operation of the same name."""
+    return _activate(layer, plan, tensors[0], "gelu_tanh" if layer.approximate else "gelu")
+
+
+def _activate(layer: Any, plan: Builder, x: Any, function: str) -> int:
+    if function == "linear":
+        return plan.value(x)
+    if function == "softmax":
+        if plan.is_reordered(x):
+            raise unsupported(layer, "softmax along the last axis of a channels_first map")
+    else:
+        before = plan.fusible(x, op.Conv, op.Dense, op.Elementwise)
+        if before and before.activation == "linear":
+            return plan.replace(x, replace(before, name=layer.name, activation=function))
+    return plan.add(op.Activation(layer.name, (plan.value(x),), function))
 
 
 def _function(layer: Any) -> str:
-    known = {keras.activations.get(name): name for name in (*op.ACTIVATIONS, "linear")}
+    named = {name for name in op.ACTIVATIONS if name != "gelu_tanh"} | {"linear"}
+    known = {keras.activations.get(name): name for name in named}
     if layer.activation not in known:
         name = getattr(layer.activation, "__name__", layer.activation)
-        raise unsupported(layer, f"the activation {name!r}; there are {', '.join(op.ACTIVATIONS)}")
+        raise unsupported(layer, f"the activation {name!r}")
     return known[layer.activation]
 
 
-def _array(variable: Any) -> np.ndarray:
+def array(variable: Any) -> np.ndarray:
+    """Return a variable's value, a copy in float32."""
     return np.array(keras.ops.convert_to_numpy(variable), np.float32)

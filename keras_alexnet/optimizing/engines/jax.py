@@ -66,9 +66,10 @@ def _affine(each: op.Affine, x: Any) -> Any:
     return (x[..., ::-1] if each.reverse else x) * scale + offset
 
 
-def _conv(each: op.Conv, x: Any, kernel: Any, bias: Any) -> Any:
+def _conv(each: op.Conv, x: Any, *rest: Any) -> Any:
+    *added, kernel, bias = rest
     height, width, inputs, outputs = each.kernel.shape
-    if (height, width, each.strides, each.groups) == (1, 1, (1, 1), 1):
+    if (height, width, each.strides, each.groups) == (1, 1, (1, 1), 1) and not _pads(each):
         y = jnp.matmul(x.reshape(-1, inputs), kernel.reshape(inputs, outputs))
         y = y.reshape(*x.shape[:3], outputs)
     else:
@@ -78,17 +79,23 @@ def _conv(each: op.Conv, x: Any, kernel: Any, bias: Any) -> Any:
             padding=each.padding or "SAME",
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
-        parts = zip(
-            jnp.split(x, each.groups, axis=-1), jnp.split(kernel, each.groups, axis=-1), strict=True
-        )
-        y = jnp.concatenate([convolve(part, own) for part, own in parts], -1)
+        if each.groups == x.shape[-1]:
+            y = convolve(x, kernel, feature_group_count=each.groups)
+        else:
+            parts = zip(
+                *(jnp.split(value, each.groups, axis=-1) for value in (x, kernel)), strict=True
+            )
+            y = jnp.concatenate([convolve(part, own) for part, own in parts], -1)
     y = y + bias
-    return jnp.maximum(y, 0) if each.relu else y
+    return _ACTIVATIONS[each.activation](y + added[0] if added else y)
+
+
+def _pads(each: op.Conv) -> bool:
+    return each.padding not in (None, op.NO_PADDING)
 
 
 def _dense(each: op.Dense, x: Any, kernel: Any, bias: Any) -> Any:
-    y = x @ kernel + bias
-    return jnp.maximum(y, 0) if each.relu else y
+    return _ACTIVATIONS[each.activation](x @ kernel + bias)
 
 
 def _pad(each: op.Pad, x: Any) -> Any:
@@ -134,6 +141,31 @@ def _flatten(each: op.Flatten, x: Any) -> Any:
     return x.reshape(x.shape[0], -1)
 
 
+def _reshape(each: op.Reshape, x: Any) -> Any:
+    return x.reshape(each.shape)
+
+
+def _elementwise(each: op.Elementwise, *values: Any) -> Any:
+    return _ACTIVATIONS[each.activation](reduce(getattr(jnp, each.function), values))
+
+
+def _layer_norm(each: op.LayerNorm, x: Any) -> Any:
+    mean, variance = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
+    return (x - mean) * (lax.rsqrt(variance + each.epsilon) * each.gamma) + each.beta
+
+
+def _constant(each: op.Constant) -> Any:
+    return jnp.asarray(each.value)
+
+
+def _call(each: op.Call, *values: Any) -> Any:
+    return each.function(*values)
+
+
+def _part(each: op.Part, results: Any) -> Any:
+    return results[each.index]
+
+
 def _concat(each: op.Concat, *parts: Any) -> Any:
     return jnp.concatenate(parts, -1)
 
@@ -148,9 +180,22 @@ def _lrn(each: op.LRN, x: Any) -> Any:
 
 
 def _activation(each: op.Activation, x: Any) -> Any:
-    return getattr(jax.nn, each.function)(x)
+    return _ACTIVATIONS[each.function](x)
 
 
+_ACTIVATIONS: dict[str, Step] = {
+    "linear": lambda x: x,
+    "relu": lambda x: jnp.maximum(x, 0),
+    "relu6": jax.nn.relu6,
+    "sigmoid": jax.nn.sigmoid,
+    "softmax": jax.nn.softmax,
+    "tanh": jnp.tanh,
+    "silu": jax.nn.silu,
+    "hard_silu": jax.nn.hard_silu,
+    "hard_sigmoid": jax.nn.hard_sigmoid,
+    "gelu": partial(jax.nn.gelu, approximate=False),
+    "gelu_tanh": partial(jax.nn.gelu, approximate=True),
+}
 _STEPS: dict[type[op.Operation], Step] = {
     op.Affine: _affine,
     op.Conv: _conv,
@@ -163,6 +208,12 @@ _STEPS: dict[type[op.Operation], Step] = {
     op.Repeat: _repeat,
     op.Flatten: _flatten,
     op.Concat: _concat,
+    op.Reshape: _reshape,
+    op.Elementwise: _elementwise,
+    op.LayerNorm: _layer_norm,
+    op.Constant: _constant,
+    op.Call: _call,
+    op.Part: _part,
     op.LRN: _lrn,
     op.Activation: _activation,
 }

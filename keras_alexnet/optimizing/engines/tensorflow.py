@@ -4,7 +4,7 @@ Not compiled by XLA, which is slower than TensorFlow's own kernels on a CPU.
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
@@ -59,11 +59,13 @@ def _affine(each: op.Affine, x: Any) -> Any:
     return (tf.reverse(x, (-1,)) if each.reverse else x) * scale + offset
 
 
-def _conv(each: op.Conv, x: Any) -> Any:
+def _conv(each: op.Conv, x: Any, *added: Any) -> Any:
     padding = "SAME" if each.padding is None else ((0, 0), *each.padding, (0, 0))
     convolve = partial(tf.nn.conv2d, strides=each.strides, padding=padding)
     if each.groups == 1:
         y = convolve(x, each.kernel)
+    elif each.groups == x.shape[-1]:
+        y = _depthwise(each, x)
     else:
         # TensorFlow has no grouped convolution on a CPU but XLA's, which is far slower.
         parts = zip(
@@ -73,13 +75,37 @@ def _conv(each: op.Conv, x: Any) -> Any:
         )
         y = tf.concat([convolve(part, kernel) for part, kernel in parts], -1)
     y = tf.nn.bias_add(y, each.bias)
-    return tf.nn.relu(y) if each.relu else y
+    return _ACTIVATIONS[each.activation](y + added[0] if added else y)
+
+
+def _depthwise(each: op.Conv, x: Any) -> Any:
+    height, width, _, outputs = each.kernel.shape
+    kernel = each.kernel.reshape(height, width, each.groups, outputs // each.groups)
+    padding, (down, right) = each.padding, each.strides
+    if padding is not None and padding != op.NO_PADDING:
+        x, padding = tf.pad(x, ((0, 0), *padding, (0, 0))), op.NO_PADDING
+    same = "SAME" if padding is None else "VALID"
+    if down == right:
+        return tf.nn.depthwise_conv2d(x, kernel, (1, down, right, 1), same)
+    # Its kernels know one stride for both axes.
+    convolve = partial(tf.nn.conv2d, strides=each.strides, padding=same)
+    parts = zip(
+        tf.split(x, each.groups, axis=-1), np.split(each.kernel, each.groups, -1), strict=True
+    )
+    return tf.concat([convolve(part, own) for part, own in parts], -1)
 
 
 def _dense(each: op.Dense, x: Any) -> Any:
     # One operation of oneDNN's, which lays a constant kernel out once.
-    y = tf.nn.bias_add(tf.matmul(x, each.kernel), each.bias)
-    return tf.nn.relu(y) if each.relu else y
+    rows = x if len(x.shape) == 2 else tf.reshape(x, (-1, x.shape[-1]))
+    y = _ACTIVATIONS[each.activation](tf.nn.bias_add(tf.matmul(rows, each.kernel), each.bias))
+    return y if rows is x else tf.reshape(y, (*_sizes(x)[:-1], y.shape[-1]))
+
+
+def _sizes(x: Any) -> list[Any]:
+    """Return a shape, in numbers as far as they are known."""
+    known, here = x.shape.as_list(), tf.shape(x)
+    return [here[i] if size is None else size for i, size in enumerate(known)]
 
 
 def _pad(each: op.Pad, x: Any) -> Any:
@@ -123,6 +149,32 @@ def _flatten(each: op.Flatten, x: Any) -> Any:
     return tf.reshape(x, (-1, int(np.prod(x.shape[1:]))))
 
 
+def _reshape(each: op.Reshape, x: Any) -> Any:
+    return tf.reshape(x, each.shape)
+
+
+def _elementwise(each: op.Elementwise, *values: Any) -> Any:
+    return _ACTIVATIONS[each.activation](reduce(getattr(tf, each.function), values))
+
+
+def _layer_norm(each: op.LayerNorm, x: Any) -> Any:
+    mean, variance = tf.nn.moments(x, (-1,), keepdims=True)
+    scale = tf.math.rsqrt(variance + each.epsilon) * each.gamma
+    return x * scale + (each.beta - mean * scale)
+
+
+def _constant(each: op.Constant) -> Any:
+    return tf.constant(each.value)
+
+
+def _call(each: op.Call, *values: Any) -> Any:
+    return each.function(*values)
+
+
+def _part(each: op.Part, results: Any) -> Any:
+    return results[each.index]
+
+
 def _concat(each: op.Concat, *parts: Any) -> Any:
     return tf.concat(parts, -1)
 
@@ -136,9 +188,22 @@ def _lrn(each: op.LRN, x: Any) -> Any:
 
 
 def _activation(each: op.Activation, x: Any) -> Any:
-    return getattr(tf.nn, each.function)(x)
+    return _ACTIVATIONS[each.function](x)
 
 
+_ACTIVATIONS: dict[str, Step] = {
+    "linear": lambda x: x,
+    "relu": tf.nn.relu,
+    "relu6": tf.nn.relu6,
+    "sigmoid": tf.nn.sigmoid,
+    "softmax": tf.nn.softmax,
+    "tanh": tf.nn.tanh,
+    "silu": tf.nn.silu,
+    "hard_silu": lambda x: x * (tf.nn.relu6(x + 3) / 6),
+    "hard_sigmoid": lambda x: tf.nn.relu6(x + 3) / 6,
+    "gelu": partial(tf.nn.gelu, approximate=False),
+    "gelu_tanh": partial(tf.nn.gelu, approximate=True),
+}
 _STEPS: dict[type[op.Operation], Step] = {
     op.Affine: _affine,
     op.Conv: _conv,
@@ -151,6 +216,12 @@ _STEPS: dict[type[op.Operation], Step] = {
     op.Repeat: _repeat,
     op.Flatten: _flatten,
     op.Concat: _concat,
+    op.Reshape: _reshape,
+    op.Elementwise: _elementwise,
+    op.LayerNorm: _layer_norm,
+    op.Constant: _constant,
+    op.Call: _call,
+    op.Part: _part,
     op.LRN: _lrn,
     op.Activation: _activation,
 }

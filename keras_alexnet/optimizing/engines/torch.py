@@ -1,10 +1,10 @@
 """PyTorch as the engine: channels-last memory, weights laid out once for oneDNN where it computes.
 
-Maps are (N, C, H, W) in the order of channels last, which torch's kernels prefer.
+Maps are (N, H, W, C), which torch's kernels of (N, C, H, W) see as their preferred order in memory.
 """
 
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache, partial, reduce
 from typing import Any
 
 import numpy as np
@@ -23,14 +23,15 @@ Step = Callable[..., Any]
 class OnTorch:
     """What both engines on PyTorch share: the device, and what is a tensor on it."""
 
-    def __init__(self) -> None:
+    def __init__(self, plan: Plan) -> None:
+        self.channels_first = plan.data_format == "channels_first"
         # Where Keras' torch backend computes; the CPU beside another backend.
         device = keras.ops.zeros(()).device if keras.backend.backend() == "torch" else "cpu"
-        self._device = torch.device(str(device))
+        self.device = torch.device(str(device))
 
     def tensor(self, array: np.ndarray) -> Any:
         """Return an array as a float32 tensor on the device."""
-        return torch.tensor(np.asarray(array, np.float32), device=self._device)
+        return torch.tensor(np.asarray(array, np.float32), device=self.device)
 
     def is_tensor(self, x: Any) -> bool:
         """Say whether `x` is a tensor of this framework."""
@@ -47,11 +48,10 @@ class TorchEngine(OnTorch):
     fixed_batches = False
 
     def __init__(self, model: Any, plan: Plan, batch_size: int | None) -> None:
-        super().__init__()
-        self._plan = plan
+        super().__init__(plan)
         # What torch.compile makes of a convolution on a CPU; no public function leads to it.
         packing = (
-            self._device.type == "cpu"
+            self.device.type == "cpu"
             and torch.backends.mkldnn.is_available()
             and hasattr(torch._C._nn, "mkldnn_reorder_conv2d_weight")
             and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
@@ -70,45 +70,57 @@ class TorchEngine(OnTorch):
     def __call__(self, x: Any) -> Any:
         """Run a batch, an array or tensor in the model's layout; return a tensor in that."""
         with torch.inference_mode():
-            x = torch.as_tensor(x, device=self._device).to(torch.float32)
-            if self._plan.data_format == "channels_last":
-                x = x.permute(0, 3, 1, 2)  # (N, C, H, W)
-            values = {0: x.contiguous(memory_format=torch.channels_last)}
+            x = torch.as_tensor(x, device=self.device).to(torch.float32)
+            if self.channels_first:
+                x = x.permute(0, 2, 3, 1)  # (N, H, W, C)
+            values = {0: x.contiguous()}
             for i, (step, inputs) in enumerate(self._steps):
                 values[i + 1] = step(*[values[j] for j in inputs])
                 for value in self._last[i]:
                     del values[value]
             y = values[len(self._steps)]
-            if y.ndim == 4 and self._plan.data_format == "channels_last":
-                y = y.permute(0, 2, 3, 1)
+            if y.ndim == 4 and self.channels_first:
+                y = y.permute(0, 3, 1, 2)
             return y.contiguous()
+
+
+def _on_map(step: Step) -> Step:
+    """Return a step of torch's (N, C, H, W) as one of (N, H, W, C), without a copy."""
+    return lambda *maps: step(*[x.permute(0, 3, 1, 2) for x in maps]).permute(0, 2, 3, 1)
 
 
 def _conv(each: op.Conv, engine: OnTorch) -> Step:
     kernel = engine.tensor(each.kernel.transpose(3, 2, 0, 1))  # (out, in, h, w)
     kernel = kernel.contiguous(memory_format=torch.channels_last)
-    bias = engine.tensor(each.bias)
+    bias, activate = engine.tensor(each.bias), _ACTIVATIONS[each.activation]
 
-    def run(x: Any, padding: op.Pair) -> Any:
+    def run(x: Any, *added: Any, padding: op.Pair) -> Any:
         y = F.conv2d(x, kernel, bias, each.strides, padding, 1, each.groups)
-        return y.relu_() if each.relu else y
+        return activate(y.add_(added[0]) if added else y)
 
     return _padded(each, run)
 
 
 def _packed_conv(each: op.Conv, engine: OnTorch) -> Step:
-    """As `_conv`, in oneDNN's own layout of the weights and with the ReLU in the same pass."""
+    """As `_conv`, in oneDNN's own layout of the weights, all in the same pass."""
     kernel = engine.tensor(each.kernel.transpose(3, 2, 0, 1))  # (out, in, h, w)
     bias = engine.tensor(each.bias)
     padding = _even(each.padding or op.NO_PADDING) or (0, 0)
     packed = torch._C._nn.mkldnn_reorder_conv2d_weight(
         kernel.to_mkldnn(), padding, each.strides, (1, 1), each.groups, None
     )
-    fused = torch.ops.mkldnn._convolution_pointwise.default
-    after = "relu" if each.relu else "none"
+    fused = torch.ops.mkldnn._convolution_pointwise
+    after, numbers, kind = _POINTWISE[each.activation]
+    # What is added has a rectifier or nothing behind it there.
+    rest = _ACTIVATIONS["linear" if each.activation in ("linear", "relu") else each.activation]
+    rectifier = "relu" if each.activation == "relu" else None
 
-    def run(x: Any, padding: op.Pair) -> Any:
-        return fused(x, packed, bias, padding, each.strides, (1, 1), each.groups, after, [], "")
+    def run(x: Any, *added: Any, padding: op.Pair) -> Any:
+        how = (padding, each.strides, (1, 1), each.groups)
+        if added:
+            y = fused.binary(x, added[0], packed, bias, *how, "add", 1.0, rectifier, [], None)
+            return rest(y)
+        return fused.default(x, packed, bias, *how, after, numbers, kind)
 
     return _padded(each, run)
 
@@ -117,14 +129,14 @@ def _padded(each: op.Conv, run: Step) -> Step:
     """Return a convolution that pads in itself where both sides get the same."""
     even = _even(each.padding) if each.padding else None
     if even is not None:
-        return partial(run, padding=even)
+        return _on_map(partial(run, padding=even))
     window = each.kernel.shape[0], each.kernel.shape[1]
 
-    def padded(x: Any) -> Any:
+    def padded(x: Any, *added: Any) -> Any:
         padding = each.padding or op.same_padding(tuple(x.shape[2:]), window, each.strides)
-        return run(_zero_padded(x, padding), padding=(0, 0))
+        return run(_zero_padded(x, padding), *added, padding=(0, 0))
 
-    return padded
+    return _on_map(padded)
 
 
 def _even(padding: op.Padding) -> op.Pair | None:
@@ -140,16 +152,12 @@ def _zero_padded(x: Any, padding: Any, value: float = 0.0) -> Any:
 
 def _dense(each: op.Dense, engine: OnTorch) -> Step:
     kernel, bias = engine.tensor(each.kernel.T).contiguous(), engine.tensor(each.bias)
-
-    def run(x: Any) -> Any:
-        y = F.linear(x, kernel, bias)
-        return y.relu_() if each.relu else y
-
-    return run
+    activate = _ACTIVATIONS[each.activation]
+    return lambda x: activate(F.linear(x, kernel, bias))
 
 
 def _pad(each: op.Pad, engine: OnTorch) -> Step:
-    return partial(_zero_padded, padding=each.padding)
+    return _on_map(partial(_zero_padded, padding=each.padding))
 
 
 def _max_pool(each: op.MaxPool, engine: OnTorch) -> Step:
@@ -166,44 +174,65 @@ def _max_pool(each: op.MaxPool, engine: OnTorch) -> Step:
             return pool(x, ceil_mode=True)
         return pool(_zero_padded(x, padding, -float("inf")))
 
-    return run
+    return _on_map(run)
 
 
 def _avg_pool(each: op.AvgPool, engine: OnTorch) -> Step:
-    return partial(F.avg_pool2d, kernel_size=each.size, stride=each.strides)
+    return _on_map(partial(F.avg_pool2d, kernel_size=each.size, stride=each.strides))
 
 
 def _adaptive(each: op.AdaptiveAvgPool, engine: OnTorch) -> Step:
-    return partial(F.adaptive_avg_pool2d, output_size=each.size)
+    return _on_map(partial(F.adaptive_avg_pool2d, output_size=each.size))
 
 
 def _global_pool(each: op.GlobalPool, engine: OnTorch) -> Step:
-    reduce = torch.amax if each.largest else torch.mean
-    return partial(reduce, dim=(2, 3), keepdim=each.keepdims)
+    pool = torch.amax if each.largest else torch.mean
+    return partial(pool, dim=(1, 2), keepdim=each.keepdims)
 
 
 def _repeat(each: op.Repeat, engine: OnTorch) -> Step:
     height, width = each.factors
-    return lambda x: x.repeat_interleave(height, 2).repeat_interleave(width, 3)
+    return lambda x: x.repeat_interleave(height, 1).repeat_interleave(width, 2)
 
 
 def _flatten(each: op.Flatten, engine: OnTorch) -> Step:
-    return lambda x: x.permute(0, 2, 3, 1).flatten(1)
+    return lambda x: x.flatten(1)
+
+
+def _reshape(each: op.Reshape, engine: OnTorch) -> Step:
+    return lambda x: x.reshape(each.shape)
 
 
 def _concat(each: op.Concat, engine: OnTorch) -> Step:
-    return lambda *parts: torch.cat(parts, 1)
+    return lambda *parts: torch.cat(parts, -1)
 
 
 def _affine(each: op.Affine, engine: OnTorch) -> Step:
     scale, offset = engine.tensor(each.scale), engine.tensor(each.offset)
+    return lambda x: torch.addcmul(offset, x.flip(-1) if each.reverse else x, scale)
 
-    def run(x: Any) -> Any:
-        x = x.flip(1) if each.reverse else x
-        shape = (-1, *(1,) * (x.ndim - 2))
-        return torch.addcmul(offset.view(shape), x, scale.view(shape))
 
-    return run
+def _elementwise(each: op.Elementwise, engine: OnTorch) -> Step:
+    function, activate = getattr(torch, each.function), _ACTIVATIONS[each.activation]
+    return lambda *values: activate(reduce(function, values))
+
+
+def _layer_norm(each: op.LayerNorm, engine: OnTorch) -> Step:
+    gamma, beta = engine.tensor(each.gamma), engine.tensor(each.beta)
+    return lambda x: F.layer_norm(x, gamma.shape, gamma, beta, each.epsilon)
+
+
+def _constant(each: op.Constant, engine: OnTorch) -> Step:
+    value = torch.tensor(each.value, device=engine.device)
+    return lambda: value
+
+
+def _call(each: op.Call, engine: OnTorch) -> Step:
+    return each.function
+
+
+def _part(each: op.Part, engine: OnTorch) -> Step:
+    return lambda results: results[each.index]
 
 
 def _lrn(each: op.LRN, engine: OnTorch) -> Step:
@@ -212,9 +241,8 @@ def _lrn(each: op.LRN, engine: OnTorch) -> Step:
         return engine.tensor(op.lrn_band(channels, each))
 
     def run(x: Any) -> Any:
-        rows = x.permute(0, 2, 3, 1)  # (N, H, W, C), contiguous
-        d = torch.matmul(rows.square(), band(rows.shape[-1])).add_(each.k)
-        return (rows * _inverse_power(d, each.beta)).permute(0, 3, 1, 2)
+        d = torch.matmul(x.square(), band(x.shape[-1])).add_(each.k)
+        return x * _inverse_power(d, each.beta)
 
     return run
 
@@ -226,10 +254,46 @@ def _inverse_power(d: Any, beta: float) -> Any:
 
 
 def _activation(each: op.Activation, engine: OnTorch) -> Step:
-    function = getattr(torch, each.function)
-    return partial(function, dim=1) if each.function == "softmax" else function
+    return _LASTING[each.function]
 
 
+# Of values that something else may read.
+_LASTING: dict[str, Step] = {
+    "linear": lambda x: x,
+    "relu": torch.relu,
+    "relu6": F.relu6,
+    "sigmoid": torch.sigmoid,
+    "softmax": partial(torch.softmax, dim=-1),
+    "tanh": torch.tanh,
+    "silu": F.silu,
+    "hard_silu": F.hardswish,
+    "hard_sigmoid": F.hardsigmoid,
+    "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+}
+# Of what an operation has just made: in its memory where torch has a kernel for that.
+_ACTIVATIONS = _LASTING | {
+    "relu": torch.relu_,
+    "relu6": partial(F.relu6, inplace=True),
+    "sigmoid": torch.sigmoid_,
+    "tanh": torch.tanh_,
+    "silu": partial(F.silu, inplace=True),
+    "hard_silu": partial(F.hardswish, inplace=True),
+    "hard_sigmoid": partial(F.hardsigmoid, inplace=True),
+}
+# How oneDNN calls them behind a convolution: name, numbers, kind.
+_POINTWISE: dict[str, tuple[str, list[float], str]] = {
+    "linear": ("none", [], ""),
+    "relu": ("relu", [], ""),
+    "relu6": ("hardtanh", [0.0, 6.0], ""),
+    "sigmoid": ("sigmoid", [], ""),
+    "tanh": ("tanh", [], ""),
+    "silu": ("swish", [], ""),
+    "hard_silu": ("hardswish", [], ""),
+    "hard_sigmoid": ("hardsigmoid", [], ""),
+    "gelu": ("gelu", [], "none"),
+    "gelu_tanh": ("gelu", [], "tanh"),
+}
 MAKERS: dict[type[op.Operation], Callable[[Any, OnTorch], Step]] = {
     op.Affine: _affine,
     op.Conv: _conv,
@@ -242,6 +306,12 @@ MAKERS: dict[type[op.Operation], Callable[[Any, OnTorch], Step]] = {
     op.Repeat: _repeat,
     op.Flatten: _flatten,
     op.Concat: _concat,
+    op.Reshape: _reshape,
+    op.Elementwise: _elementwise,
+    op.LayerNorm: _layer_norm,
+    op.Constant: _constant,
+    op.Call: _call,
+    op.Part: _part,
     op.LRN: _lrn,
     op.Activation: _activation,
 }

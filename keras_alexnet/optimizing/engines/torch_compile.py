@@ -29,7 +29,7 @@ class TorchCompileEngine(OnTorch):
     fixed_batches = True
 
     def __init__(self, model: Any, plan: Plan, batch_size: int | None) -> None:
-        super().__init__()
+        super().__init__(plan)
         with torch.no_grad():
             self._network = _Network(plan, self)
         self._compiled: dict[tuple[int, ...], Any] = {}
@@ -42,7 +42,7 @@ class TorchCompileEngine(OnTorch):
         """
         # Without the other mode's marks on tensors, that would have everything compiled anew.
         with torch.inference_mode(False), torch.no_grad():
-            x = torch.as_tensor(x, device=self._device).to(torch.float32).contiguous()
+            x = torch.as_tensor(x, device=self.device).to(torch.float32).contiguous()
             if x.is_inference():
                 x = x.clone()
             shape = tuple(x.shape)
@@ -61,11 +61,11 @@ class TorchCompileEngine(OnTorch):
         compiled = torch.compile(program, fullgraph=True, dynamic=False)
         try:
             # Frozen weights are laid out for oneDNN once, and not in every call.
-            with inductor_config.patch(freezing=self._device.type == "cpu"):
+            with inductor_config.patch(freezing=self.device.type == "cpu"):
                 y = compiled(x)
         except torch._dynamo.exc.TorchDynamoException as error:  # whatever its backends raise
             raise CompilationError(
-                f"torch.compile cannot compile for {self._device.type} here "
+                f"torch.compile cannot compile for {self.device.type} here "
                 f"({one_line(error)}). {_HELP}"
             ) from error
         self._compiled[tuple(x.shape)] = compiled
@@ -77,20 +77,20 @@ class _Network(torch.nn.Module):  # type: ignore[name-defined]
 
     def __init__(self, plan: Plan, engine: OnTorch) -> None:
         super().__init__()
-        self._channels_last = plan.data_format == "channels_last"
+        self._channels_first = engine.channels_first
         makers: dict[type[op.Operation], Any] = MAKERS | {op.LRN: _sliced_lrn}
         self._steps = [(makers[type(each)](each, engine), each.inputs) for each in plan.operations]
 
     def forward(self, x: Any) -> Any:
         """Compute the plan."""
-        if self._channels_last:
-            x = x.permute(0, 3, 1, 2)  # (N, C, H, W)
-        values = [x.contiguous(memory_format=torch.channels_last)]
+        if self._channels_first:
+            x = x.permute(0, 2, 3, 1)  # (N, H, W, C)
+        values = [x.contiguous()]
         for step, inputs in self._steps:
             values.append(step(*[values[i] for i in inputs]))
         y = values[-1]
-        if y.ndim == 4 and self._channels_last:
-            y = y.permute(0, 2, 3, 1)
+        if y.ndim == 4 and self._channels_first:
+            y = y.permute(0, 3, 1, 2)
         return y.contiguous()
 
 
@@ -99,9 +99,9 @@ def _sliced_lrn(each: op.LRN, engine: OnTorch) -> Step:
     ends = each.size // 2, (each.size - 1) // 2
 
     def run(x: Any) -> Any:
-        channels = x.shape[1]
-        squares = F.pad(x.square(), (0, 0, 0, 0, *ends))  # (N, C + size - 1, H, W)
-        total = sum(squares[:, i : i + channels] for i in range(each.size))
+        channels = x.shape[-1]
+        squares = F.pad(x.square(), ends)  # (N, H, W, C + size - 1)
+        total = sum(squares[..., i : i + channels] for i in range(each.size))
         d = each.k + each.alpha / each.size * total
         return x * ((d * d.sqrt()).rsqrt() if each.beta == 0.75 else d.pow(-each.beta))
 

@@ -36,7 +36,7 @@ def open_steps(plan: Plan, competitor: Competitor) -> Callable[[int], StepWatch]
     wait = wait_for_device(plan)
 
     def open_batch(batch: int) -> StepWatch:
-        shape = (batch, *plan.image_size, plan.spec.channels)
+        shape = (batch, *plan.image_size, plan.subject.channels)
         images = np.random.default_rng(0).standard_normal(shape, np.float32)  # (N, H, W, C)
         return StepWatch(steps(images), wait, seconds=plan.seconds, queued=plan.device == "gpu")
 
@@ -69,14 +69,21 @@ def _inference_step(
     plan: Plan, competitor: Competitor
 ) -> Callable[[np.ndarray], Callable[[], Any]]:
     from keras_alexnet.models.constructors import create_model
+    from keras_alexnet.models.interface import is_channels_first
+    from keras_alexnet.models.weights import load_model
 
     keras = load_keras()
-    model = create_model(
-        plan.model,
-        input_shape=(*plan.image_size, plan.spec.channels),
-        data_format="channels_last",
-        dtype=plan.dtype,
-    )
+    if plan.subject.file is not None:
+        model = load_model(plan.subject.file)
+        if is_channels_first(model):
+            raise ConfigurationError(f"{plan.model} is channels_first; channels_last is measured")
+    else:
+        model = create_model(
+            plan.model,
+            input_shape=(*plan.image_size, plan.spec.channels),
+            data_format="channels_last",
+            dtype=plan.dtype,
+        )
     if competitor.engine != "keras":
         return partial(_optimized_step, model, competitor.engine)
     call = _model_call(model)

@@ -1,11 +1,14 @@
 """What a benchmark measures, and who takes part; imports no framework."""
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 from keras_alexnet.core.backend import BACKENDS, installed, pip_line
-from keras_alexnet.errors import ConfigurationError, MissingDependencyError
+from keras_alexnet.errors import ConfigurationError, MissingDependencyError, ModelFileError
+from keras_alexnet.models.record import read_record
 from keras_alexnet.optimizing.engines.registry import ENGINES
 from keras_alexnet.specs import find_spec
 from keras_alexnet.specs.schema import ModelSpec
@@ -33,7 +36,7 @@ class Plan:
     """What is measured.
 
     Attributes:
-        model: Name of the model.
+        model: Name of the model, or a `.keras` file, for inference as it is.
         mode: `"inference"`, `"train"` (a step of SGD with momentum, auxiliary heads included) or
             `"pipeline"` (making training batches, without the model).
         batch_sizes: Images of a batch, each size measured on its own.
@@ -63,6 +66,9 @@ class Plan:
         check_choice("mode", self.mode, MODES)
         check_choice("dtype", self.dtype, DTYPES)
         check_choice("device", self.device, DEVICES)
+        if self.subject.file is not None:
+            self._check_file()
+            return
         aux_heads = self.mode == "train"
         if problem := too_small(self.spec, list(self.image_size), aux_heads=aux_heads):
             raise ConfigurationError(f"{problem}; give a larger image size")
@@ -77,8 +83,63 @@ class Plan:
 
     @property
     def spec(self) -> ModelSpec:
-        """The model's spec."""
+        """The model's spec; a file has none."""
         return find_spec(self.model)
+
+    @functools.cached_property
+    def subject(self) -> "Subject":
+        """What is known of the model."""
+        return subject_of(self.model)
+
+    def _check_file(self) -> None:
+        if (self.mode, self.dtype) != ("inference", "float32"):
+            raise ConfigurationError(
+                f"{self.model} is measured at inference in float32, as it is; not in mode "
+                f"{self.mode!r} with dtype {self.dtype!r}"
+            )
+        wanted = self.subject.size
+        if any(n not in (None, size) for n, size in zip(wanted, self.image_size, strict=True)):
+            raise ConfigurationError(f"{self.model} takes images of {wanted[0]}x{wanted[1]} pixels")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model to be measured.
+
+    Attributes:
+        size: Height and width that it is made for; of a file None where any will do.
+        channels: Of its images.
+        torchvision: What torchvision calls it; None where it has none such.
+        aux: Whether it trains with auxiliary heads.
+        file: The `.keras` file, if it is one.
+    """
+
+    size: tuple[int | None, int | None]
+    channels: int
+    torchvision: str | None
+    aux: bool = False
+    file: Path | None = None
+
+
+def subject_of(model: str) -> Subject:
+    """Return what is known of a model by its name, or by its `.keras` file's record.
+
+    Raises:
+        UnknownModelError: There is no such model.
+        ModelFileError: The file is missing or damaged, or has no record of ours.
+    """
+    if Path(model).suffix != ".keras":
+        spec = find_spec(model)
+        twin = model if model in COUNTERPARTS else None
+        return Subject(spec.default_size, spec.channels, twin, bool(spec.aux))
+    known = (read_record(model) or {}).get("model") or {}
+    shape: Sequence[Any] = known.get("input_shape") or ()
+    if len(shape) != 3:
+        raise ModelFileError(f"{model}: no record says what images it takes; see porting convert")
+    library, _, name = str(known.get("target") or known.get("name")).rpartition(":")
+    official = library == "torchvision" or (not library and name in COUNTERPARTS)
+    height, width, channels = shape
+    return Subject((height, width), channels, name if official else None, file=Path(model))
 
 
 @dataclass(frozen=True)
@@ -145,10 +206,10 @@ def baselines(plan: Plan, against: str, *, compiled: bool = False) -> list[Compe
     check_choice("baseline", against, BASELINES)
     if against != "torchvision" and (plan.mode, plan.device) != ("inference", "cpu"):
         raise ConfigurationError(f"{against} is for inference on a CPU, not for {plan.mode!r}")
-    if plan.mode != "pipeline" and plan.model not in COUNTERPARTS:
+    if plan.mode != "pipeline" and plan.subject.torchvision is None:
         raise ConfigurationError(
-            f"torchvision has no {plan.model}, only {' and '.join(COUNTERPARTS)}; leave --against "
-            "out for absolute rates"
+            f"torchvision has no {plan.model}, only {' and '.join(COUNTERPARTS)} and what was "
+            "converted from torchvision:NAME; leave --against out for absolute rates"
         )
     if compiled and (against, plan.mode == "pipeline") != ("torchvision", False):
         raise ConfigurationError("--compile is for torchvision's networks")

@@ -110,7 +110,7 @@ def sheet(found: Benchmark) -> Sheet:
             )
         )
     size = "x".join(map(str, plan.image_size))
-    heads = " with auxiliary heads" if plan.mode == "train" and plan.spec.aux else ""
+    heads = " with auxiliary heads" if plan.mode == "train" and plan.subject.aux else ""
     title = f"{plan.model}, {_WHAT[plan.mode]}{heads}, {size} pixels, {plan.dtype}"
     if all(row[-1] is None for row in lines):
         columns, lines = columns[:-2], [line[:-2] for line in lines]

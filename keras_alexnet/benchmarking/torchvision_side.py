@@ -13,6 +13,8 @@ from keras_alexnet.core.backend import require
 
 _AUTOCAST = {"mixed_bfloat16": "bfloat16", "mixed_float16": "float16"}
 _OPENVINO = {"float32": "f32", "mixed_bfloat16": "bf16", "mixed_float16": "f16"}
+# Their init_weights=True draws from SciPy's slow truncated normal.
+_SLOW_TO_BUILD = ("googlenet", "inception_v3")
 _AUX_WEIGHT = 0.3  # that of `training.experiment`, and of torchvision's own training
 
 
@@ -21,9 +23,10 @@ def open_steps(plan: Plan, competitor: Competitor) -> Callable[[int], StepWatch]
     torch = settle_torch(plan.device)
     torch.manual_seed(0)
     training = plan.mode == "train"
-    # init_weights=True draws from SciPy's slow truncated normal.
-    options = {"aux_logits": training, "init_weights": False} if plan.spec.aux else {}
-    net = require("torchvision").models.get_model(plan.model, weights=None, **options)
+    options: dict[str, Any] = {"aux_logits": training} if plan.subject.aux else {}
+    if plan.subject.torchvision in _SLOW_TO_BUILD:
+        options["init_weights"] = False
+    net = require("torchvision").models.get_model(plan.subject.torchvision, weights=None, **options)
     net = net.train(training)
     if competitor.kind == "openvino-torchvision":
         return lambda batch: StepWatch(
@@ -63,7 +66,7 @@ def wait_for_device(plan: Plan) -> Callable[[Any], Any]:
 
 def _images(plan: Plan, batch: int) -> np.ndarray:
     """Return normalised noise, float32 (N, C, H, W)."""
-    shape = (batch, plan.spec.channels, *plan.image_size)
+    shape = (batch, plan.subject.channels, *plan.image_size)
     return np.random.default_rng(0).standard_normal(shape, np.float32)
 
 
@@ -97,7 +100,7 @@ def _training_step(plan: Plan, torch: Any, net: Any, call: Any, device: str) -> 
             optimizer.zero_grad(set_to_none=True)
             with _autocast(plan, torch, device):
                 outputs = call(x)
-                if plan.spec.aux:
+                if plan.subject.aux:
                     main, *others = outputs.logits, outputs.aux_logits1, outputs.aux_logits2
                     loss = loss_of(main, labels)
                     loss = loss + _AUX_WEIGHT * sum(loss_of(other, labels) for other in others)

@@ -16,23 +16,28 @@ from keras_alexnet.benchmarking.plan import (
     baselines,
     check_choice,
     keras_side,
+    subject_of,
 )
 from keras_alexnet.benchmarking.report import notes, sheet, to_json
 from keras_alexnet.benchmarking.runner import run, steps
-from keras_alexnet.commands.common import FormatOption, ModelName, SizeOption, progress, show
+from keras_alexnet.commands.common import FormatOption, SizeOption, progress, show
 from keras_alexnet.core.backend import BACKENDS, installed_backends
 from keras_alexnet.core.fields import parse_size
 from keras_alexnet.core.files import check_output, write_json
 from keras_alexnet.core.tables import Format
 from keras_alexnet.errors import ConfigurationError
-from keras_alexnet.specs import find_spec
+from keras_alexnet.specs import SPECS
 
 _ROUNDS, _SECONDS = 10, 0.5
 _QUICK_ROUNDS, _QUICK_SECONDS = 3, 0.1
+_FREE = 224  # pixels, for a file that takes images of any size
 
 
 def benchmark_command(
-    name: ModelName,
+    name: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help=f"A .keras file, or one of: {', '.join(SPECS)}."),
+    ],
     mode: Annotated[
         str,
         typer.Option(
@@ -93,9 +98,9 @@ def benchmark_command(
 ) -> None:
     """Measure how fast a model is: each backend in a process of its own, in turns.
 
-    Weights are random: speed does not depend on them.
+    A model by name gets random weights: speed does not depend on them.
     """
-    spec = find_spec(name)
+    height, width = (n or _FREE for n in subject_of(name).size)
     check_choice("mode", mode, MODES)
     if threads is not None and threads > cores():
         raise ConfigurationError(f"--threads {threads}: there are {cores()} processor cores here")
@@ -103,7 +108,7 @@ def benchmark_command(
         model=name,
         mode=mode,
         batch_sizes=MODES[mode] if batch_sizes is None else _batch_sizes(batch_sizes),
-        image_size=spec.default_size if image_size is None else parse_size(image_size),
+        image_size=(height, width) if image_size is None else parse_size(image_size),
         rounds=rounds or (_QUICK_ROUNDS if quick else _ROUNDS),
         seconds=_QUICK_SECONDS if quick else _SECONDS,
         threads=threads or cores(),

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,19 @@ from keras_alexnet.benchmarking.pipelines import (
     open_epochs,
     torchvision_pipeline,
 )
-from keras_alexnet.benchmarking.plan import Competitor, Plan, baselines
+from keras_alexnet.benchmarking.plan import Competitor, Plan, baselines, keras_side as competitors
 from keras_alexnet.benchmarking.report import notes, rows, sheet, to_json
 from keras_alexnet.benchmarking.runner import Benchmark, Measured, run, steps
 from keras_alexnet.benchmarking.timing import EpochWatch, StepWatch
 from keras_alexnet.core.backend import BACKENDS, installed
-from keras_alexnet.errors import BenchmarkError, ChildError, ConfigurationError, KerasAlexNetError
+from keras_alexnet.errors import (
+    BenchmarkError,
+    ChildError,
+    ConfigurationError,
+    KerasAlexNetError,
+    ModelFileError,
+)
+from keras_alexnet.models.record import save_model
 from keras_alexnet.specs import SPECS
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -503,3 +510,48 @@ def test_the_first_baseline_is_what_ratios_are_to() -> None:
     ]
     loaders = baselines(_plan(mode="pipeline", threads=cores()), "torchvision")
     assert [c.workers for c in loaders] == list(dict.fromkeys((0, cores())))
+
+
+# A .keras file
+
+
+def _file(folder: Path, target: str, size: int | None = 64) -> Path:
+    image = keras.Input((size, size, 3))
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3)(image))
+    known = {"name": "small", "target": target, "input_shape": [size, size, 3]}
+    model = {**known, "classes": 5, "include_preprocessing": False}
+    save_model(keras.Model(image, keras.layers.Dense(5)(x)), folder / "a.keras", {"model": model})
+    return folder / "a.keras"
+
+
+@pytest.mark.parametrize("engine", ["keras", "auto"])
+def test_a_file_is_measured_against_the_network_that_it_was(engine: str, tmp_path: Path) -> None:
+    file = str(_file(tmp_path, "torchvision:squeezenet1_1"))
+    plan = replace(_plan(), model=file, image_size=(64, 64))
+    (ours,), (theirs, _) = competitors(plan, ("torch",), (engine,)), baselines(plan, "torchvision")
+    for side, competitor in ((keras_side, ours), (torchvision_side, theirs)):
+        watch = side.open_steps(plan, competitor)(2)
+        watch.warm()
+        assert watch.measure() > 0
+    assert Plan.from_json(json.loads(json.dumps(asdict(plan)))) == plan
+
+
+def test_files_that_cannot_be_measured(tmp_path: Path) -> None:
+    plan = replace(_plan(), model=str(_file(tmp_path, "mine.py:build")), image_size=(64, 64))
+    with pytest.raises(
+        ConfigurationError, match=r"torchvision has no .*a\.keras, only alexnet and"
+    ):
+        baselines(plan, "torchvision")
+    with pytest.raises(ConfigurationError, match=r"a\.keras takes images of 64x64 pixels"):
+        replace(plan, image_size=(64, 32))
+    with pytest.raises(
+        ConfigurationError, match=r"as it is; not in mode 'train' with dtype 'float32"
+    ):
+        replace(plan, mode="train")
+    with pytest.raises(ModelFileError, match="no such file"):
+        replace(plan, model=str(tmp_path / "none.keras"))
+    keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Flatten()]).save(tmp_path / "b.keras")
+    with pytest.raises(ModelFileError, match=r"b\.keras: no record says what images it takes"):
+        replace(plan, model=str(tmp_path / "b.keras"))
+    free = replace(plan, model=str(_file(tmp_path, "mine.py:build", None)), image_size=(50, 70))
+    assert free.subject.size == (None, None)

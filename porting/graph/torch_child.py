@@ -104,6 +104,7 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
         shapes = {key: array.shape for key, array in arrays.items()}
         classes = classes_of(target, shapes, **options)
     report_progress(f"building {target.text}")
+    require("torch").manual_seed(job["seed"])
     net = target.build(classes=classes, **options)
     images = _images(shape)
     _try(net, images)

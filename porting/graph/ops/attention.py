@@ -25,7 +25,9 @@ def contraction(
     ]
     a, b = mover.matched(a, b, pairs)
     by_name = dict(zip(right, b.axes, strict=True))
-    by_name |= {name: axis for name, axis in zip(left, a.axes, strict=True) if axis}
+    by_name |= {
+        name: axis for name, axis in zip(left, a.axes, strict=True) if axis or name not in right
+    }
     axes = tuple(by_name[name] for name in result)
     kept = set(factors(axes))
     shared = set(factors(a.axes)) & set(factors(b.axes))

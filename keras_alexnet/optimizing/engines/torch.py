@@ -4,7 +4,7 @@ Maps are (N, H, W, C), which torch's kernels of (N, C, H, W) see as their prefer
 """
 
 from collections.abc import Callable
-from functools import cache, partial, reduce
+from functools import cache, lru_cache, partial, reduce
 from typing import Any
 
 import numpy as np
@@ -103,24 +103,28 @@ def _conv(each: op.Conv, engine: OnTorch) -> Step:
 
 def _packed_conv(each: op.Conv, engine: OnTorch) -> Step:
     """As `_conv`, in oneDNN's own layout of the weights, all in the same pass."""
-    kernel = engine.tensor(each.kernel.transpose(3, 2, 0, 1))  # (out, in, h, w)
     bias = engine.tensor(each.bias)
-    padding = _even(each.padding or op.NO_PADDING) or (0, 0)
-    packed = torch._C._nn.mkldnn_reorder_conv2d_weight(
-        kernel.to_mkldnn(), padding, each.strides, (1, 1), each.groups, None
-    )
     fused = torch.ops.mkldnn._convolution_pointwise
     after, numbers, kind = _POINTWISE[each.activation]
     # What is added has a rectifier or nothing behind it there.
     rest = _ACTIVATIONS["linear" if each.activation in ("linear", "relu") else each.activation]
     rectifier = "relu" if each.activation == "relu" else None
 
+    # The best layout is one shape's. In any other every call would lay the weights out anew, which
+    # takes up to ten times as long as the convolution. Two: full batches, and what is left.
+    @lru_cache(maxsize=2)
+    def packed(shape: tuple[int, ...], padding: op.Pair) -> Any:
+        kernel = engine.tensor(each.kernel.transpose(3, 2, 0, 1))  # (out, in, h, w)
+        return torch._C._nn.mkldnn_reorder_conv2d_weight(
+            kernel.to_mkldnn(), padding, each.strides, (1, 1), each.groups, shape
+        )
+
     def run(x: Any, *added: Any, padding: op.Pair) -> Any:
-        how = (padding, each.strides, (1, 1), each.groups)
+        weights, how = packed(tuple(x.shape), padding), (padding, each.strides, (1, 1), each.groups)
         if added:
-            y = fused.binary(x, added[0], packed, bias, *how, "add", 1.0, rectifier, [], None)
+            y = fused.binary(x, added[0], weights, bias, *how, "add", 1.0, rectifier, [], None)
             return rest(y)
-        return fused.default(x, packed, bias, *how, after, numbers, kind)
+        return fused.default(x, weights, bias, *how, after, numbers, kind)
 
     return _padded(each, run)
 

@@ -18,8 +18,10 @@ _SETTINGS = {
     layers.ReLU: ("negative_slope", "threshold", "max_value"),
     layers.ZeroPadding2D: ("padding", "data_format"),
     layers.Conv2D: ("padding", "data_format"),
+    layers.DepthwiseConv2D: ("padding", "data_format"),
     layers.MaxPooling2D: ("padding", "data_format", "strides", "pool_size"),
 }
+_CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D)
 # Their results are of the sign of what they read.
 _KEEP_SIGN = {
     layers.AveragePooling2D,
@@ -66,7 +68,7 @@ def _fusion(before: tuple[Any, ...], node: Any, maker: dict[int, Any]) -> Fusion
     if type(last) is layers.ZeroPadding2D and len(before) == 1:
         if getattr(layer, "padding", None) != "valid" or layer.data_format != last.data_format:
             return None
-        if type(layer) is layers.Conv2D:
+        if type(layer) in _CONVOLUTIONS:
             return _padded_convolution(last, layer)
         if type(layer) is layers.MaxPooling2D and _is_positive(before[0].input_tensors[0], maker):
             return _padded_pooling(last, layer)
@@ -102,7 +104,7 @@ def _with_relu(before: tuple[Any, ...]) -> Fusion | None:
         return lambda x, training: normalize(last, x, training, relu=True)
     if type(last) is layers.Dense:
         return lambda x, training: multiply(last, x, relu=True)
-    if type(last) is not layers.Conv2D:
+    if type(last) not in _CONVOLUTIONS:
         return None
     if len(before) == 1:
         return lambda x, training: convolve(last, x, relu=True)

@@ -35,6 +35,7 @@ _BARE = {
     layers.Concatenate,
     layers.Conv2D,
     layers.Dense,
+    layers.DepthwiseConv2D,
     layers.Dropout,
     layers.Flatten,
     layers.GlobalAveragePooling2D,

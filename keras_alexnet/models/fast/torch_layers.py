@@ -44,7 +44,7 @@ def covers(layer: Any, inputs: Any, rank: int = 4, *, weighted: bool = False) ->
 def convolve(
     layer: Any, inputs: Any, *, padding: tuple[int, int] | None = None, relu: bool = False
 ) -> Any:
-    """Compute a `Conv2D`, with a ReLU behind it where `relu` says so.
+    """Compute a `Conv2D` or `DepthwiseConv2D`, with a ReLU behind it where `relu` says so.
 
     `padding` has the rows and columns of zeros on either side of the maps, for a layer that pads
     none and an input that is covered.
@@ -52,23 +52,28 @@ def convolve(
     pads = padding or _same_padding(layer, layer.kernel_size, layer.dilation_rate)
     if pads is None or not covers(layer, inputs, weighted=True):
         return _rectified(type(layer).call(layer, inputs), relu)
-    kernel = _tensor(layer.kernel)  # (h, w, I / groups, O)
+    kernel = _tensor(layer.kernel)  # (h, w, I / groups, O), or (h, w, I, multiplier)
     bias = _tensor(layer.bias) if layer.use_bias else None
-    last = layer.data_format == "channels_last"
-    if last and kernel.shape[:2] == layer.strides == (1, 1) and layer.groups == 1 and not any(pads):
+    last, apart = layer.data_format == "channels_last", type(layer) is layers.DepthwiseConv2D
+    groups = kernel.shape[2] if apart else layer.groups
+    if last and kernel.shape[:2] == layer.strides == (1, 1) and groups == 1 and not any(pads):
         # A product with each pixel, that needs neither another layout of the kernel nor of its
         # gradient, and takes less time.
         pixels = inputs.reshape(-1, inputs.shape[-1])  # (N H W, I)
         products = _product(pixels, kernel[0, 0], bias)  # (N H W, O)
         return _activated(layer, products.reshape(*inputs.shape[:-1], kernel.shape[-1]), relu)
+    if apart:
+        filters = kernel.permute(2, 3, 0, 1).flatten(0, 1).unsqueeze(1)  # (I multiplier, 1, h, w)
+    else:
+        filters = _filters(kernel) if last else kernel.permute(3, 2, 0, 1)
     outputs = functional.conv2d(
         _planes(inputs) if last else inputs,
-        _filters(kernel) if last else kernel.permute(3, 2, 0, 1),
+        filters,
         bias,
         layer.strides,
         pads,
         layer.dilation_rate,
-        layer.groups,
+        groups,
     )
     return _activated(layer, _maps(outputs) if last else outputs, relu)
 
@@ -162,6 +167,7 @@ def adaptive_pool(layer: Any, inputs: Any) -> Any:
 # Class -> the function that computes its `call`.
 METHODS: dict[type, Any] = {
     layers.Conv2D: convolve,
+    layers.DepthwiseConv2D: convolve,
     layers.Dense: multiply,
     layers.BatchNormalization: normalize,
     layers.MaxPooling2D: max_pool,

@@ -112,6 +112,18 @@ def test_convolutions(float64: None, case: str, data_format: str) -> None:
     _assert_same(layer, _x(data_format))
 
 
+@BOTH
+@pytest.mark.parametrize("multiplier", [1, 3])
+@pytest.mark.parametrize("case", ["plain", "same", "no bias", "strides", "dilated", "uneven"])
+def test_depthwise_convolutions(
+    float64: None, case: str, multiplier: int, data_format: str
+) -> None:
+    options = {"depth_multiplier": multiplier, "data_format": data_format} | CONVOLUTIONS[case]
+    if case == "strides":  # TensorFlow's and so Keras' depthwise layer has one for both axes
+        options["strides"] = 2
+    _assert_same(layers.DepthwiseConv2D(**options), _x(data_format))
+
+
 @pytest.mark.parametrize("options", [{}, {"use_bias": False}, {"activation": "tanh"}])
 @pytest.mark.parametrize("shape", [(5, 8), (2, 3, 8)])
 def test_dense(float64: None, options: dict[str, Any], shape: tuple[int, ...]) -> None:
@@ -236,7 +248,7 @@ def test_subclasses_and_other_layers_are_left_alone() -> None:
     class Own(layers.Conv2D):
         pass
 
-    for layer in (Own(4, 3), layers.DepthwiseConv2D(3), layers.Conv1D(4, 3), layers.ReLU()):
+    for layer in (Own(4, 3), layers.SeparableConv2D(4, 3), layers.Conv1D(4, 3), layers.ReLU()):
         assert "call" not in vars(fast.quicken(layer))
 
 

@@ -1,8 +1,10 @@
 """A torch network that a child of torch has built, filled and followed, as files."""
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -25,6 +27,7 @@ from porting.weights.table import Size
 # Of an image where neither the user nor torchvision says anything else.
 _SIZE: Size = (224, 224)
 _TIMEOUT = 900.0
+_CHILD = "porting.graph.torch_child"
 
 
 @dataclass(frozen=True)
@@ -184,49 +187,53 @@ def prepare(
     named = path is not None and target.torchvision is not None and is_a_name(path)
     if path is not None and not (named or path.is_file()):
         raise missing(path)
-    official, info = None, None
-    if target.torchvision is not None:
-        info = torchvision_zoo.describe(target.torchvision, str(source) if named else "DEFAULT")
-        if named:
-            path = fetch(info.url)
-    digest = None if path is None else sha256(path)
-    if info is not None and digest is not None:
-        official = info.name if named or digest.startswith(_promised_digest(info)) else None
-    any_size = size is not None and None in size
-    height, width = size or (None, None)
-    if height is None or width is None:
-        height, width = _size_of(info)
-    shape = shape or (3, height, width)
-    job = {
-        "target": target.text,
-        "path": None if path is None else str(path),
-        "allow_pickle": allow_pickle,
-        "which": which,
-        "classes": classes,
-        "shape": shape,
-        "any_size": any_size,
-        "official": official is not None,
-        "lively": target.torchvision is not None,
-        "seed": seed,
-        "folder": str(folder),
-    }
-    with Workers() as own:
-        answer = (workers or own).call("porting.graph.torch_child", job, timeout=timeout)
-    return Network(
-        target,
-        shape,
-        answer["classes"],
-        folder / "plan.npz",
-        folder / "weights.safetensors" if path is None else path,
-        folder / "proof.npz",
-        official,
-        info,
-        which,
-        allow_pickle,
-        digest,
-        answer["aux_heads"],
-        tuple(answer["notes"]),
-    )
+    with contextlib.ExitStack() as stack:
+        workers = workers or stack.enter_context(Workers())
+        official, info = None, None
+        if target.torchvision is not None:
+            ask = partial(workers.call, _CHILD, timeout=timeout)
+            info = torchvision_zoo.describe(
+                target.torchvision, str(source) if named else "DEFAULT", ask=ask
+            )
+            if named:
+                path = fetch(info.url)
+        digest = None if path is None else sha256(path)
+        if info is not None and digest is not None:
+            official = info.name if named or digest.startswith(_promised_digest(info)) else None
+        any_size = size is not None and None in size
+        height, width = size or (None, None)
+        if height is None or width is None:
+            height, width = _size_of(info)
+        shape = shape or (3, height, width)
+        job = {
+            "target": target.text,
+            "path": None if path is None else str(path),
+            "allow_pickle": allow_pickle,
+            "which": which,
+            "classes": classes,
+            "shape": shape,
+            "any_size": any_size,
+            "official": official is not None,
+            "lively": target.torchvision is not None,
+            "seed": seed,
+            "folder": str(folder),
+        }
+        answer = workers.call(_CHILD, job, timeout=timeout)
+        return Network(
+            target,
+            shape,
+            answer["classes"],
+            folder / "plan.npz",
+            folder / "weights.safetensors" if path is None else path,
+            folder / "proof.npz",
+            official,
+            info,
+            which,
+            allow_pickle,
+            digest,
+            answer["aux_heads"],
+            tuple(answer["notes"]),
+        )
 
 
 def _promised_digest(info: WeightsInfo) -> str:

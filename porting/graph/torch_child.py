@@ -16,6 +16,7 @@ from keras_alexnet.core.children import enter_child, report_progress
 from porting.checkpoints.files import read_checkpoint, to_numpy, write_checkpoint
 from porting.errors import TransferError, UsageError
 from porting.graph.reader import read
+from porting.torch_side import torchvision_zoo
 from porting.torch_side.liveliness import liven
 from porting.torch_side.reference_nets import fill, main_result
 from porting.torch_side.seeded import live_images
@@ -89,8 +90,10 @@ def _images(shape: Sequence[int]) -> Any:
 
 
 def main(job: dict[str, Any]) -> dict[str, Any]:
-    """Do one job; its fields are the arguments of `network.prepare`."""
+    """Do one job, whose fields are the arguments of `network.prepare`, or answer a question."""
     require("torchvision")  # before anything that might load another LLVM
+    if "model" in job:
+        return torchvision_zoo.main(job)
     target, folder = Target(job["target"]), Path(job["folder"])
     shape = tuple(job["shape"])
     arrays = None

@@ -6,6 +6,8 @@ functions import torchvision where they are called.
 
 import dataclasses
 import difflib
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from keras_alexnet.core.backend import installed, pip_line, require
@@ -39,11 +41,18 @@ class WeightsInfo:
     preprocessing: dict[str, Any]
 
 
-def describe(model: str, weights: str, *, timeout: float = 300) -> WeightsInfo:
+def describe(
+    model: str,
+    weights: str,
+    *,
+    timeout: float = 300,
+    ask: Callable[[dict[str, Any]], Any] | None = None,
+) -> WeightsInfo:
     """Return what torchvision says of `weights`, asked in a process of its own.
 
     `weights` is `"IMAGENET1K_V1"`, `"DEFAULT"` or `"GoogLeNet_Weights.IMAGENET1K_V1"`, `timeout`
-    the seconds to wait for torchvision.
+    the seconds to wait for torchvision. A child that has imported it already can be the one to
+    `ask`, which has `main` answer.
 
     Raises:
         UsageError: torchvision knows no such weights.
@@ -55,7 +64,9 @@ def describe(model: str, weights: str, *, timeout: float = 300) -> WeightsInfo:
             f"Install it with: {pip_line('torchvision')}"
         )
     job = {"model": model, "weights": weights}
-    fields = call_child("porting.torch_side.torchvision_zoo", job, timeout=timeout)
+    if ask is None:
+        ask = partial(call_child, "porting.torch_side.torchvision_zoo", timeout=timeout)
+    fields = ask(job)
     return WeightsInfo(**{**fields, "labels": tuple(fields["labels"])})
 
 

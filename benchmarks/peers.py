@@ -19,9 +19,9 @@ weights for timm's, some of which have the same names. Its own mapping is all th
 what it refuses here, it may well have by another route.
 
 `peers.json` is kept and gone on with, a network at a time; `--write` puts the table into
-`docs/coverage.md`. A result is right where no logit is off by more than 1e-4 of the largest one. A file is opened here by
-plain `keras.saving.load_model`, and counts where it computes what the converted model did. A plain
-call is `model(images)`, as in a custom training loop's evaluation.
+`docs/coverage.md`. A result is right where no logit is off by more than 1e-4 of the largest one. A
+file is opened here by plain `keras.saving.load_model`, and counts where it computes what the
+converted model did. A plain call is `model(images)`, as in a custom training loop's evaluation.
 """
 
 import argparse

@@ -1,16 +1,19 @@
 """Time networks that were converted from torchvision against torchvision, and their conversion.
 
-    python benchmarks/converted.py [--networks resnet50 ...] [--files FOLDER] [--rounds 5] [--quick]
+    python benchmarks/converted.py [--networks resnet50 ...] [--json FILE] [--files FOLDER]
+        [--rounds 5] [--quick]
 
 Seeded weights are converted by `python -m porting convert`, on each of two backends in turns with a
 network of one layer. What a conversion takes beyond that one's is "behind the imports"; memory is
 the largest process' peak beyond that one's, relative to the weights. Then inference of batches of
 32: the files as `keras_alexnet.load_model` opens them, and optimized, each in a process of its own,
 in turns with torchvision's network channels_last. Of all networks the tables go into
-`benchmarks/RESULTS.md`; files are kept in `--files`, and not converted again.
+`benchmarks/RESULTS.md`. What the JSON file holds is not measured again, what `--files` holds not
+converted.
 """
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -18,6 +21,7 @@ import tempfile
 import time
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from results import publish
 
@@ -25,6 +29,7 @@ from keras_alexnet.benchmarking.environment import cores
 from keras_alexnet.benchmarking.plan import Competitor, Plan, keras_side
 from keras_alexnet.benchmarking.report import rows
 from keras_alexnet.benchmarking.runner import run
+from keras_alexnet.core.files import write_json
 from porting.conversion.network import prepare
 from porting.torch_side.targets import Target
 
@@ -110,6 +115,7 @@ def main() -> None:
     """Measure and print two tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--networks", nargs="*", choices=NETWORKS, default=NETWORKS)
+    parser.add_argument("--json", type=Path, help="what was measured, to go on with")
     parser.add_argument("--files", type=Path, help="folder for the files, kept")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="one round of each")
@@ -118,15 +124,24 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="converted-") as temporary:
         folder = arguments.files or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        conversion = measure_conversion(folder, rounds)
-        print(*conversion, sep="\n")
-        found = {}
+        known: dict[str, Any] = {"networks": {}}
+        if arguments.json and arguments.json.is_file():
+            known = json.loads(arguments.json.read_text())
+        if "conversion" not in known:
+            known["conversion"] = measure_conversion(folder, rounds)
+        print(*known["conversion"], sep="\n", flush=True)
         for network in arguments.networks:
-            file = folder / f"{network}.keras"
-            if not file.is_file():
-                source = weights_of(network, folder)
-                convert(f"torchvision:{network}", file, source, BACKENDS[0])
-            found[network] = measure_inference(network, file, rounds, seconds)
+            if network not in known["networks"]:
+                file = folder / f"{network}.keras"
+                if not file.is_file():
+                    source = weights_of(network, folder)
+                    convert(f"torchvision:{network}", file, source, BACKENDS[0])
+                ratios = measure_inference(network, file, rounds, seconds)
+                known["networks"][network] = ratios
+            if arguments.json:
+                write_json(arguments.json, known)
+    conversion = known["conversion"]
+    found = {network: known["networks"][network] for network in arguments.networks}
     columns = list(next(iter(found.values())))
     titles = [name.replace(", keras", "").replace("auto", "optimized") for name in columns]
     inference = [f"| network | {' | '.join(titles)} |", f"|---|{'--:|' * len(columns)}"]

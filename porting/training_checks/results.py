@@ -129,7 +129,7 @@ class TrainingResult:
 def training_to_json(result: TrainingResult) -> dict[str, Any]:
     """Return a result as JSON-serialisable values; infinite differences become null."""
     fields = dataclasses.asdict(result.check) | {"weights": str(result.check.weights)}
-    del fields["counterpart"]
+    del fields["counterpart"], fields["plan"]
     return {
         **fields.pop("reference"),
         **fields,

@@ -64,7 +64,7 @@ def _conv(each: op.Conv, x: Any, *added: Any) -> Any:
     convolve = partial(tf.nn.conv2d, strides=each.strides, padding=padding)
     if each.groups == 1:
         y = convolve(x, each.kernel)
-    elif each.groups == x.shape[-1]:
+    elif each.groups == x.shape[-1] and each.strides[0] == each.strides[1]:
         y = _depthwise(each, x)
     else:
         # TensorFlow has no grouped convolution on a CPU but XLA's, which is far slower.
@@ -79,20 +79,15 @@ def _conv(each: op.Conv, x: Any, *added: Any) -> Any:
 
 
 def _depthwise(each: op.Conv, x: Any) -> Any:
-    height, width, _, outputs = each.kernel.shape
-    kernel = each.kernel.reshape(height, width, each.groups, outputs // each.groups)
-    padding, (down, right) = each.padding, each.strides
-    if padding is not None and padding != op.NO_PADDING:
-        x, padding = tf.pad(x, ((0, 0), *padding, (0, 0))), op.NO_PADDING
-    same = "SAME" if padding is None else "VALID"
-    if down == right:
-        return tf.nn.depthwise_conv2d(x, kernel, (1, down, right, 1), same)
-    # Its kernels know one stride for both axes.
-    convolve = partial(tf.nn.conv2d, strides=each.strides, padding=same)
-    parts = zip(
-        tf.split(x, each.groups, axis=-1), np.split(each.kernel, each.groups, -1), strict=True
-    )
-    return tf.concat([convolve(part, own) for part, own in parts], -1)
+    *window, _, outputs = each.kernel.shape
+    kernel = each.kernel.reshape(*window, each.groups, outputs // each.groups)
+    padding, stride = each.padding, each.strides[0]
+    if stride == 1 and padding == op.same_padding(window, window, (1, 1)):
+        padding = None  # in the same pass
+    elif padding not in (None, op.NO_PADDING):
+        x = tf.pad(x, ((0, 0), *padding, (0, 0)))
+    how = "SAME" if padding is None else "VALID"
+    return tf.nn.depthwise_conv2d(x, kernel, (1, stride, stride, 1), how)
 
 
 def _dense(each: op.Dense, x: Any) -> Any:

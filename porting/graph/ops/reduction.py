@@ -7,6 +7,8 @@ from typing import Any
 
 from porting.graph.axes import Value, factors
 
+# Of a softmax of TensorFlow's with oneDNN, which ends with "Input dims must be <= 5 and >=1".
+_MOST_AXES = 5
 # The least normal number of float32.
 _LEAST = 2.0**-126
 
@@ -68,6 +70,10 @@ def _norm(call: Any) -> Value:
 
 def _softmax(call: Any) -> Value:
     x, axis = call.mover.isolate(call.network_value("input"), call.axis())
+    if len(x.order) > _MOST_AXES:
+        before, behind = factors(x.order[:axis]), factors(x.order[axis + 1 :])
+        order = (before, x.order[axis], behind)
+        x, axis = call.mover.arrange(x, order if behind else order[:-1]), 1
     axis = axis if axis < len(x.order) - 1 else -1
     return x.with_tensor(call.layer("Softmax", x.tensor, axis=axis), nonnegative=True)
 

@@ -4,12 +4,14 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 import torch
-from helpers.graphs import converted, gap, images
+from helpers.graphs import Function, converted, gap, images
 from hypothesis import HealthCheck, given, settings, strategies as st
 
+from porting.graph.ops import reduction
 from porting.tolerances import TOLERANCES
 
 Step = Callable[[torch.Tensor], torch.Tensor]
@@ -150,3 +152,22 @@ def test_random_networks(kinds: list[str], seed: int, data_format: str) -> None:
 @given(_WALKS, st.integers(0, 2**16), st.sampled_from(["channels_last", "channels_first"]))
 def test_many_random_networks(kinds: list[str], seed: int, data_format: str) -> None:
     _agrees(kinds, seed, data_format)
+
+
+@pytest.mark.parametrize(("most", "axes"), [(5, 2), (9, 6)])
+def test_a_softmax_has_no_more_axes_than_tensorflow_takes(
+    most: int, axes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With oneDNN it takes five, and ends in an aborted graph."""
+
+    def windows(x: torch.Tensor) -> torch.Tensor:
+        parts = x.reshape(-1, 4, 2, 3, 2, 3).permute(0, 2, 4, 1, 3, 5)
+        scores = torch.einsum("nabcij,nabckj->nabcik", parts, parts)
+        return (scores.softmax(-1) @ parts).mean((2, 3, 4)).flatten(1)
+
+    monkeypatch.setattr(reduction, "_MOST_AXES", most)
+    module, x = Function(windows), images(3, 4, 6, 6)
+    built = converted(module, x)
+    (softmax,) = (each for each in built.model.layers if isinstance(each, keras.layers.Softmax))
+    assert len(softmax.input.shape) == axes
+    assert gap(module, built, x) <= TOLERANCES["logits"].limit

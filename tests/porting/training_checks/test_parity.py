@@ -24,7 +24,12 @@ from porting.torch_side.seeded import seeded_state_dict
 from porting.training_checks import candidate as training_candidate, reference as training_reference
 from porting.training_checks.check import TrainingRequest, check_training, default_size
 from porting.training_checks.parity import Arrays, Measure, training_job, write_batches
-from porting.training_checks.results import TrainingCell, TrainingCheck, training_to_json
+from porting.training_checks.results import (
+    TrainingCell,
+    TrainingCheck,
+    TrainingResult,
+    training_to_json,
+)
 from porting.weights.spec_tables import counterpart
 
 StateDicts = Callable[[str], dict[str, np.ndarray]]
@@ -328,6 +333,14 @@ def test_a_file_without_heads_cannot_train_them(tmp_path: Path) -> None:
 )
 def test_the_default_size_serves_the_weights(name: str, size: tuple[int, int]) -> None:
     assert default_size(SPECS[name]) == size
+
+
+def test_the_json_of_a_network_by_its_graph(trained: Callable[[str], Trained]) -> None:
+    check = dataclasses.replace(trained("lenet5").check, plan=Path("plan.npz"))
+    result = TrainingResult(check, (1.0,), 0.1, 0.0, (), {})
+    found = json.loads(json.dumps(training_to_json(result), allow_nan=False))
+    assert found["passed"] is False  # nothing was judged
+    assert found["size"] == [28, 28]
 
 
 @pytest.mark.slow

@@ -56,7 +56,12 @@ class TensorFlowEngine:
 
 def _affine(each: op.Affine, x: Any) -> Any:
     scale, offset = (np.asarray(v, np.float32) for v in (each.scale, each.offset))
-    return (tf.reverse(x, (-1,)) if each.reverse else x) * scale + offset
+    x = tf.reverse(x, (-1,)) if each.reverse else x
+    if len(x.shape) == 4 and scale.ndim == offset.ndim == 1:
+        # One pass of oneDNN's, with a ReLU behind it too, where products and sums take three.
+        y = tf.nn.depthwise_conv2d(x, scale.reshape(1, 1, -1, 1), (1, 1, 1, 1), "VALID")
+        return tf.nn.bias_add(y, offset)
+    return x * scale + offset
 
 
 def _conv(each: op.Conv, x: Any, *added: Any) -> Any:
@@ -79,8 +84,9 @@ def _conv(each: op.Conv, x: Any, *added: Any) -> Any:
 
 
 def _depthwise(each: op.Conv, x: Any) -> Any:
-    *window, _, outputs = each.kernel.shape
-    kernel = each.kernel.reshape(*window, each.groups, outputs // each.groups)
+    height, width, _, outputs = each.kernel.shape
+    kernel = each.kernel.reshape(height, width, each.groups, outputs // each.groups)
+    window = height, width
     padding, stride = each.padding, each.strides[0]
     if stride == 1 and padding == op.same_padding(window, window, (1, 1)):
         padding = None  # in the same pass
@@ -154,8 +160,7 @@ def _elementwise(each: op.Elementwise, *values: Any) -> Any:
 
 def _layer_norm(each: op.LayerNorm, x: Any) -> Any:
     mean, variance = tf.nn.moments(x, (-1,), keepdims=True)
-    scale = tf.math.rsqrt(variance + each.epsilon) * each.gamma
-    return x * scale + (each.beta - mean * scale)
+    return (x - mean) * tf.math.rsqrt(variance + each.epsilon) * each.gamma + each.beta
 
 
 def _constant(each: op.Constant) -> Any:
@@ -196,6 +201,7 @@ _ACTIVATIONS: dict[str, Step] = {
     "silu": tf.nn.silu,
     "hard_silu": lambda x: x * (tf.nn.relu6(x + 3) / 6),
     "hard_sigmoid": lambda x: tf.nn.relu6(x + 3) / 6,
+    # As TensorFlow writes it: oneDNN takes it into the product before.
     "gelu": partial(tf.nn.gelu, approximate=False),
     "gelu_tanh": partial(tf.nn.gelu, approximate=True),
 }

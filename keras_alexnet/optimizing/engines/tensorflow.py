@@ -97,9 +97,14 @@ def _depthwise(each: op.Conv, x: Any) -> Any:
 
 
 def _dense(each: op.Dense, x: Any) -> Any:
-    # One operation of oneDNN's, which lays a constant kernel out once.
-    rows = x if len(x.shape) == 2 else tf.reshape(x, (-1, x.shape[-1]))
-    y = _ACTIVATIONS[each.activation](tf.nn.bias_add(tf.matmul(rows, each.kernel), each.bias))
+    # One operation of oneDNN's, which lays a constant kernel out once: good for a few rows, slower
+    # for the many of tokens or pixels, to which the kernel comes as a tensor of no known value.
+    rows, kernel = x, each.kernel
+    if len(x.shape) > 2:
+        rows = tf.reshape(x, (-1, x.shape[-1]))
+        with tf.init_scope():
+            kernel = tf.constant(each.kernel)
+    y = _ACTIVATIONS[each.activation](tf.nn.bias_add(tf.matmul(rows, kernel), each.bias))
     return y if rows is x else tf.reshape(y, (*_sizes(x)[:-1], y.shape[-1]))
 
 

@@ -120,10 +120,11 @@ def main() -> None:
         if "check" not in entry:
             entry["check"] = checked(network, arguments.backends)
             print(network, entry["check"], flush=True)
+            write_json(arguments.json, found)  # what is there survives an interruption
         if network in TRAINED and "training" not in entry:
             entry["training"] = trained(network, arguments.backends)
             print(network, entry["training"], flush=True)
-        write_json(arguments.json, found)  # what is there survives an interruption
+            write_json(arguments.json, found)
     print(text := markdown(sheet(found)))
     replace_between("<!-- families -->", "<!-- end of families -->", text, DOCUMENT)
 

@@ -3,6 +3,7 @@
 import codecs
 import contextlib
 import json
+import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,8 +52,13 @@ def check_output(path: str | Path) -> Path:
         finally:  # an interruption leaves nothing either
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise ConfigurationError(f"cannot write {path}: {error.strerror or error}") from error
+        raise ConfigurationError(f"cannot write {path}: {reason_of(error)}") from error
     return temporary
+
+
+def reason_of(error: OSError) -> str:
+    """Return in the system's words why something failed; HDF5 brings a report of several lines."""
+    return os.strerror(error.errno) if error.errno else str(error)
 
 
 @contextlib.contextmanager
@@ -75,7 +81,7 @@ def atomic_output(path: str | Path) -> Iterator[Path]:
     except OSError as error:
         if error.filename is not None and Path(error.filename) not in (temporary, path):
             raise
-        raise ConfigurationError(f"cannot write {path}: {error.strerror or error}") from error
+        raise ConfigurationError(f"cannot write {path}: {reason_of(error)}") from error
     finally:
         temporary.unlink(missing_ok=True)
 

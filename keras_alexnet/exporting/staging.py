@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from keras_alexnet.core.files import reason_of
 from keras_alexnet.errors import ConfigurationError
 from keras_alexnet.exporting.formats import ExportFormat
 
@@ -52,7 +53,7 @@ def staging(output: Path) -> Iterator[Path]:
     try:
         folder = tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent)
     except OSError as error:
-        raise ConfigurationError(f"cannot write {output}: {error.strerror or error}") from error
+        raise ConfigurationError(f"cannot write {output}: {reason_of(error)}") from error
     try:
         yield Path(folder)
     finally:
@@ -90,4 +91,4 @@ def publish(new: Sequence[Path], targets: Sequence[Path], staged: Path) -> None:
                     target.rename(source)
             raise
     except OSError as error:
-        raise ConfigurationError(f"cannot write {targets[0]}: {error.strerror or error}") from error
+        raise ConfigurationError(f"cannot write {targets[0]}: {reason_of(error)}") from error

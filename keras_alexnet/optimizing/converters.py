@@ -165,8 +165,9 @@ def _elementwise(layer: Any, plan: Builder, tensors: Tensors) -> int:
     if function == "add" and len(tensors) == 2:
         for x, other in (tensors, tensors[::-1]):
             before = plan.fusible(x, op.Conv)
-            fits = before and before.activation == "linear" and len(before.inputs) == 1
-            if fits and tuple(x.shape) == tuple(other.shape):
+            free = before and before.activation == "linear" and len(before.inputs) == 1
+            # Of sizes that vary nobody knows here whether one is repeated along the other.
+            if free and None not in x.shape[1:] and tuple(x.shape) == tuple(other.shape):
                 inputs = (*before.inputs, plan.value(other))
                 return plan.add(replace(before, name=layer.name, inputs=inputs))
     return plan.add(op.Elementwise(layer.name, values, function))

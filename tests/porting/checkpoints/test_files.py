@@ -1,5 +1,6 @@
 """Weight files: every format there and back, and every way in which one can be wrong."""
 
+import errno
 import json
 import os
 from collections import OrderedDict
@@ -240,6 +241,19 @@ def test_a_writer_that_fails_leaves_nothing(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         write_checkpoint(tmp_path / "weights.npz", {"a": Refused()})  # type: ignore[dict-item]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_told_in_one_line(tmp_path: Path) -> None:
+    """HDF5 puts a report of several lines, with names of its own, where the reason belongs."""
+    report = "Can't close file (file write failed: at = Mon\n, errno = 28, total write = 2048)"
+    with (
+        pytest.raises(
+            ConfigurationError, match=r"cannot write .*w\.keras: No space left on device$"
+        ),
+        atomic_output(tmp_path / "w.keras"),
+    ):
+        raise OSError(errno.ENOSPC, report)
     assert not list(tmp_path.iterdir())
 
 

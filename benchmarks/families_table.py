@@ -48,11 +48,13 @@ def checked(network: str, backends: str) -> dict[str, Any]:
     if "error" in content:
         return {"error": content["error"]}
     cells = content["cells"]
-    first = content["cells"][0]["inputs"][0]
+    compared = [inputs["layers"] for cell in cells for inputs in cell["inputs"]]
+    if not compared:
+        return {"error": cells[0]["error"]}
     return {
         "passed": content["passed"],
         "cells": len(cells),
-        "layers": len(first["layers"]),
+        "layers": len(compared[0]),
         **{kind: _worst(cells, kind) for kind in ("layers_worst", "logits", "gradients")},
         "divergence": next((c["first_divergence"] for c in cells if c["first_divergence"]), None),
         "errors": [c["error"] or c["gradients_error"] for c in cells],
@@ -117,11 +119,11 @@ def main() -> None:
         found = json.loads(arguments.json.read_text())
     for network in [] if arguments.write_only else arguments.networks:
         entry = found.setdefault(network, {})
-        if "check" not in entry:
+        if "error" in entry.get("check", {"error": "not run"}):
             entry["check"] = checked(network, arguments.backends)
             print(network, entry["check"], flush=True)
             write_json(arguments.json, found)  # what is there survives an interruption
-        if network in TRAINED and "training" not in entry:
+        if network in TRAINED and "error" in entry.get("training", {"error": "not run"}):
             entry["training"] = trained(network, arguments.backends)
             print(network, entry["training"], flush=True)
             write_json(arguments.json, found)

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 import porting
 from keras_alexnet.errors import ModelFileError
 from porting.checkpoints.files import read_checkpoint, write_checkpoint
+from porting.checks.coverage import Covered
 from porting.commands.app import app
 from porting.conversion import network, networks
 from porting.errors import GraphError, PortingError, TransferError, UsageError
@@ -268,3 +269,20 @@ def test_coverage_goes_on_and_says_what_is_wrong(net: str, tmp_path: Path) -> No
     done = CliRunner().invoke(app, ["coverage", "torchvision:gone*", *options])
     assert isinstance(done.exception, UsageError)
     assert "no classifier like 'gone*'" in str(done.exception)
+
+
+@pytest.mark.parametrize(
+    ("failures", "passed"),
+    [
+        ({}, True),
+        ({"tensorflow/channels_first": "NHWC alone"}, True),
+        ({"tensorflow/channels_last": "Aborted"}, False),
+        ({"tensorflow": "the process died"}, False),
+    ],
+)
+def test_a_backend_that_could_not_compute_is_no_agreement(
+    failures: dict[str, str], passed: bool
+) -> None:
+    gaps = {"torch/channels_last": 1e-7}
+    found = Covered("torchvision:swin_t", gaps=gaps, failures=failures, round_trip=True)
+    assert found.passed is passed

@@ -11,7 +11,7 @@ import importlib
 import inspect
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -174,6 +174,16 @@ def maker_of(tensor: Any) -> tuple[Any, Any]:
         raise MissingPartError("history of a tensor, or nodes of an operation")
     operation, index, _ = history(tensor)
     return operation, nodes(operation)[index]
+
+
+def call_node(node: Any, call: Callable[..., Any], values: Mapping[int, Any], **more: Any) -> Any:
+    """Return what a function gives in the place of a node's operation.
+
+    `values` are tensors by the ids of the Keras tensors that the node reads; `more` are arguments
+    beside the node's own.
+    """
+    args, kwargs = node.arguments.fill_in(values)
+    return call(*args, **{**kwargs, **more})
 
 
 class GraphParts(NamedTuple):

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_alexnet.core.keras_internals import maker_of, takes_phase
+from keras_alexnet.core.keras_internals import call_node, maker_of, takes_phase
 from keras_alexnet.errors import ConfigurationError
 from keras_alexnet.layers import LocalResponseNormalization, keras
 from keras_alexnet.optimizing import operations as op
@@ -55,7 +55,7 @@ def convert(layer: Any, node: Any, plan: Builder) -> None:
         except UnsupportedError as error:
             reason = str(error)
     inputs = tuple(map(plan.value, tensors))
-    call = call_of(layer, node)
+    call = call_of(_copied(layer), node)
     if plan.data_format == "channels_first":
         call = _reordered(call)
     number = plan.add(op.Call(layer.name, inputs, call, reason))
@@ -64,20 +64,25 @@ def convert(layer: Any, node: Any, plan: Builder) -> None:
 
 
 def call_of(layer: Any, node: Any) -> Callable[..., Sequence[Any]]:
-    """Return what computes a node's outputs from its inputs' tensors, by weights of its own."""
+    """Return what computes a node's outputs from its inputs' tensors as a layer does."""
     keys = [id(tensor) for tensor in node.input_tensors]
-    called = layer
-    if getattr(layer, "weights", None):
-        called = type(layer).from_config(layer.get_config())
-        called.build_from_config(layer.get_build_config())
-        called.set_weights(layer.get_weights())
     phase = {"training": False} if takes_phase(layer) else {}
 
     def call(*values: Any) -> Sequence[Any]:
-        args, kwargs = node.arguments.fill_in(dict(zip(keys, values, strict=True)))
-        return keras.tree.flatten(called(*args, **{**kwargs, **phase}))
+        given = dict(zip(keys, values, strict=True))
+        return keras.tree.flatten(call_node(node, layer, given, **phase))
 
     return call
+
+
+def _copied(layer: Any) -> Any:
+    """Return a layer with weights of its own; an operation, or a layer without any, as it is."""
+    if not getattr(layer, "weights", None):
+        return layer
+    copied = type(layer).from_config(layer.get_config())
+    copied.build_from_config(layer.get_build_config())
+    copied.set_weights(layer.get_weights())
+    return copied
 
 
 def _reordered(call: Callable[..., Sequence[Any]]) -> Callable[..., Sequence[Any]]:

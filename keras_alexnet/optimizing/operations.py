@@ -125,7 +125,7 @@ class Concat(Operation):
 class Elementwise(Operation):
     """Values added, multiplied or subtracted with broadcasting, and an activation."""
 
-    function: str  # one of `ELEMENTWISE`
+    function: str  # add, multiply or subtract, which are every framework's own names
     activation: str = "linear"
 
 
@@ -152,12 +152,20 @@ class Call(Operation):
     function: Callable[..., Sequence[Any]]
     reason: str  # why no operation stands for it
 
+    def compute(self, *values: Any) -> Sequence[Any]:
+        """Return the results, on whatever framework that is."""
+        return self.function(*values)
+
 
 @dataclass(frozen=True, eq=False)
 class Part(Operation):
     """One of the results of a call."""
 
     index: int
+
+    def compute(self, results: Sequence[Any]) -> Any:
+        """Return it, on whatever framework."""
+        return results[self.index]
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,7 +191,6 @@ ACTIVATIONS = (
     *("gelu", "gelu_tanh"),
 )
 _NEVER_NEGATIVE = {"relu", "relu6", "sigmoid", "softmax", "hard_sigmoid"}
-ELEMENTWISE = ("add", "multiply", "subtract")  # every framework's own names too
 
 
 def never_negative(operation: Operation) -> bool:

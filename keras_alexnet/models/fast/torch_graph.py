@@ -12,6 +12,7 @@ from typing import Any
 from keras_alexnet.core import backend
 from keras_alexnet.core.keras_internals import (
     GraphParts,
+    call_node,
     graph_parts,
     has_mask,
     is_recomputed,
@@ -132,10 +133,9 @@ class _Step:
 
 def _run_node(node: Any, values: dict[int, Any], training: Any, *, bare: bool) -> None:
     layer = node.operation
-    args, kwargs = node.arguments.fill_in(values)
-    if training is not None and (type(layer) in _BY_PHASE if bare else takes_phase(layer)):
-        kwargs = {**kwargs, "training": training}
-    results = (layer.call if bare else layer)(*args, **kwargs)
+    told = training is not None and (type(layer) in _BY_PHASE if bare else takes_phase(layer))
+    phase = {"training": training} if told else {}
+    results = call_node(node, layer.call if bare else layer, values, **phase)
     for x, result in zip(node.outputs, keras.tree.flatten(results), strict=True):
         values[id(x)] = result
 

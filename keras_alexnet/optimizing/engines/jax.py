@@ -158,14 +158,6 @@ def _constant(each: op.Constant) -> Any:
     return jnp.asarray(each.value)
 
 
-def _call(each: op.Call, *values: Any) -> Any:
-    return each.function(*values)
-
-
-def _part(each: op.Part, results: Any) -> Any:
-    return results[each.index]
-
-
 def _concat(each: op.Concat, *parts: Any) -> Any:
     return jnp.concatenate(parts, -1)
 
@@ -212,8 +204,8 @@ _STEPS: dict[type[op.Operation], Step] = {
     op.Elementwise: _elementwise,
     op.LayerNorm: _layer_norm,
     op.Constant: _constant,
-    op.Call: _call,
-    op.Part: _part,
+    op.Call: op.Call.compute,
+    op.Part: op.Part.compute,
     op.LRN: _lrn,
     op.Activation: _activation,
 }

@@ -9,7 +9,7 @@ from typing import Any
 from keras_alexnet.core.backend import require
 from keras_alexnet.errors import CompilationError, one_line
 from keras_alexnet.optimizing import operations as op
-from keras_alexnet.optimizing.engines.torch import MAKERS, OnTorch, Step
+from keras_alexnet.optimizing.engines.torch_steps import MAKERS, OnTorch, Step
 from keras_alexnet.optimizing.plan import Plan
 
 torch = require("torch")

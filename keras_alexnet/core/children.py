@@ -69,13 +69,20 @@ class Workers:
         backend: str | None = None,
         accelerator: bool = True,
         timeout: float,
+        meanwhile: Callable[[], object] = lambda: None,
     ) -> Any:
-        """Do a job as `call_child` does; after a failure the next one gets a new child."""
+        """Do a job as `call_child` does; after a failure the next one gets a new child.
+
+        This process does `meanwhile` what it has to do anyway.
+        """
         key = module, backend, accelerator
         if key not in self._workers:
             self._workers[key] = _Worker(*key)
         try:
-            return self._workers[key].do(job, timeout)
+            worker = self._workers[key]
+            done = worker.begin(job)
+            meanwhile()
+            return worker.finish(done, timeout)
         except BaseException:
             self._workers.pop(key).stop()
             raise
@@ -112,18 +119,21 @@ class _Worker:
                 start_new_session=True,  # so that its own children end with it
             )
 
-    def do(self, job: dict[str, Any], timeout: float) -> Any:
-        """Hand a job over, wait until it is done, and return its result."""
+    def begin(self, job: dict[str, Any]) -> Path:
+        """Hand a job over, and return the file that is there when it is done."""
         self._jobs += 1
         path = Path(self._folder.name, f"job{self._jobs}.json")
         path.write_text(json.dumps(job))
-        done = path.with_suffix(_DONE)
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(f"{path}\n".encode())
             self._process.stdin.flush()
         except BrokenPipeError:
-            pass  # it has ended, which the loop below finds
+            pass  # it has ended, which `finish` finds
+        return path.with_suffix(_DONE)
+
+    def finish(self, done: Path, timeout: float) -> Any:
+        """Wait until a job is done, and return its result."""
         printed, heard = -1, time.monotonic()
         while not done.exists():
             code = self._process.poll()

@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -158,6 +158,7 @@ def prepare(
     which: str | None = None,
     seed: int = 0,
     workers: Workers | None = None,
+    meanwhile: Callable[[], object] = lambda: None,
     timeout: float = _TIMEOUT,
 ) -> Network:
     """Let a child of torch build, fill and follow a network.
@@ -174,6 +175,7 @@ def prepare(
         which: As in `read_checkpoint`.
         seed: Of seeded weights.
         workers: Children to go on with; by default a new one, which ends with this.
+        meanwhile: What this process has to do anyway, while the child imports torch.
         timeout: Seconds of silence that end the child.
 
     Raises:
@@ -190,8 +192,8 @@ def prepare(
     with contextlib.ExitStack() as stack:
         workers = workers or stack.enter_context(Workers())
         official, info = None, None
+        ask = partial(workers.call, _CHILD, timeout=timeout, meanwhile=meanwhile)
         if target.torchvision is not None:
-            ask = partial(workers.call, _CHILD, timeout=timeout)
             info = torchvision_zoo.describe(
                 target.torchvision, str(source) if named else "DEFAULT", ask=ask
             )
@@ -218,7 +220,7 @@ def prepare(
             "seed": seed,
             "folder": str(folder),
         }
-        answer = workers.call(_CHILD, job, timeout=timeout)
+        answer = ask(job)
         return Network(
             target,
             shape,

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_alexnet.core.backend import require
+from keras_alexnet.core.backend import load_keras, require
 from keras_alexnet.core.children import enter_child
 from keras_alexnet.core.files import check_output
 from keras_alexnet.models.interface import named_outputs
@@ -52,7 +52,7 @@ def convert_network(
     """
     check_output(output)
     with tempfile.TemporaryDirectory(prefix="porting-") as name:
-        network = prepare(target, source, Path(name), **options)
+        network = prepare(target, source, Path(name), meanwhile=load_keras, **options)
         return save_network(
             network,
             output,
@@ -170,8 +170,11 @@ def _pixels_of(images: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
 
 def logits_of(model: Any, images: np.ndarray, data_format: str) -> np.ndarray:
     """Return the main output of a model in a data format for images (N, C, H, W)."""
+    from keras_alexnet.models.fast.quicken import sparing_memory
+
     placed = images if data_format == "channels_first" else nchw_to_nhwc(images)
-    outputs = model.predict_on_batch(np.ascontiguousarray(placed, np.float32))
+    with sparing_memory(model):
+        outputs = model.predict_on_batch(np.ascontiguousarray(placed, np.float32))
     return np.asarray(next(iter(named_outputs(outputs).values())), np.float32)
 
 

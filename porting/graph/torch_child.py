@@ -4,7 +4,8 @@ That is a plan (`reader`), the weights where they come from no file, and a proof
 logits that torch computes of them, with the weights as they are and with lively ones.
 """
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -22,6 +23,7 @@ from porting.torch_side.reference_nets import fill, main_result
 from porting.torch_side.seeded import live_images
 from porting.torch_side.targets import Target, classes_of
 from porting.weights.problems import list_problems, problems_of
+from porting.weights.table import Shape
 
 _IMAGES = 2
 _IMAGE_SEED, _SEED = 5, 0
@@ -103,26 +105,27 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
     aux_heads = arrays is None or target.has_aux_heads(arrays)
     options = {"size": shape[1:], "official": job["official"], "aux_heads": aux_heads}
     classes = job["classes"]
-    if arrays is not None and classes is None:
-        shapes = {key: array.shape for key, array in arrays.items()}
-        classes = classes_of(target, shapes, **options)
     report_progress(f"building {target.text}")
     require("torch").manual_seed(job["seed"])
     net = target.build(classes=classes, **options)
+    if arrays is not None and classes is None:
+        classes = classes_of(_shapes(net.state_dict()), _shapes(arrays))
+        if classes is not None:
+            net = target.build(classes=classes, **options)
     images = _images(shape)
-    _try(net, images)
     if arrays is not None:
         load(net, arrays, job["path"])
-    elif job["lively"]:
-        liven(net, images, seed=job["seed"])
+    with _explained(net, images):
+        if arrays is None and job["lively"]:
+            liven(net, images, seed=job["seed"])
+        report_progress(f"following {target.text}")
+        plan = read(net, images, any_size=job["any_size"])
+        report_progress("computing in torch")
+        proof = Proof.of(net, images)
     if arrays is None:
         state = {key: to_numpy(value) for key, value in net.state_dict().items()}
         write_checkpoint(folder / "weights.safetensors", state)
-    report_progress(f"following {target.text}")
-    plan = read(net, images, any_size=job["any_size"])
     plan.save(folder / "plan.npz")
-    report_progress("computing in torch")
-    proof = Proof.of(net, images)
     if proof.logits.ndim != 2:
         raise UsageError(
             f"{target.text} returns {proof.logits.shape} for images {tuple(images.shape)}; wanted "
@@ -138,8 +141,7 @@ def load(net: Any, arrays: Mapping[str, np.ndarray], path: str) -> None:
     Raises:
         TransferError: Keys are missing or unexpected, or arrays have another shape.
     """
-    wanted = {key: tuple(value.shape) for key, value in net.state_dict().items()}
-    found = {key: array.shape for key, array in arrays.items()}
+    wanted, found = _shapes(net.state_dict()), _shapes(arrays)
     # Counters are none of a network's numbers; older files lack them.
     counters = {key for key in wanted if key.endswith("num_batches_tracked")}
     if problems := problems_of(wanted, found, optional=counters):
@@ -148,17 +150,26 @@ def load(net: Any, arrays: Mapping[str, np.ndarray], path: str) -> None:
     fill(net, arrays)
 
 
-def _try(net: Any, images: Any) -> None:
-    """Run a network once, as its own errors say more than those of its export."""
+def _shapes(state: Mapping[str, Any]) -> dict[str, Shape]:
+    return {key: tuple(value.shape) for key, value in state.items()}
+
+
+@contextlib.contextmanager
+def _explained(net: Any, images: Any) -> Iterator[None]:
+    """Within this block, let a network's own error stand for that of its export, if it has one."""
     try:
-        with require("torch").no_grad():
-            net(images)
-    except Exception as error:  # whatever the network's code raises
-        shape = "x".join(map(str, images.shape[1:]))
-        raise UsageError(
-            f"{type(net).__name__} cannot compute images of shape {shape} ({error}); name the "
-            "right one: --input-size, or --input-shape for a FILE.py:FUNCTION"
-        ) from error
+        yield
+    except Exception:  # whatever torch or the network's code raises
+        try:
+            with require("torch").no_grad():
+                net(images)
+        except Exception as error:
+            shape = "x".join(map(str, images.shape[1:]))
+            raise UsageError(
+                f"{type(net).__name__} cannot compute images of shape {shape} ({error}); name the "
+                "right one: --input-size, or --input-shape for a FILE.py:FUNCTION"
+            ) from error
+        raise
 
 
 if __name__ == "__main__":

@@ -49,6 +49,12 @@ CHILDREN = {
         "import time\nfrom keras_alexnet.core.children import enter_child\n"
         "def main(job):\n    open(job['file'], 'w').close()\n    time.sleep(600)\nenter_child(main)"
     ),
+    "marking": (
+        "import os, time\nfrom keras_alexnet.core.children import enter_child\n"
+        "def main(job):\n    open(job['file'], 'w').close()\n"
+        "    while os.path.exists(job['file']):\n        time.sleep(.02)\n    return 'done'\n"
+        "enter_child(main)"
+    ),
     "parent": (
         "import subprocess, sys, time\n"
         "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
@@ -100,6 +106,31 @@ def test_what_a_child_returns_comes_back(children: Path) -> None:
         pids = [workers.call("echoing_child", {"n": n}, timeout=60) for n in (1, 2)]
     assert [job for job, _ in pids] == [{"n": 1}, {"n": 2}]
     assert pids[0][1] == pids[1][1]  # one process
+
+
+def test_the_parent_works_while_a_child_does(children: Path) -> None:
+    mark = children / "at-work"
+
+    def meanwhile() -> None:
+        while not mark.exists():
+            time.sleep(0.02)
+        mark.unlink()
+
+    with Workers() as workers:
+        job = {"file": str(mark)}
+        assert workers.call("marking_child", job, timeout=60, meanwhile=meanwhile) == "done"
+
+
+def test_an_error_of_the_parent_ends_its_child(children: Path) -> None:
+    def meanwhile() -> None:
+        raise UsageError("the parent's own")
+
+    with Workers() as workers:
+        _, before = workers.call("echoing_child", {}, timeout=60)
+        with pytest.raises(UsageError, match="the parent's own"):
+            workers.call("echoing_child", {}, timeout=60, meanwhile=meanwhile)
+        _, behind = workers.call("echoing_child", {}, timeout=60)
+    assert before != behind
 
 
 def test_a_child_that_reports_progress_is_not_stopped(children: Path) -> None:

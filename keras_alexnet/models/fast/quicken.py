@@ -1,6 +1,7 @@
 """Faster ways to compute what stock layers compute. They live in memory and are in no file."""
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from types import MethodType
 from typing import Any
 
@@ -39,6 +40,18 @@ def quicken(layer: Any) -> Any:
 
             quicken_jax(layer)
     return layer
+
+
+def sparing_memory(model: Any) -> AbstractContextManager[None]:
+    """Within this block, let a stock model keep no output of a layer longer than it is read.
+
+    It computes by Keras' own calls. What a backend compiles keeps nothing anyway.
+    """
+    if keras.backend.backend() != "torch":
+        return nullcontext()
+    from keras_alexnet.models.fast.torch_graph import forgetting
+
+    return forgetting(model)
 
 
 def _replace_call(layer: Any, methods: Mapping[type, Callable[..., Any]]) -> None:

@@ -7,6 +7,7 @@ of its input, and zero padding within the convolution or the pooling that reads 
 """
 
 import contextlib
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from keras_alexnet.core import backend
@@ -60,15 +61,31 @@ def quicken_model(model: Any) -> None:
         model.call = _Graph(model, parts).call
 
 
+@contextlib.contextmanager
+def forgetting(model: Any) -> Iterator[None]:
+    """Within this block, let a functional model forget an output behind its last reader.
+
+    Every layer is called as Keras calls it.
+    """
+    if type(model) is not _FUNCTIONAL or (parts := graph_parts()) is None:
+        yield
+        return
+    model.call = _Graph(model, parts, bare=frozenset()).call
+    try:
+        yield
+    finally:
+        del model.call
+
+
 class _Graph:
     """The operations of a functional model, found at its first call.
 
     They are found again where a layer is no longer as it was then.
     """
 
-    def __init__(self, model: Any, parts: GraphParts) -> None:
-        self.model, self.parts = model, parts
-        self.operations = [layer for layer in model.layers if type(layer) in _BARE]
+    def __init__(self, model: Any, parts: GraphParts, bare: Collection[type] = _BARE) -> None:
+        self.model, self.parts, self.bare = model, parts, bare
+        self.operations = [layer for layer in model.layers if type(layer) in bare]
         self.steps: list[_Step] | None = None
         self.settings: list[Any] = []
 
@@ -83,7 +100,7 @@ class _Graph:
             return type(model).call(model, inputs, training=training, mask=mask, **kwargs)
         found = [settings_of(layer) for layer in self.operations]
         if self.steps is None or found != self.settings:
-            self.steps, self.settings = _steps(model, self.parts), found
+            self.steps, self.settings = _steps(model, self.parts, self.bare), found
         values = {id(x): value for x, value in zip(model.inputs, given, strict=True)}
         del given, inputs  # so that they can be forgotten too
         for step in self.steps:
@@ -102,11 +119,12 @@ class _Step:
         fusion: Fusion | None,
         forget: list[int],
         autocast_scope: Any,
+        bare: Collection[type],
     ) -> None:
         self.nodes, self.fusion, self.forget = nodes, fusion, forget
         self.autocast_scope = autocast_scope
         self.layers = [node.operation for node in nodes]
-        self.bare = all(type(layer) in _BARE for layer in self.layers)
+        self.bare = all(type(layer) in bare for layer in self.layers)
         self.reads = [id(x) for x in nodes[0].input_tensors]
 
     def run(self, values: dict[int, Any], training: Any) -> None:
@@ -181,8 +199,8 @@ def _has_values(tensor: Any) -> bool:
     return isinstance(tensor, torch.Tensor) and not tensor.is_meta
 
 
-def _steps(model: Any, parts: GraphParts) -> list[_Step]:
-    """Return what a model computes, in Keras' order."""
+def _steps(model: Any, parts: GraphParts, bare: Collection[type]) -> list[_Step]:
+    """Return what a model computes, in Keras' order; layers that are `bare` by their own `call`."""
     by_depth = parts.nodes(model)
     nodes = [
         node
@@ -190,10 +208,10 @@ def _steps(model: Any, parts: GraphParts) -> list[_Step]:
         for node in by_depth[depth]
         if node.operation and not node.is_input
     ]
-    groups = fuse(nodes, model.outputs)
+    groups = fuse(nodes, model.outputs) if bare else [((node,), None) for node in nodes]
     last = {id(x): i for i, (group, _) in enumerate(groups) for n in group for x in n.input_tensors}
     forget: list[list[int]] = [[] for _ in groups]
     for key in last.keys() - {id(x) for x in model.outputs}:
         forget[last[key]].append(key)
     scope = parts.autocast_scope
-    return [_Step(*group, keys, scope) for group, keys in zip(groups, forget, strict=True)]
+    return [_Step(*group, keys, scope, bare) for group, keys in zip(groups, forget, strict=True)]

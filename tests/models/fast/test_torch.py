@@ -4,6 +4,7 @@ import copy
 import json
 import pickle
 import re
+import weakref
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -464,6 +465,34 @@ def test_hooks_fire_on_a_quickened_model() -> None:
         model.get_layer(name).register_forward_hook(lambda *a: seen.append(a[2].min().item()))
     _assert_close(model(x).detach(), wanted.detach(), LIMIT)
     assert seen[0] < 0 <= seen[1]
+
+
+def test_a_stock_model_that_spares_memory_computes_by_its_layers_and_keeps_nothing() -> None:
+    x = inputs = keras.Input((9, 9, 2))
+    for layer in (layers.ZeroPadding2D(1), layers.Conv2D(3, 3), layers.ReLU()):
+        x = layer(x)
+    model = keras.Model(inputs, [layers.Add()([x, x]), x])
+    images = np.random.default_rng(0).normal(size=(2, 9, 9, 2)).astype(np.float32)
+    wanted = model.predict_on_batch(images)
+    alive: list[int] = []
+    made: list[Any] = []
+
+    def seen(_layer: Any, _inputs: Any, output: torch.Tensor) -> None:
+        alive.append(sum(each() is not None for each in made))
+        made.append(weakref.ref(output))
+
+    for layer in model.layers[1:]:
+        layer.register_forward_hook(seen)
+    model.predict_on_batch(images)
+    assert alive == [0, 1, 2, 3]  # as Keras has it
+    alive.clear()
+    made.clear()
+    with fast.sparing_memory(model):
+        found = model.predict_on_batch(images)
+    assert alive == [0, 1, 1, 1]
+    assert "call" not in vars(model)
+    for got, want in zip(found, wanted, strict=True):
+        np.testing.assert_array_equal(got, want)
 
 
 def _changing() -> tuple[Any, Any, np.ndarray]:

@@ -223,10 +223,11 @@ def test_names_that_are_none() -> None:
 def test_the_number_of_classes_is_the_weights() -> None:
     target = Target("torchvision:mobilenet_v3_small")
     with torch.device("meta"):
-        own = target.build(classes=12).state_dict()
-    shapes = {key: tuple(value.shape) for key, value in own.items()}
-    assert classes_of(target, shapes) == 12
-    assert classes_of(target, shapes | {"features.0.0.weight": (16, 1, 3, 3)}) is None
+        states = (target.build(classes=classes).state_dict() for classes in (None, 12))
+        own, shapes = ({k: tuple(v.shape) for k, v in state.items()} for state in states)
+    assert classes_of(own, shapes) == 12
+    assert classes_of(own, own) is None
+    assert classes_of(own, shapes | {"features.0.0.weight": (16, 1, 3, 3)}) is None
 
 
 def test_from_torch_refuses_what_it_cannot_prove(monkeypatch: pytest.MonkeyPatch) -> None:

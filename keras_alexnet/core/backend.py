@@ -97,6 +97,7 @@ def load_keras() -> Any:
     XLA is told what suits a CPU, see `xla.settle_xla`.
 
     Raises:
+        ConfigurationError: The chosen backend is none of `BACKENDS`.
         MissingDependencyError: The chosen backend, or every backend, is missing.
     """
     keras = sys.modules.get("keras") or _import_keras()
@@ -111,6 +112,7 @@ def chosen_backend() -> str:
     """Return the backend that Keras runs on, or would run on once `load_keras` imports it.
 
     Raises:
+        ConfigurationError: The chosen backend is none of `BACKENDS`.
         MissingDependencyError: The chosen backend, or every backend, is missing.
     """
     if "keras" in sys.modules:
@@ -125,7 +127,12 @@ def chosen_backend() -> str:
                 f"or {pip_line('jax')})"
             )
         return available[0]
-    if chosen in BACKENDS and chosen not in available:
+    if chosen not in BACKENDS:
+        raise ConfigurationError(
+            f"unknown Keras backend {chosen!r}, chosen by {origin}; this package runs on "
+            f"{', '.join(BACKENDS)}"
+        )
+    if chosen not in available:
         others = ", ".join(f"KERAS_BACKEND={name}" for name in available)
         raise MissingDependencyError(
             f"The Keras backend {chosen!r}, chosen by {origin}, is not installed. "

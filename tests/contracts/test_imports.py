@@ -166,6 +166,16 @@ def test_chosen_backend_is_missing(run_python: RunPython) -> None:
         assert f"KERAS_BACKEND={other}" in message
 
 
+@pytest.mark.parametrize("name", ["tensorflwo", "numpy"])
+def test_chosen_backend_is_none_of_ours(name: str, run_python: RunPython) -> None:
+    code = "from keras_alexnet import GoogLeNet"
+    done = run_python(code, check=False, KERAS_BACKEND=name)
+    assert done.stderr.splitlines()[-1] == (
+        f"keras_alexnet.errors.ConfigurationError: unknown Keras backend {name!r}, chosen by the "
+        "environment variable KERAS_BACKEND; this package runs on tensorflow, torch, jax"
+    )
+
+
 def test_no_backend_at_all(tmp_path: Path, run_python: RunPython) -> None:
     code = _hide(*BACKENDS) + "from keras_alexnet import create_model"
     done = run_python(code, check=False, KERAS_BACKEND=None, KERAS_HOME=str(tmp_path))

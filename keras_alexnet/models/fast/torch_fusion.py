@@ -6,9 +6,17 @@ from typing import Any
 
 from keras_alexnet.core import backend
 from keras_alexnet.layers import LocalResponseNormalization
-from keras_alexnet.models.fast.torch_layers import METHODS, convolve, max_pool, multiply, normalize
+from keras_alexnet.models.fast.torch_layers import (
+    METHODS,
+    Activation,
+    convolve,
+    max_pool,
+    multiply,
+    normalize,
+)
 
 keras = backend.load_keras()
+functional = backend.require("torch").nn.functional
 layers = keras.layers
 
 # (input, training) -> output
@@ -16,10 +24,17 @@ Fusion = Callable[[Any, Any], Any]
 
 _SETTINGS = {
     layers.ReLU: ("negative_slope", "threshold", "max_value"),
+    layers.Activation: ("activation",),
     layers.ZeroPadding2D: ("padding", "data_format"),
     layers.Conv2D: ("padding", "data_format"),
     layers.DepthwiseConv2D: ("padding", "data_format"),
     layers.MaxPooling2D: ("padding", "data_format", "strides", "pool_size"),
+}
+# Keras' activation -> torch's, which can take the memory of what it reads.
+_ACTIVATIONS = {
+    keras.activations.relu: functional.relu,
+    keras.activations.silu: functional.silu,
+    keras.activations.hard_silu: functional.hardswish,
 }
 _CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D)
 # Their results are of the sign of what they read.
@@ -63,8 +78,8 @@ def fuse(nodes: list[Any], outputs: list[Any]) -> list[tuple[tuple[Any, ...], Fu
 def _fusion(before: tuple[Any, ...], node: Any, maker: dict[int, Any]) -> Fusion | None:
     """Return the operation for a group and the only reader of its result, or None."""
     layer, last = node.operation, before[-1].operation
-    if is_relu(layer):
-        return _with_relu(before)
+    if (activation := _activation_of(layer)) is not None:
+        return _activated(before, activation)
     if type(last) is layers.ZeroPadding2D and len(before) == 1:
         if getattr(layer, "padding", None) != "valid" or layer.data_format != last.data_format:
             return None
@@ -98,24 +113,33 @@ def is_relu(layer: Any) -> bool:
     )
 
 
-def _with_relu(before: tuple[Any, ...]) -> Fusion | None:
+def _activation_of(layer: Any) -> Activation | None:
+    """Return what computes a layer that is nothing but an activation known here."""
+    if is_relu(layer):
+        return functional.relu
+    return _ACTIVATIONS.get(layer.activation) if type(layer) is layers.Activation else None
+
+
+def _activated(before: tuple[Any, ...], then: Activation) -> Fusion | None:
     last = before[-1].operation
     if type(last) is layers.BatchNormalization:
-        return lambda x, training: normalize(last, x, training, relu=True)
+        return lambda x, training: normalize(last, x, training, then=then)
     if type(last) is layers.Dense:
-        return lambda x, training: multiply(last, x, relu=True)
+        return lambda x, training: multiply(last, x, then=then)
     if type(last) not in _CONVOLUTIONS:
         return None
     if len(before) == 1:
-        return lambda x, training: convolve(last, x, relu=True)
-    return _padded_convolution(before[0].operation, last, relu=True)
+        return lambda x, training: convolve(last, x, then=then)
+    return _padded_convolution(before[0].operation, last, then)
 
 
-def _padded_convolution(pad: Any, convolution: Any, *, relu: bool = False) -> Fusion | None:
+def _padded_convolution(
+    pad: Any, convolution: Any, then: Activation | None = None
+) -> Fusion | None:
     padding = _symmetric(pad)
     if padding is None:
         return None
-    return lambda x, training: convolve(convolution, x, padding=padding, relu=relu)
+    return lambda x, training: convolve(convolution, x, padding=padding, then=then)
 
 
 def _padded_pooling(pad: Any, pooling: Any) -> Fusion | None:

@@ -2,8 +2,8 @@
 
 Keras keeps every layer's output until a model's call ends, and spends as long on a small layer's
 `__call__` as torch on what it computes. A quickened model calls the layers' own `call`, forgets an
-output behind its last reader, and computes some neighbours in one operation: a ReLU in the memory
-of its input, and zero padding within the convolution or the pooling that reads it.
+output behind its last reader, and computes some neighbours in one operation: an activation in the
+memory of its input, and zero padding within the convolution or the pooling that reads it.
 """
 
 import contextlib

@@ -9,6 +9,7 @@ cover they leave to that: symbolic and meta tensors, masks, other dtypes than th
 paddings, axes and options that the operation lacks.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from keras_alexnet.core import backend
@@ -19,6 +20,9 @@ torch = backend.require("torch")
 
 layers = keras.layers
 functional = torch.nn.functional
+
+# An activation of torch's: (tensor, inplace=False) -> tensor.
+Activation = Callable[..., Any]
 
 
 def covers(layer: Any, inputs: Any, rank: int = 4, *, weighted: bool = False) -> bool:
@@ -42,16 +46,20 @@ def covers(layer: Any, inputs: Any, rank: int = 4, *, weighted: bool = False) ->
 
 
 def convolve(
-    layer: Any, inputs: Any, *, padding: tuple[int, int] | None = None, relu: bool = False
+    layer: Any,
+    inputs: Any,
+    *,
+    padding: tuple[int, int] | None = None,
+    then: Activation | None = None,
 ) -> Any:
-    """Compute a `Conv2D` or `DepthwiseConv2D`, with a ReLU behind it where `relu` says so.
+    """Compute a `Conv2D` or `DepthwiseConv2D`, and `then` an activation of its result.
 
     `padding` has the rows and columns of zeros on either side of the maps, for a layer that pads
     none and an input that is covered.
     """
     pads = padding or _same_padding(layer, layer.kernel_size, layer.dilation_rate)
     if pads is None or not covers(layer, inputs, weighted=True):
-        return _rectified(type(layer).call(layer, inputs), relu)
+        return _apply(then, type(layer).call(layer, inputs))
     kernel = _tensor(layer.kernel)  # (h, w, I / groups, O), or (h, w, I, multiplier)
     bias = _tensor(layer.bias) if layer.use_bias else None
     last, apart = layer.data_format == "channels_last", type(layer) is layers.DepthwiseConv2D
@@ -61,7 +69,7 @@ def convolve(
         # gradient, and takes less time.
         pixels = inputs.reshape(-1, inputs.shape[-1])  # (N H W, I)
         products = _product(pixels, kernel[0, 0], bias)  # (N H W, O)
-        return _activated(layer, products.reshape(*inputs.shape[:-1], kernel.shape[-1]), relu)
+        return _activated(layer, products.reshape(*inputs.shape[:-1], kernel.shape[-1]), then)
     if apart:
         filters = kernel.permute(2, 3, 0, 1).flatten(0, 1).unsqueeze(1)  # (I multiplier, 1, h, w)
     else:
@@ -75,21 +83,28 @@ def convolve(
         layer.dilation_rate,
         groups,
     )
-    return _activated(layer, _maps(outputs) if last else outputs, relu)
+    return _activated(layer, _maps(outputs) if last else outputs, then)
 
 
-def multiply(layer: Any, inputs: Any, training: Any = None, *, relu: bool = False) -> Any:
-    """Compute a `Dense` of vectors (N, I), with a ReLU behind it where `relu` says so."""
+def multiply(
+    layer: Any, inputs: Any, training: Any = None, *, then: Activation | None = None
+) -> Any:
+    """Compute a `Dense` of vectors (N, I), and `then` an activation of its result."""
     if not covers(layer, inputs, rank=2, weighted=True):
-        return _rectified(type(layer).call(layer, inputs, training=training), relu)
+        return _apply(then, type(layer).call(layer, inputs, training=training))
     bias = None if layer.bias is None else _tensor(layer.bias)
-    return _activated(layer, _product(inputs, _tensor(layer.kernel), bias), relu)
+    return _activated(layer, _product(inputs, _tensor(layer.kernel), bias), then)
 
 
 def normalize(
-    layer: Any, inputs: Any, training: Any = None, mask: Any = None, *, relu: bool = False
+    layer: Any,
+    inputs: Any,
+    training: Any = None,
+    mask: Any = None,
+    *,
+    then: Activation | None = None,
 ) -> Any:
-    """Compute a `BatchNormalization` of feature maps, with a ReLU behind it where `relu` says so.
+    """Compute a `BatchNormalization` of feature maps, and `then` an activation of its result.
 
     As in Keras, a layer that is not trainable normalises by its moving statistics, and the moving
     variance follows the biased variance of the batches, not torch's unbiased one.
@@ -104,8 +119,7 @@ def normalize(
         or not covers(layer, inputs)
         or values < 2  # of which torch has no variance
     ):
-        stock = type(layer).call(layer, inputs, training=training, mask=mask)
-        return _rectified(stock, relu)
+        return _apply(then, type(layer).call(layer, inputs, training=training, mask=mask))
     # Of 16 bits are the maps alone: statistics and parameters are used, as in Keras, in float32.
     wide = torch.promote_types(inputs.dtype, torch.float32)
     mean, variance = _tensor(layer.moving_mean).to(wide), _tensor(layer.moving_variance).to(wide)
@@ -130,7 +144,7 @@ def normalize(
             biased = variance * ((values - 1) / values)
             layer.moving_mean.assign(moving[0] * layer.momentum + mean * new)
             layer.moving_variance.assign(moving[1] * layer.momentum + biased * new)
-    outputs = functional.relu_(outputs) if relu else outputs
+    outputs = _apply(then, outputs, fresh=True)
     return _maps(outputs) if channels == 3 else outputs
 
 
@@ -215,15 +229,16 @@ def _product(rows: Any, matrix: Any, bias: Any) -> Any:
     return rows @ matrix if bias is None else torch.addmm(bias, rows, matrix)
 
 
-def _activated(layer: Any, outputs: Any, relu: bool) -> Any:
-    """Apply a layer's activation, and a ReLU in the memory of the operation's fresh result."""
+def _activated(layer: Any, outputs: Any, then: Activation | None) -> Any:
+    """Apply a layer's own activation to the operation's result, and `then` another one."""
     if layer.activation is not None and layer.activation is not keras.activations.linear:
-        return _rectified(layer.activation(outputs), relu)
-    return functional.relu_(outputs) if relu else outputs
+        return _apply(then, layer.activation(outputs))
+    return _apply(then, outputs, fresh=True)
 
 
-def _rectified(outputs: Any, relu: bool) -> Any:
-    return functional.relu(outputs) if relu else outputs
+def _apply(activation: Activation | None, outputs: Any, *, fresh: bool = False) -> Any:
+    """Apply an activation; in the memory of what is `fresh` from an operation and no gradient's."""
+    return outputs if activation is None else activation(outputs, inplace=fresh)
 
 
 def _same_padding(

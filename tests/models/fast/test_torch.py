@@ -423,6 +423,49 @@ def test_padding_and_relus_are_fused() -> None:
     assert kinds.count("ZeroPadding2D Conv2D") == 1
 
 
+@BOTH
+@pytest.mark.parametrize(
+    ("activation", "fused"),
+    [("relu", True), ("silu", True), ("hard_silu", True), ("gelu", False), ("sigmoid", False)],
+)
+@pytest.mark.parametrize("training", [True, False])
+def test_activations_in_the_memory_of_what_they_read(
+    float64: None, activation: str, fused: bool, training: bool, data_format: str
+) -> None:
+    """Behind convolutions, norms and dense layers, with an activation of their own and without."""
+    both = {"data_format": data_format}
+    axis = 1 if data_format == "channels_first" else -1
+    last = data_format == "channels_last"
+    x = image = keras.Input((6, 5, 2) if last else (2, 6, 5), dtype="float64")
+    for layer in (
+        layers.Conv2D(4, 3, **both),
+        layers.DepthwiseConv2D(3, activation="tanh", padding="same", **both),
+        layers.BatchNormalization(axis=axis),
+        layers.Conv2D(3, 1, **both),
+        layers.GlobalAveragePooling2D(**both),
+        layers.Dense(4),
+    ):
+        x = layer(x)
+        if type(layer) is not layers.GlobalAveragePooling2D:
+            x = layers.Activation(activation)(x)
+    model = keras.Model(image, x)
+    rng = np.random.default_rng(3)
+    images = torch.from_numpy(rng.normal(size=(2, *image.shape[1:])))
+    weights = [rng.uniform(0.5, 1.5, w.shape) for w in model.get_weights()]
+    results = []
+    for quick in (False, True):
+        model.set_weights(weights)
+        model.zero_grad()
+        y = (fast.quicken(model) if quick else model)(images, training=training)
+        (y * torch.arange(1.0, 5.0, dtype=y.dtype)).sum().backward()
+        results.append([y.detach(), *(v.value.grad for v in model.trainable_variables)])
+        results[-1] += [torch.clone(v.value.detach()) for v in model.non_trainable_variables]
+    for stock, quickened in zip(*results, strict=True):
+        _assert_close(quickened, stock, EXACT)
+    steps = model.call.__self__.steps
+    assert sum(step.fusion is not None for step in steps) == (5 if fused else 0)
+
+
 @pytest.mark.parametrize("size", range(3, 9))
 @pytest.mark.parametrize("pool", [2, 3])
 @BOTH
@@ -502,7 +545,8 @@ def _changing() -> tuple[Any, Any, np.ndarray]:
     x = layers.ReLU(name="first")(layers.Conv2D(6, 3, name="conv")(x))
     x = layers.MaxPooling2D(3, 2)(layers.ZeroPadding2D(1)(x))
     x = layers.ReLU(name="second")(layers.BatchNormalization()(layers.Conv2D(5, 1)(x)))
-    outputs = layers.ReLU(name="third")(layers.Dense(7, name="dense")(layers.Flatten()(x)))
+    x = layers.ReLU(name="third")(layers.Dense(7, name="dense")(layers.Flatten()(x)))
+    outputs = layers.Activation("silu", name="fourth")(layers.Dense(5, name="last")(x))
     model = fast.quicken(keras.Model(image, outputs))
     rng = np.random.default_rng(0)
     for weight in model.weights:
@@ -528,7 +572,16 @@ def test_what_a_user_changes_after_the_first_call_counts(
     assert (model(images) != before).any()
 
 
-@pytest.mark.parametrize("name", ["first", "conv", "third", "dense"])
+def test_another_activation_counts() -> None:
+    model, stock, images = _changing()
+    before = model(images)
+    for each in (model, stock):
+        each.get_layer("fourth").activation = keras.activations.hard_silu
+    _assert_close(model(images), stock(images), LIMIT)
+    assert (model(images) != before).any()
+
+
+@pytest.mark.parametrize("name", ["first", "conv", "third", "dense", "fourth"])
 def test_a_call_of_the_users_own_counts(name: str) -> None:
     """Guided backpropagation replaces the ReLUs' like this."""
     model, stock, images = _changing()
@@ -573,7 +626,7 @@ def test_global_module_hooks_see_every_layer() -> None:
 
 def test_empty_batches() -> None:
     model, _, images = _changing()
-    assert tuple(model(images[:0]).shape) == (0, 7)
+    assert tuple(model(images[:0]).shape) == (0, 5)
     for options in ({}, {"strides": 2}, {"data_format": "channels_first"}):
         layer = fast.quicken(layers.Conv2D(4, 1, **options))
         empty = np.zeros((0, 8, 8, 8), np.float32)

@@ -3,6 +3,7 @@
 import os
 import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import requests
@@ -15,6 +16,8 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
+from keras_alexnet.core.backend import require
+from keras_alexnet.errors import one_line
 from porting.checkpoints.files import sha256
 from porting.errors import DownloadError
 
@@ -29,6 +32,12 @@ def cache_folder() -> Path:
     home = os.environ.get("TORCH_HOME")
     base = os.environ.get("XDG_CACHE_HOME", "~/.cache")
     return (Path(home or Path(base, "torch")).expanduser()) / "hub" / "checkpoints"
+
+
+def promised_digest(url: str) -> str | None:
+    """Return the beginning of a file's SHA-256 that its name holds, None where it holds none."""
+    found = _HASH_IN_NAME.search(url.rpartition("/")[2])
+    return found[1] if found else None
 
 
 def fetch(
@@ -54,14 +63,13 @@ def fetch(
     Raises:
         DownloadError: No attempt succeeded, the hash differs, or the name holds no hash.
     """
-    name = url.rpartition("/")[2]
-    match = _HASH_IN_NAME.search(name)
-    if match is None:
+    name, promised = url.rpartition("/")[2], promised_digest(url)
+    if promised is None:
         raise DownloadError(f"{url}: its name holds no hash to check the file against")
     folder = folder or cache_folder()
     target = folder / name
     if target.is_file():
-        if sha256(target).startswith(match[1]):
+        if sha256(target).startswith(promised):
             return target
         target.unlink()  # Damaged by an earlier program: its name promises another content.
     partial = folder / f"{name}.part"
@@ -83,14 +91,47 @@ def fetch(
                 f"cannot store {target}: {failure.strerror or failure}"
             ) from failure
         digest = sha256(partial)
-        if digest.startswith(match[1]):
+        if digest.startswith(promised):
             partial.replace(target)
             return target
         partial.unlink()
-        error = DownloadError(f"SHA-256 {digest[:16]}… does not begin with {match[1]}")
+        error = DownloadError(f"SHA-256 {digest[:16]}… does not begin with {promised}")
     raise DownloadError(
         f"cannot download {url}: {_reason(error)}. Check the network, or fetch the file by other "
         f"means and give its path, or place it at {target}"
+    ) from error
+
+
+def fetch_from_hub(repository: str, names: Sequence[str]) -> Path:
+    """Return the local copy of the first of some files that a repository of the hub has.
+
+    It is in the hub's own cache, where its other files lie beside it.
+
+    Args:
+        repository: `USER/NAME`, or `USER/NAME@REVISION`, of the Hugging Face hub.
+        names: The files, in the order of preference.
+
+    Raises:
+        DownloadError: None is there, or there is no connection.
+        MissingDependencyError: The hub's package is not installed.
+    """
+    hub = require("huggingface_hub")
+    name, _, revision = repository.partition("@")
+    for file in names:
+        try:
+            return Path(hub.hf_hub_download(name, file, revision=revision or None))
+        except hub.errors.LocalEntryNotFoundError as failure:
+            error: Exception = failure
+            break
+        except hub.errors.EntryNotFoundError as failure:
+            error = failure
+        except Exception as failure:  # of the hub, or of what it reaches the network with
+            error = failure
+            break
+    raise DownloadError(
+        f"cannot get {' or '.join(names)} of {repository} from the Hugging Face hub: "
+        f"{one_line(error)}. Check the network and the name, or fetch the repository by other "
+        "means and name its folder: timm:local-dir:FOLDER"
     ) from error
 
 

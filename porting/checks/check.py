@@ -23,6 +23,7 @@ from porting.torch_side.reference_nets import Reference
 from porting.torch_side.seeded import seeded_state_dict
 from porting.torch_side.targets import Target
 from porting.torch_side.user_code import check_function
+from porting.torch_side.zoos import describe
 from porting.weights.spec_tables import counterpart, fit, weight_map
 from porting.weights.table import Size
 
@@ -95,7 +96,7 @@ def check(
     )
     _check_sizes(opened, sizes)
     aux_heads = opened.fit.aux_heads
-    labels = opened.info.labels if opened.info else ()
+    labels = (opened.info.labels if opened.info else None) or ()
     candidate = request.candidate
     if candidate is None:
         say(f"converting on {chosen[0]}")
@@ -124,7 +125,7 @@ def check(
         aux_heads = aux_heads and bool(record.get("model", {}).get("aux_heads", False))
     known = request.source is None and name in torchvision_zoo.NETWORKS
     if known and not labels and any(each.paths for each in inputs):
-        labels = torchvision_zoo.describe(name, "DEFAULT").labels
+        labels = describe("torchvision", name, "DEFAULT").labels or ()
     return run_check(
         Check(
             Reference(name, opened.classes, aux_heads, opened.transform_input, sizes[0], function),

@@ -1,6 +1,5 @@
 """Which torch networks become Keras models, how exactly, and which operations they are made of."""
 
-import fnmatch
 import math
 import tempfile
 from collections import Counter
@@ -9,8 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from keras_alexnet.core.backend import require
-from keras_alexnet.core.children import Workers, call_child
+from keras_alexnet.core.children import Workers
 from keras_alexnet.core.machine import installed_versions
 from keras_alexnet.errors import KerasAlexNetError
 from keras_alexnet.specs.schema import DATA_FORMATS
@@ -20,6 +18,7 @@ from porting.errors import UsageError
 from porting.graph.plan import Plan
 from porting.tolerances import TOLERANCES
 from porting.torch_side.targets import Target
+from porting.torch_side.zoos import names
 
 _TIMEOUT = 1800.0
 
@@ -68,21 +67,20 @@ class Covered:
 def targets_of(pattern: str) -> list[Target]:
     """Return the networks that a pattern such as `torchvision:res*` names.
 
+    `timm:*` is one small network of each of its families.
+
     Raises:
         UsageError: It names none.
     """
-    library, _, names = pattern.partition(":")
-    if library != "torchvision":
-        target = Target.parse(pattern)
-        if target is None:
-            raise UsageError(f"{pattern!r} names no torch network, such as 'torchvision:*'")
+    target = Target.parse(pattern)
+    if target is None:
+        raise UsageError(f"{pattern!r} names no torch network, such as 'torchvision:*'")
+    if target.library is None or target.folder is not None:
         return [target]
-    require("torchvision")
-    known = call_child("porting.torch_side.torchvision_zoo", {"list": True}, timeout=300)
-    found = [Target(f"torchvision:{name}") for name in known if fnmatch.fnmatch(name, names)]
+    found = names(target.library, target.known_as)
     if not found:
-        raise UsageError(f"torchvision has no classifier like {names!r}; known: {', '.join(known)}")
-    return found
+        raise UsageError(f"{target.library} has no classifier like {target.known_as!r}")
+    return [Target(f"{target.library}:{name}") for name in found]
 
 
 def coverage(
@@ -165,7 +163,7 @@ def from_json(content: Mapping[str, Any]) -> list[Covered]:
 
 def to_json(found: Sequence[Covered]) -> dict[str, Any]:
     """Return a coverage as JSON-serialisable values."""
-    versions = installed_versions(("keras", "torch", "torchvision", "tensorflow", "jax"))
+    versions = installed_versions(("keras", "torch", "torchvision", "timm", "tensorflow", "jax"))
     return {
         "passed": sum(each.passed for each in found),
         "networks": [

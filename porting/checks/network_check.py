@@ -49,6 +49,11 @@ def check_network(
             timeout=request.timeout,
         )
         known = network.preprocessing
+        if known is None and network.shape[0] not in _PLAIN:
+            raise UsageError(
+                f"{target.text} reads images of {network.shape[0]} channels; a check has photos "
+                "and noise of 1 and 3"
+            )
         preprocessing = known or _PLAIN[network.shape[0]].at_size(*network.size)
         candidate = request.candidate
         if candidate is None:

@@ -68,7 +68,7 @@ def main(job: dict[str, Any]) -> None:
     for key, gradient in _gradients(net.double(), gradient_images.double(), outputs).items():
         results[f"gradient/{key}"] = gradient
     results["versions"] = np.array(
-        json.dumps({name: require(name).__version__ for name in ("torch", "torchvision", "numpy")})
+        json.dumps({name: require(name).__version__ for name in (*reference.packages, "numpy")})
     )
     np.savez(job["output"], **results)  # type: ignore[arg-type]
 

@@ -17,8 +17,9 @@ NetworkName = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help=f"One of: {', '.join(SPECS)}; or any torch classifier: torchvision:NAME, or "
-        "FILE.py:FUNCTION, your own code, which is run and returns a torch.nn.Module.",
+        help=f"One of: {', '.join(SPECS)}; or any torch classifier: torchvision:NAME, timm:NAME "
+        "(also timm:local-dir:FOLDER, timm:hf-hub:USER/NAME), or FILE.py:FUNCTION, your own code, "
+        "which is run and returns a torch.nn.Module.",
     ),
 ]
 TransformInput = Annotated[

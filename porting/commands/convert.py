@@ -31,12 +31,14 @@ def convert_command(
     source: Annotated[
         str | None,
         typer.Option(
-            help="A .pth, .pt, .safetensors, .npz, .caffemodel or .npy file, or torchvision "
-            "weights' name. A FILE.py:FUNCTION may bring its own weights instead."
+            help="A .pth, .pt, .safetensors, .npz, .caffemodel or .npy file, or the name of "
+            "torchvision's or timm's weights. A FILE.py:FUNCTION and timm:local-dir:FOLDER have "
+            "their own."
         ),
     ] = None,
     classes: Annotated[
-        int | None, typer.Option(help="Class count that the file must have.")
+        int | None,
+        typer.Option(help="Class count that the file must have; 0 for timm's pooled features."),
     ] = None,
     preprocessing: Annotated[
         bool, typer.Option("--preprocessing", help="Put the input normalisation into the model.")

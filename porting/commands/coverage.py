@@ -19,7 +19,11 @@ from porting.errors import UsageError
 
 def coverage_command(
     networks: Annotated[
-        str, typer.Argument(help="'torchvision:*' or another pattern, or FILE.py:FUNCTION.")
+        str,
+        typer.Argument(
+            help="'torchvision:*' or another pattern, 'timm:*' for one network of each family, or "
+            "FILE.py:FUNCTION."
+        ),
     ],
     json_file: Annotated[Path | None, typer.Option("--json", help="JSON file to write.")] = None,
     markdown: Annotated[

@@ -12,22 +12,27 @@ import numpy as np
 
 from keras_alexnet.core.children import Workers
 from keras_alexnet.specs.preprocessing import Preprocessing
-from porting.checkpoints.download import fetch
+from porting.checkpoints.download import fetch_from_hub, promised_digest
 from porting.checkpoints.files import read_checkpoint, sha256, write_checkpoint
-from porting.conversion.sources import is_a_name, missing
+from porting.conversion.sources import downloaded, is_a_name, missing
 from porting.errors import UsageError
 from porting.graph.builder import Built, build
 from porting.graph.plan import Plan
-from porting.torch_side import torchvision_zoo
 from porting.torch_side.reference_nets import Reference
 from porting.torch_side.targets import Target
-from porting.torch_side.torchvision_zoo import WeightsInfo
+from porting.torch_side.timm_zoo import CONFIG, WEIGHTS_FILES, in_folder, repository_of, weights_in
+from porting.torch_side.weights_info import WeightsInfo
+from porting.torch_side.zoos import describe
 from porting.weights.table import Size
 
 # Of an image where neither the user nor torchvision says anything else.
 _SIZE: Size = (224, 224)
 _TIMEOUT = 900.0
 _CHILD = "porting.graph.torch_child"
+_RENAMED = (
+    "timm's own function for such files has changed keys; the way back gives those that timm has "
+    "today"
+)
 
 
 @dataclass(frozen=True)
@@ -41,8 +46,8 @@ class Network:
         plan: The file of its plan.
         weights: The file of its weights, under its own keys.
         proof: The file of what torch computes.
-        official: torchvision's name of its weights, or None.
-        info: What torchvision says of these or, for a network of its own with other weights, of its
+        official: Its library's name of its weights, or None.
+        info: What the library says of these or, for a network of its own with other weights, of its
             default ones.
         which: As in `read_checkpoint`.
         allow_pickle: As in `read_checkpoint`.
@@ -85,15 +90,15 @@ class Network:
     @property
     def preprocessing(self) -> Preprocessing | None:
         """What happens to photos before, where that is known."""
-        if self.info is None:
+        if self.info is None or self.info.preprocessing is None:
             return None
-        record = Preprocessing.from_record(self.info.preprocessing)
-        return record if self.official else record.at_size(*self.size)
+        return Preprocessing.from_record(self.info.preprocessing).at_size(*self.size)
 
     @property
     def labels(self) -> tuple[str, ...] | None:
-        """The names of the classes, where the weights are torchvision's own."""
-        return self.info.labels if self.official and self.info else None
+        """The names of the classes, where the weights are the library's own and have as many."""
+        labels = self.info.labels if self.official is not None and self.info else None
+        return labels if labels is not None and len(labels) == self.classes else None
 
     def to_json(self) -> dict[str, Any]:
         """Return it as the job of a child, which builds the model and saves it."""
@@ -107,7 +112,7 @@ class Network:
         given |= {name: Path(given[name]) for name in ("plan", "weights", "proof")}
         given |= {name: tuple(given[name]) for name in ("shape", "notes")}
         if (info := given["info"]) is not None:
-            given["info"] = WeightsInfo(**{**info, "labels": tuple(info["labels"])})
+            given["info"] = WeightsInfo.from_json(info)
         return cls(**{**given, "target": Target(**given["target"])})
 
     def torch_file(self, folder: Path) -> Path:
@@ -165,8 +170,8 @@ def prepare(
 
     Args:
         target: What is to be converted.
-        source: A weights file, or the name of torchvision's weights; None for a function's own
-            weights, and for lively seeded ones of torchvision's networks.
+        source: A weights file, or the name of its library's weights; None for a function's own
+            weights, those of a folder of timm's, and for lively seeded ones of other networks.
         folder: An existing folder for the child's files.
         classes: Number of classes; by default those of the weights, or the network's own.
         shape: Channels, height and width of the images.
@@ -185,28 +190,36 @@ def prepare(
         GraphError: The network cannot be converted.
         MissingDependencyError: torchvision is not installed.
     """
+    if repository := repository_of(target.known_as):
+        fetch_from_hub(repository, [CONFIG])
+        weights = fetch_from_hub(repository, WEIGHTS_FILES)
+        target = Target(f"timm:{in_folder(weights.parent)}")
     path = None if source is None else Path(source)
-    named = path is not None and target.torchvision is not None and is_a_name(path)
+    named = path is not None and target.library is not None and is_a_name(path)
     if path is not None and not (named or path.is_file()):
         raise missing(path)
     with contextlib.ExitStack() as stack:
         workers = workers or stack.enter_context(Workers())
         official, info = None, None
         ask = partial(workers.call, _CHILD, timeout=timeout, meanwhile=meanwhile)
-        if target.torchvision is not None:
-            info = torchvision_zoo.describe(
-                target.torchvision, str(source) if named else "DEFAULT", ask=ask
-            )
+        if target.library is not None:
+            chosen = str(source) if named else "DEFAULT"
+            info = describe(target.library, target.known_as, chosen, ask=ask)
             if named:
-                path = fetch(info.url)
+                path = downloaded(info)
+            elif path is None and target.folder is not None:
+                path, named = weights_in(target.folder), True
         digest = None if path is None else sha256(path)
         if info is not None and digest is not None:
-            official = info.name if named or digest.startswith(_promised_digest(info)) else None
+            promised = promised_digest(info.url or "")
+            known = promised is not None and digest.startswith(promised)
+            official = info.name if named or known else None
         any_size = size is not None and None in size
         height, width = size or (None, None)
+        channels = info.shape[0] if info else 3
         if height is None or width is None:
-            height, width = _size_of(info)
-        shape = shape or (3, height, width)
+            height, width = info.shape[1:] if info else _SIZE
+        shape = shape or (channels, height, width)
         job = {
             "target": target.text,
             "path": None if path is None else str(path),
@@ -216,7 +229,7 @@ def prepare(
             "shape": shape,
             "any_size": any_size,
             "official": official is not None,
-            "lively": target.torchvision is not None,
+            "lively": target.library is not None,
             "seed": seed,
             "folder": str(folder),
         }
@@ -226,7 +239,7 @@ def prepare(
             shape,
             answer["classes"],
             folder / "plan.npz",
-            folder / "weights.safetensors" if path is None else path,
+            folder / "weights.safetensors" if path is None or answer["renamed"] else path,
             folder / "proof.npz",
             official,
             info,
@@ -234,17 +247,5 @@ def prepare(
             allow_pickle,
             digest,
             answer["aux_heads"],
-            tuple(answer["notes"]),
+            (*answer["notes"], *([_RENAMED] if answer["renamed"] else [])),
         )
-
-
-def _promised_digest(info: WeightsInfo) -> str:
-    """Return the beginning of the SHA-256 that the name of torchvision's file holds."""
-    return Path(info.url).stem.rpartition("-")[2]
-
-
-def _size_of(info: WeightsInfo | None) -> Size:
-    if info is None:
-        return _SIZE
-    height, width = info.preprocessing["crop_size"]
-    return height, width

@@ -11,10 +11,10 @@ from porting.conversion.network import Network
 from porting.conversion.sources import Source
 from porting.errors import UsageError
 from porting.graph.builder import Built
-from porting.torch_side.torchvision_zoo import WeightsInfo
+from porting.torch_side.weights_info import WeightsInfo
 from porting.weights.transfer import carried_by, counterpart_of
 
-_PACKAGES = ("keras-alexnet", "keras", "torch", "torchvision", "numpy")
+_PACKAGES = ("keras-alexnet", "keras", "torch", "torchvision", "timm", "numpy")
 
 
 def record_of(
@@ -73,7 +73,7 @@ def graph_record(
     `gap` is how far its logits were from torch's, relative to the largest, None where nobody
     compared them; the other arguments are those of `networks.save_network`.
     """
-    info = network.info if network.official else None
+    info = network.info if network.official is not None else None
     preprocessing = network.preprocessing
     return {
         "model": {

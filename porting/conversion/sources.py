@@ -8,12 +8,14 @@ from keras_alexnet.errors import listed
 from keras_alexnet.specs import SPECS, find_spec
 from keras_alexnet.specs.schema import ModelSpec
 from keras_alexnet.specs.shapes import too_small
-from porting.checkpoints.download import fetch
+from porting.checkpoints.download import fetch, fetch_from_hub
 from porting.checkpoints.files import Checkpoint, read_checkpoint, sha256, write_checkpoint
 from porting.checkpoints.readers import READERS
 from porting.errors import CheckpointError, TransferError, UsageError
 from porting.torch_side import torchvision_zoo
-from porting.torch_side.torchvision_zoo import OFFICIAL_HASHES, WeightsInfo
+from porting.torch_side.torchvision_zoo import OFFICIAL_HASHES
+from porting.torch_side.weights_info import WeightsInfo
+from porting.torch_side.zoos import describe
 from porting.weights.dialects import disagreements, identify, translate
 from porting.weights.problems import list_problems
 from porting.weights.spec_tables import Fit, fit, weight_map
@@ -113,8 +115,8 @@ def open_source(
                 f"{path}: no such file, and {name} has no weights to download; known suffixes: "
                 f"{', '.join(READERS)}"
             )
-        info = torchvision_zoo.describe(name, str(source))
-        path = fetch(info.url)
+        info = describe("torchvision", name, str(source))
+        path = downloaded(info)
     content = read_checkpoint(path, allow_pickle=allow_pickle, which=which)
     checkpoint = translate(content, spec, size=size)
     heads = tuple(f"{aux.name}." for aux in spec.aux)
@@ -161,7 +163,7 @@ def open_source(
     digest = sha256(path)
     weights = _official_name(name, digest)
     if info is None and weights is not None and installed("torchvision"):
-        info = torchvision_zoo.describe(name, weights)
+        info = describe("torchvision", name, weights)
     if transform_input is None:
         official = info is not None or weights is not None
         transform_input = official and spec.transform_input
@@ -196,8 +198,22 @@ def _hint_at_size(spec: ModelSpec, found: Fit, size: Size | None) -> list[str]:
     ]
 
 
+def downloaded(info: WeightsInfo) -> Path:
+    """Return the local copy of a library's weights, downloading it if there is none.
+
+    Raises:
+        DownloadError: It cannot be had.
+        UsageError: Nobody offers it.
+    """
+    if info.repository is not None and info.file is not None:
+        return fetch_from_hub(info.repository, [info.file])
+    if info.url is None:
+        raise UsageError(f"nobody offers the weights {info.name!r} for download; name a file")
+    return fetch(info.url)
+
+
 def is_a_name(path: Path) -> bool:
-    """Return whether a source is no file, but may be the name of torchvision's weights."""
+    """Return whether a source is no file, but may be the name of a library's weights."""
     is_a_place = path.suffix.lower() in READERS or len(path.parts) > 1 or path.exists()
     return not is_a_place
 

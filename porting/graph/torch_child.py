@@ -17,7 +17,7 @@ from keras_alexnet.core.children import enter_child, report_progress
 from porting.checkpoints.files import read_checkpoint, to_numpy, write_checkpoint
 from porting.errors import TransferError, UsageError
 from porting.graph.reader import read
-from porting.torch_side import torchvision_zoo
+from porting.torch_side import zoos
 from porting.torch_side.liveliness import liven
 from porting.torch_side.reference_nets import fill, main_result
 from porting.torch_side.seeded import live_images
@@ -94,8 +94,8 @@ def _images(shape: Sequence[int]) -> Any:
 def main(job: dict[str, Any]) -> dict[str, Any]:
     """Do one job, whose fields are the arguments of `network.prepare`, or answer a question."""
     require("torchvision")  # before anything that might load another LLVM
-    if "model" in job:
-        return torchvision_zoo.main(job)
+    if "library" in job:
+        return zoos.answer(job)
     target, folder = Target(job["target"]), Path(job["folder"])
     shape = tuple(job["shape"])
     arrays = None
@@ -113,8 +113,11 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
         if classes is not None:
             net = target.build(classes=classes, **options)
     images = _images(shape)
+    renamed = False
     if arrays is not None:
-        load(net, arrays, job["path"])
+        own = target.adapted(net, arrays)
+        renamed = own is not arrays
+        load(net, own, job["path"])
     with _explained(net, images):
         if arrays is None and job["lively"]:
             liven(net, images, seed=job["seed"])
@@ -122,7 +125,7 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
         plan = read(net, images, any_size=job["any_size"])
         report_progress("computing in torch")
         proof = Proof.of(net, images)
-    if arrays is None:
+    if arrays is None or renamed:
         state = {key: to_numpy(value) for key, value in net.state_dict().items()}
         write_checkpoint(folder / "weights.safetensors", state)
     plan.save(folder / "plan.npz")
@@ -132,7 +135,12 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
             "logits (N, classes)"
         )
     proof.save(folder / "proof.npz")
-    return {"classes": proof.logits.shape[1], "aux_heads": aux_heads, "notes": plan.notes}
+    return {
+        "classes": proof.logits.shape[1],
+        "aux_heads": aux_heads,
+        "renamed": renamed,
+        "notes": plan.notes,
+    }
 
 
 def load(net: Any, arrays: Mapping[str, np.ndarray], path: str) -> None:

@@ -45,10 +45,16 @@ class Reference:
     def title(self) -> str:
         """What it is called in results."""
         if self.target is not None:
-            return "torchvision" if Target(self.target).torchvision else "torch"
+            return Target(self.target).library or "torch"
         if self.function is not None:
             return Path(self.function.rpartition(":")[0]).name
         return "torchvision" if self.model in torchvision_zoo.NETWORKS else "torch"
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """The packages that it is made by."""
+        library = Target(self.target).library if self.target is not None else None
+        return tuple(dict.fromkeys(("torch", "torchvision", library or "torch")))
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Self:

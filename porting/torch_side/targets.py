@@ -1,20 +1,17 @@
-"""Torch networks by the user's words: `torchvision:NAME`, or `FILE.py:FUNCTION` of his own."""
+"""Torch networks by the user's words: `torchvision:NAME`, `timm:NAME`, or `FILE.py:FUNCTION`."""
 
-import contextlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from keras_alexnet.core.backend import require
-from porting.errors import UsageError
-from porting.torch_side.torchvision_zoo import check_classifier
-from porting.torch_side.user_code import call_function, check_function
-from porting.weights.table import Shape, Size
+import numpy as np
 
-_TORCHVISION = "torchvision:"
-# Heads that torchvision's builders make unless told otherwise: the beginning of their keys.
-_AUXILIARY = {"googlenet": "aux1.", "inception_v3": "AuxLogits."}
+from porting.errors import UsageError
+from porting.torch_side.timm_zoo import check_name, folder_of
+from porting.torch_side.user_code import call_function, check_function
+from porting.torch_side.zoos import ZOOS
+from porting.weights.table import Shape, Size
 
 
 @dataclass(frozen=True)
@@ -22,7 +19,8 @@ class Target:
     """A torch network that is to be converted.
 
     Attributes:
-        text: `torchvision:NAME` or `FILE.py:FUNCTION`, the file with its absolute path.
+        text: `torchvision:NAME`, `timm:NAME` or `FILE.py:FUNCTION`, files and folders with their
+            absolute paths.
     """
 
     text: str
@@ -36,35 +34,51 @@ class Target:
         """
         if ":" not in text:
             return None
-        if text.startswith(_TORCHVISION):
-            return cls(text)
+        library, _, name = text.partition(":")
+        if library in ZOOS:
+            return cls(f"timm:{check_name(name)}" if library == "timm" else text)
         if text.rpartition(":")[0].endswith(".py"):
             return cls(check_function(text))
         raise UsageError(
-            f"{text!r} is none of the known forms: torchvision:NAME, FILE.py:FUNCTION, or the name "
-            "of a model of this package"
+            f"{text!r} is none of the known forms: torchvision:NAME, timm:NAME, FILE.py:FUNCTION, "
+            "or the name of a model of this package"
         )
 
     @property
-    def torchvision(self) -> str | None:
-        """Its name in torchvision, or None for a function of the user's."""
-        own = self.text.startswith(_TORCHVISION)
-        return self.text.removeprefix(_TORCHVISION) if own else None
+    def library(self) -> str | None:
+        """The library that has it, or None for a function of the user's."""
+        library = self.text.partition(":")[0]
+        return library if library in ZOOS else None
+
+    @property
+    def known_as(self) -> str:
+        """What its library calls it, or the user's file does."""
+        return self.text.partition(":")[2] if self.library else self.text.rpartition(":")[2]
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder that holds its weights and their description, where it is one of timm's."""
+        return folder_of(self.known_as) if self.library == "timm" else None
 
     @property
     def name(self) -> str:
         """A short name for files and titles."""
-        return self.torchvision or self.text.rpartition(":")[2]
+        return self.folder.name if self.folder else self.known_as
 
     @property
     def title(self) -> str:
         """Its text without the folder of a user's file, which says nothing elsewhere."""
-        return self.text if self.torchvision else Path(self.text).name
+        if self.folder:
+            return f"timm:{self.folder.name}"
+        return self.text if self.library else Path(self.text).name
 
     def has_aux_heads(self, keys: Collection[str]) -> bool:
         """Return whether weights of these keys are of a network with auxiliary heads."""
-        beginning = _AUXILIARY.get(self.torchvision or "")
-        return beginning is not None and any(key.startswith(beginning) for key in keys)
+        return self.library is not None and ZOOS[self.library].has_aux_heads(self.known_as, keys)
+
+    def adapted(self, net: Any, arrays: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        """Return weights as such a network takes them, where its library knows a way."""
+        return ZOOS[self.library].adapted(net, arrays) if self.library else arrays
 
     def build(
         self,
@@ -74,37 +88,25 @@ class Target:
         official: bool = False,
         aux_heads: bool = True,
     ) -> Any:
-        """Return the network in inference mode; torchvision's with unspecified weights.
+        """Return the network in inference mode; a library's with unspecified weights.
 
         Args:
             classes: Number of classes, by default the network's own.
             size: Height and width of the images, on which some networks' weights depend.
-            official: Whether torchvision's own weights follow, for which it changes some networks.
-            aux_heads: Whether it has auxiliary heads, if torchvision's has some; inference leaves
+            official: Whether the library's own weights follow, for which torchvision changes some
+                networks.
+            aux_heads: Whether it has auxiliary heads, if the library's has some; inference leaves
                 them out.
 
         Raises:
-            UsageError: torchvision has no such classifier, or the user's function failed.
+            UsageError: The library has no such classifier, or the user's function failed.
         """
-        if self.torchvision is None:
+        if self.library is None:
             counts = {} if classes is None else {"classes": classes, "num_classes": classes}
             return call_function(self.text, optional=counts)
-        models, name = require("torchvision").models, self.torchvision
-        check_classifier(name)
-        options: dict[str, Any] = {} if classes is None else {"num_classes": classes}
-        if name in _AUXILIARY:
-            options |= {
-                "aux_logits": aux_heads,
-                "transform_input": official,
-                "init_weights": False,
-            }
-        if name.startswith("vit_") and size is not None:
-            options["image_size"] = size[0]
-        try:
-            with _quick_initialisation():
-                return models.get_model(name, weights=None, **options).eval()
-        except ValueError as error:
-            raise UsageError(f"{self.text} cannot be built with {options}: {error}") from error
+        return ZOOS[self.library].build_classifier(
+            self.known_as, classes=classes, size=size, official=official, aux_heads=aux_heads
+        )
 
 
 def classes_of(own: Mapping[str, Shape], shapes: Mapping[str, Shape]) -> int | None:
@@ -117,19 +119,3 @@ def classes_of(own: Mapping[str, Shape], shapes: Mapping[str, Shape]) -> int | N
     counts = {found[0] for wanted, found in differing if found and found[1:] == wanted[1:]}
     alike = all(found and found[1:] == wanted[1:] for wanted, found in differing)
     return counts.pop() if len(counts) == 1 and alike else None
-
-
-@contextlib.contextmanager
-def _quick_initialisation() -> Iterator[None]:
-    """Draw numbers that other weights replace from a normal distribution instead of a cut one."""
-    init = require("torch").nn.init
-    stock = init.trunc_normal_
-
-    def normal(tensor: Any, mean: float = 0.0, std: float = 1.0, *_: Any, **__: Any) -> Any:
-        return init.normal_(tensor, mean, std)
-
-    init.trunc_normal_ = normal
-    try:
-        yield
-    finally:
-        init.trunc_normal_ = stock

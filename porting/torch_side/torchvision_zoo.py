@@ -1,22 +1,22 @@
 """Torchvision's networks and their weights. The only module that imports torchvision.
 
-`describe` asks a child process, so that a process that holds TensorFlow can use it; the other
-functions import torchvision where they are called.
+Its functions import it where they are called; a process that holds TensorFlow asks `zoos`.
 """
 
-import dataclasses
-import difflib
-from collections.abc import Callable
-from functools import partial
+import fnmatch
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from keras_alexnet.core.backend import installed, pip_line, require
-from keras_alexnet.core.children import call_child, enter_child
-from keras_alexnet.errors import MissingDependencyError
+import numpy as np
+
+from keras_alexnet.core.backend import require
 from keras_alexnet.specs.preprocessing import Preprocessing
 from porting.errors import UsageError
+from porting.torch_side.initialisation import quick_initialisation
+from porting.torch_side.weights_info import WeightsInfo, unknown_network
+from porting.weights.table import Size
 
-NETWORKS = ("alexnet", "googlenet")
+NETWORKS = ("alexnet", "googlenet")  # those that this package has tables of
 
 # Beginnings of the SHA-256 of torchvision's files, which their names hold too: a downloaded file is
 # recognised whatever it is called.
@@ -25,49 +25,8 @@ OFFICIAL_HASHES = {
     "googlenet": {"1378be20": "IMAGENET1K_V1"},
 }
 
-
-@dataclasses.dataclass(frozen=True)
-class WeightsInfo:
-    """What torchvision says of one set of weights, such as `IMAGENET1K_V1`.
-
-    The file's name in `url` holds the beginning of its SHA-256. `labels` are the class names by
-    index, `metrics` accuracies in per cent, `preprocessing` the fields of a `Preprocessing`.
-    """
-
-    name: str
-    url: str
-    labels: tuple[str, ...]
-    metrics: dict[str, float]
-    preprocessing: dict[str, Any]
-
-
-def describe(
-    model: str,
-    weights: str,
-    *,
-    timeout: float = 300,
-    ask: Callable[[dict[str, Any]], Any] | None = None,
-) -> WeightsInfo:
-    """Return what torchvision says of `weights`, asked in a process of its own.
-
-    `weights` is `"IMAGENET1K_V1"`, `"DEFAULT"` or `"GoogLeNet_Weights.IMAGENET1K_V1"`, `timeout`
-    the seconds to wait for torchvision. A child that has imported it already can be the one to
-    `ask`, which has `main` answer.
-
-    Raises:
-        UsageError: torchvision knows no such weights.
-        MissingDependencyError: torchvision is not installed.
-    """
-    if not installed("torchvision"):
-        raise MissingDependencyError(
-            f"torchvision is needed for {model} and its weights {weights!r}. "
-            f"Install it with: {pip_line('torchvision')}"
-        )
-    job = {"model": model, "weights": weights}
-    if ask is None:
-        ask = partial(call_child, "porting.torch_side.torchvision_zoo", timeout=timeout)
-    fields = ask(job)
-    return WeightsInfo(**{**fields, "labels": tuple(fields["labels"])})
+# Heads that torchvision's builders make unless told otherwise: the beginning of their keys.
+_AUXILIARY = {"googlenet": "aux1.", "inception_v3": "AuxLogits."}
 
 
 def build(model: str, *, classes: int, aux_heads: bool, transform_input: bool) -> Any:
@@ -135,43 +94,81 @@ class _Evaluation:
         return functional.normalize(planes, self.preprocessing.mean, self.preprocessing.std)
 
 
-def classifiers() -> list[str]:
-    """Return the names of torchvision's classifiers."""
+def names(pattern: str) -> list[str]:
+    """Return the names of torchvision's classifiers that match a pattern such as `res*`."""
     models = require("torchvision").models
-    return list(models.list_models(module=models))
+    return fnmatch.filter(models.list_models(module=models), pattern)
 
 
-def check_classifier(name: str) -> None:
+def _check(name: str) -> None:
     """Check that torchvision has a classifier of this name.
 
     Raises:
         UsageError: It has none; the message names a similar one.
     """
-    known = classifiers()
-    if name not in known:
-        close = difflib.get_close_matches(name, known, 1)
-        hint = f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(known)}"
-        raise UsageError(f"torchvision has no classifier {name!r}. {hint}")
+    if name not in (known := names("*")):
+        raise unknown_network("torchvision", name, known)
 
 
-def main(job: dict[str, Any]) -> Any:
-    """Answer a question about torchvision: its classifiers, or one of `describe`."""
-    if job.get("list"):
-        return classifiers()
-    model, weights = job["model"], job["weights"]
-    check_classifier(model)
-    models = require("torchvision").models
-    enum = models.get_model_weights(model)
-    name = weights.rpartition(".")[2]
+def adapted(net: Any, arrays: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+    """Return weights under the keys that a network of torchvision's has: they are as they are."""
+    return arrays
+
+
+def has_aux_heads(name: str, keys: Collection[str]) -> bool:
+    """Return whether weights of these keys are of a network with auxiliary heads."""
+    beginning = _AUXILIARY.get(name)
+    return beginning is not None and any(key.startswith(beginning) for key in keys)
+
+
+def build_classifier(
+    name: str,
+    *,
+    classes: int | None = None,
+    size: Size | None = None,
+    official: bool = False,
+    aux_heads: bool = True,
+) -> Any:
+    """Return any classifier of torchvision's with unspecified weights, in inference mode.
+
+    The arguments are those of `Target.build`.
+
+    Raises:
+        UsageError: torchvision has no such classifier, or not with these options.
+    """
+    _check(name)
+    options: dict[str, Any] = {} if classes is None else {"num_classes": classes}
+    if name in _AUXILIARY:
+        options |= {"aux_logits": aux_heads, "transform_input": official, "init_weights": False}
+    if name.startswith("vit_") and size is not None:
+        options["image_size"] = size[0]
+    try:
+        with quick_initialisation():
+            return require("torchvision").models.get_model(name, weights=None, **options).eval()
+    except ValueError as error:
+        raise UsageError(f"torchvision:{name} cannot be built with {options}: {error}") from error
+
+
+def info(name: str, weights: str) -> WeightsInfo:
+    """Return what torchvision says of weights.
+
+    `weights` is `"IMAGENET1K_V1"`, `"DEFAULT"` or `"GoogLeNet_Weights.IMAGENET1K_V1"`.
+
+    Raises:
+        UsageError: It knows no such network or weights.
+    """
+    _check(name)
+    enum = require("torchvision").models.get_model_weights(name)
+    wanted = weights.rpartition(".")[2]
     known = {**{entry.name: entry for entry in enum}, "DEFAULT": enum.DEFAULT}
-    if name not in known:
+    if wanted not in known:
         raise UsageError(
-            f"torchvision has no weights {weights!r} for {model}, and there is no such file. "
+            f"torchvision has no weights {weights!r} for {name}, and there is no such file. "
             f"Known names: {', '.join(known)}"
         )
-    entry = known[name]
+    entry = known[wanted]
     transform = entry.transforms()
-    info = WeightsInfo(
+    return WeightsInfo(
         name=entry.name,
         url=entry.url,
         labels=tuple(entry.meta["categories"]),
@@ -183,9 +180,5 @@ def main(job: dict[str, Any]) -> Any:
             "std": transform.std,
             "interpolation": transform.interpolation.value,
         },
+        shape=(3, transform.crop_size[0], transform.crop_size[0]),
     )
-    return dataclasses.asdict(info)
-
-
-if __name__ == "__main__":
-    enter_child(main)

@@ -17,16 +17,16 @@ from keras_alexnet.data.preprocessing import IMAGENET, Preprocessing
 from porting.checkpoints.files import sha256
 from porting.conversion import sources
 from porting.errors import UsageError
-from porting.torch_side import torchvision_zoo
+from porting.torch_side import torchvision_zoo, zoos
 from porting.torch_side.seeded import seeded_state_dict
-from porting.torch_side.torchvision_zoo import WeightsInfo
+from porting.torch_side.weights_info import WeightsInfo
 
 CLASSES = 5
 
 
 @pytest.fixture(scope="module")
 def alexnet_info() -> WeightsInfo:
-    return torchvision_zoo.describe("alexnet", "AlexNet_Weights.DEFAULT")
+    return zoos.describe("torchvision", "alexnet", "AlexNet_Weights.DEFAULT")
 
 
 def test_torchvision_describes_its_weights(alexnet_info: WeightsInfo) -> None:
@@ -46,7 +46,7 @@ def test_weights_that_torchvision_does_not_have() -> None:
     with pytest.raises(
         UsageError, match=r"no weights 'IMAGENET1K_V9' for googlenet.*IMAGENET1K_V1"
     ):
-        torchvision_zoo.describe("googlenet", "IMAGENET1K_V9")
+        zoos.describe("torchvision", "googlenet", "IMAGENET1K_V9")
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def torchvision_knows(
     published: WeightsInfo, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> WeightsInfo:
     """Let torchvision's description be that of the published file, and the cache be empty."""
-    monkeypatch.setattr(torchvision_zoo, "describe", lambda *_: published)
+    monkeypatch.setattr(sources, "describe", lambda *_: published)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
     return published
 

@@ -26,7 +26,9 @@ _OURS = ("image", "preprocessing_", "transform_input")
 _OF_BATCH_NORM = ("weight", "bias", "running_mean", "running_var")
 # Operations that become layers -> the arguments that become their weights.
 _WEIGHTS = {
+    "conv1d": ("weight", "bias"),
     "conv2d": ("weight", "bias"),
+    "conv_transpose2d": ("weight", "bias"),
     "linear": ("weight", "bias"),
     "layer_norm": ("weight", "bias"),
     "group_norm": ("weight", "bias"),

@@ -271,6 +271,8 @@ class Mover:
         for i, j in pairs:
             found = _refined(a.axes[i], b.axes[j])
             if found is None:
+                if length(a.axes[i]) != length(b.axes[j]):
+                    raise ValueError(f"axes of {a.shape[i]} and {b.shape[j]} have no common length")
                 return self.matched(self.settled(a), self.settled(b), pairs)
             first |= found[0]
             second |= found[1]

@@ -34,7 +34,13 @@ def export(module: Any, example: Any, *, any_size: bool) -> Any:
     Raises:
         GraphError: It cannot be exported.
     """
-    with require("torch").no_grad(), in_inference(module), _quiet(), _marked(module):
+    with (
+        require("torch").no_grad(),
+        in_inference(module),
+        _quiet(),
+        _marked(module),
+        _without_autocast(),
+    ):
         program = _exported(module, example, any_size)
         if _writes_into_shared(program.graph):
             program = program.run_decompositions({})
@@ -100,6 +106,18 @@ def _marked(module: Any) -> Iterator[None]:
     finally:
         for each in marked:
             del each.forward
+
+
+@contextlib.contextmanager
+def _without_autocast() -> Iterator[None]:
+    """Let what a module's code says of lower precision, as a rule to avoid it, be in no graph."""
+    autocast = require("torch").autocast
+    stock = autocast.__enter__, autocast.__exit__
+    autocast.__enter__, autocast.__exit__ = lambda self: self, lambda *_: None
+    try:
+        yield
+    finally:
+        autocast.__enter__, autocast.__exit__ = stock
 
 
 def name_of(target: Any) -> str:

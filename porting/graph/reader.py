@@ -14,6 +14,7 @@ from keras_alexnet.models.interface import MAIN_OUTPUT
 from porting.errors import GraphError
 from porting.graph.exporting import export, is_in_place, name_of, own_line
 from porting.graph.ops import RULES
+from porting.graph.ops.resizing import RESIZINGS
 from porting.graph.plan import Dim, ModuleOutput, Node, Parameter, Plan, Ref, Shape, references
 from porting.torch_side.reference_nets import DROP_PATHS
 
@@ -21,12 +22,15 @@ from porting.torch_side.reference_nets import DROP_PATHS
 _STATISTICS = ("running_mean", "running_var")
 # Operations on lengths, and what torch asserts of them.
 _SYMBOLIC = ("sym_", "_assert")
-# Operations whose result has nothing of their input but its dtype.
-_MAKE_ANEW = {
-    *("arange", "empty", "eye", "full", "linspace", "ones", "scalar_tensor", "zeros"),
-    *("empty_like", "full_like", "ones_like", "zeros_like"),
-    *("new_empty", "new_full", "new_ones", "new_zeros"),
+# Operations whose result has nothing of their input but its dtype: the same number everywhere, so
+# that one image's stands for all, and others.
+_FILL = {
+    *("full", "ones", "scalar_tensor", "zeros", "full_like", "ones_like", "zeros_like"),
+    *("new_full", "new_ones", "new_zeros"),
 }
+_MAKE_ANEW = {*_FILL, "arange", "empty", "eye", "linspace", "empty_like", "new_empty"}
+# Images at a time on which a resize is tried.
+_PROBES = 64
 _MOST_LISTED = 8
 _LENGTHS = ("batch", "channels", "height", "width")
 
@@ -160,8 +164,9 @@ class _Reader:
             return None
         inputs = [each for each in node.all_input_nodes if not self._is_number(each)]
         static = torch.is_tensor(value) and all(isinstance(n, int) for n in value.shape)
+        alike = op in _FILL and all(self._of_one(n) is not None for n in value.shape)
         fixed = bool(inputs) and all(each.name in self.known for each in inputs)
-        if fixed or (static and op in _MAKE_ANEW):
+        if fixed or alike or (static and op in _MAKE_ANEW):
             self.known[node.name] = self._computed(node)
             return None
         base = op[:-1] if is_in_place(op) else op
@@ -199,10 +204,9 @@ class _Reader:
                 return self.known[each.name]
             value = each.meta["val"]
             if torch.is_tensor(value):  # whose shape and dtype alone matter
-                return torch.empty(
-                    [n if isinstance(n, int) else 1 for n in value.shape], dtype=value.dtype
-                )
-            return int(value)
+                return torch.empty([self._of_one(n) or 1 for n in value.shape], dtype=value.dtype)
+            number = self._of_one(value)
+            return int(value) if number is None else number
 
         arguments = torch.fx.node.map_arg((node.args, node.kwargs), given)
         return node.target(*arguments[0], **arguments[1])
@@ -221,11 +225,45 @@ class _Reader:
         arguments = {
             "input" if name == "self" else name: self._value(value) for name, value in given.items()
         }
+        if op in RESIZINGS:
+            arguments |= self._resizing(node)
         module = self.modules.get(self._path(node))
         if op == "dropout" and type(module).__name__ in DROP_PATHS:
             arguments["mode"] = getattr(module, "mode", "row")
             return "drop_path", arguments
         return op, arguments
+
+    def _of_one(self, value: Any) -> int | None:
+        """Return a length for a batch of one image, None where more than that decides it."""
+        if isinstance(value, int):
+            return value
+        dim = self._dim(value)
+        return dim.size if set(dim.unknown) <= {_LENGTHS[0]} else None
+
+    def _resizing(self, node: Any) -> dict[str, Any]:
+        """Return matrices (in, out) by which a resize multiplies rows and columns, by name.
+
+        There are none where only the images tell the size.
+        """
+        torch = self.torch
+        (_, _, *before), (_, _, *after) = (n.meta["val"].shape for n in (node.args[0], node))
+        if not all(isinstance(n, int) for n in (*before, *after)):
+            return {}
+        others = torch.fx.node.map_arg(node.args[1:], lambda each: int(each.meta["val"]))
+        found = {}
+        for name, axis in (("rows", 2), ("columns", 3)):
+            # Maps in which one row, or column, is 1: what comes of them is its share of all.
+            n = before[axis - 2]
+            shares = []
+            for places in torch.arange(n).split(_PROBES):
+                probe = (places[:, None] == torch.arange(n)).double()
+                probe = (probe[:, :, None] if axis == 2 else probe[:, None]).expand(-1, *before)
+                image = node.target(probe[None], *others, **node.kwargs)[0]
+                shares.append(image[:, :, 0] if axis == 2 else image[:, 0])
+            reference = f"{node.name}_{name}"
+            self.known[reference] = torch.cat(shares)
+            found[name] = Ref(reference)
+        return found
 
     def _value(self, value: Any) -> Any:
         torch = self.torch

@@ -88,6 +88,16 @@ def depthwise_to_torch(kernel: np.ndarray, channels: int) -> np.ndarray:
     return kernel.transpose(2, 3, 0, 1).reshape(-1, 1, h, w)
 
 
+def flipped_depthwise_to_keras(kernel: np.ndarray) -> np.ndarray:
+    """Transposed depthwise convolution's kernel, (I, M, H, W), as a plain one, (H, W, I, M)."""
+    return kernel[:, :, ::-1, ::-1].transpose(2, 3, 0, 1)
+
+
+def flipped_depthwise_to_torch(kernel: np.ndarray) -> np.ndarray:
+    """Plain depthwise convolution's kernel, (H, W, I, M), as a transposed one, (I, M, H, W)."""
+    return kernel.transpose(2, 3, 0, 1)[:, :, ::-1, ::-1]
+
+
 def heads_to_keras(kernel: np.ndarray, heads: int) -> np.ndarray:
     """Projection onto attention heads, (N * D, I) -> (I, N, D)."""
     return kernel.reshape(heads, -1, kernel.shape[1]).transpose(2, 0, 1)
@@ -150,6 +160,9 @@ _WAYS: Mapping[str, _Way] = {
     # A transposed convolution has (I, O, H, W) in torch and (H, W, O, I) in Keras.
     "transposed_conv": _Way(conv_to_keras, conv_to_torch),
     "depthwise_conv": _Way(depthwise_to_keras, depthwise_to_torch, parameters=1, in_blocks=False),
+    "flipped_depthwise_conv": _Way(
+        flipped_depthwise_to_keras, flipped_depthwise_to_torch, in_blocks=False
+    ),
     "dense": _Way(dense_to_keras, dense_to_torch),
     "flat_dense": _Way(
         lambda array, *chw: flat_dense_to_keras(array, chw),

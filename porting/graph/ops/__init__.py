@@ -15,10 +15,15 @@ from porting.graph.ops import (
     normalization,
     pooling,
     reduction,
+    resizing,
     shape,
+    windows,
 )
 
-_FAMILIES = (attention, convolution, elementwise, normalization, pooling, reduction, shape)
+_FAMILIES = (
+    *(attention, convolution, elementwise, normalization, pooling, reduction, resizing, shape),
+    windows,
+)
 
 RULES: Mapping[str, Callable[[Any], Any]] = {
     op: rule for family in _FAMILIES for op, rule in family.RULES.items()

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from porting.graph.axes import Value, axis_of
+from porting.graph.axes import Value, axis_of, length
 from porting.graph.ops.attention import contraction
 from porting.graph.ops.elementwise import added
-from porting.graph.plan import Dim, Parameter
+from porting.graph.plan import ONE, Dim, Parameter
 from porting.weights.layouts import Transform, rearranged
 
 Pair = tuple[int, int]
@@ -81,6 +81,97 @@ def _biased(weights: Mapping[str, Any]) -> dict[str, bool]:
     return {"use_bias": "bias" in weights}
 
 
+def _conv1d(call: Any) -> Value:
+    x, weight = call.network_value("input"), call.parameter("weight")
+    outputs, inputs, size = weight.shape
+    (stride,), (dilation,), (padding,) = call["stride"], call["dilation"], call["padding"]
+    if isinstance(padding, str) or call["groups"] > 1:
+        raise call.fail("a convolution of rows in groups or with a named padding is not supported")
+    batch, channels, rows = x.axes
+    x = call.mover.arrange(x, (batch, rows, channels))
+    tensor = x.tensor
+    if padding:
+        tensor = call.layer("ZeroPadding1D", tensor, padding=padding, aside="pad")
+    kernel = rearranged([outputs, inputs, size], [2, 1, 0], (size, inputs, outputs))
+    weights = _weights(call, kernel)
+    tensor = call.layer(
+        "Conv1D",
+        tensor,
+        weights,
+        filters=outputs,
+        kernel_size=size,
+        strides=stride,
+        dilation_rate=dilation,
+        **_biased(weights),
+    )
+    axes = (batch, axis_of(Dim(outputs)), axis_of(call.shape[2]))
+    return Value(tensor, axes, (batch, axes[2], axes[1]))
+
+
+def _conv_transpose2d(call: Any) -> Value:
+    x, weight = call.image("input"), call.parameter("weight")
+    inputs, outputs, *kernel = weight.shape
+    groups, strides = call["groups"], call.pair("stride")
+    if call.pair("dilation") != (1, 1) or groups not in (1, inputs):
+        raise call.fail(
+            "a transposed convolution with dilation, or in groups of several channels, is not "
+            "supported"
+        )
+    whole = {"kernel_size": tuple(kernel), "data_format": call.data_format}
+    if groups == 1:
+        weights = _weights(call, Transform("transposed_conv"))
+        tensor = call.layer(
+            "Conv2DTranspose",
+            x.tensor,
+            weights,
+            filters=outputs,
+            strides=strides,
+            **whole,
+            **_biased(weights),
+        )
+    else:
+        # Each number of the result is of as many numbers, between zeros, of its own channel.
+        tensor = _spread(call, x, strides)
+        around = [(k - 1, max(k - s, 0)) for k, s in zip(kernel, strides, strict=True)]
+        tensor = padded(call, tensor, around)
+        weights = _weights(call, Transform("flipped_depthwise_conv"))
+        tensor = call.layer(
+            "DepthwiseConv2D",
+            tensor,
+            weights,
+            depth_multiplier=outputs,
+            **whole,
+            **_biased(weights),
+        )
+    # A kernel that is shorter than the stride leaves the rest of the last one empty.
+    reach = [max(s - k, 0) for s, k in zip(strides, kernel, strict=True)]
+    cuts = []
+    for pad, more, left, size in zip(
+        call.pair("padding"), call.pair("output_padding"), reach, call.shape[2:], strict=True
+    ):
+        if more - pad > left:
+            raise call.fail("an output padding beyond what the kernel reaches is not supported")
+        cuts.append(slice(pad, pad + size.static))
+    last = call.data_format == "channels_last"
+    at = (slice(None), *cuts) if last else (slice(None), slice(None), *cuts)
+    tensor = call.op("get_item", tensor, at, aside=True)
+    return call.map_of(tensor, x)
+
+
+def _spread(call: Any, x: Value, strides: Pair) -> Any:
+    """Return maps with zeros behind each of their numbers, as many as make up a stride."""
+    tensor, sizes = x.tensor, list(map(length, x.order))
+    first = 1 if call.data_format == "channels_last" else 2
+    for at, stride in enumerate(strides, first):
+        if stride > 1:
+            tensor = call.reshape(tensor, (*sizes[: at + 1], ONE, *sizes[at + 1 :]))
+            widths = [(0, stride - 1) if i == at + 1 else (0, 0) for i in range(5)]
+            tensor = call.op("pad", tensor, widths, aside=True)
+            sizes[at] = Dim(sizes[at].static * stride)
+            tensor = call.reshape(tensor, tuple(sizes))
+    return tensor
+
+
 def _linear(call: Any) -> Value:
     if not call.is_parameter("weight"):
         x, kernel = call.network_value("input"), call.network_value("weight")
@@ -113,4 +204,9 @@ def _dense(call: Any, bias: dict[str, tuple[Parameter, Transform]]) -> Value:
     return Value(tensor, (*x.axes[:-1], new), (*x.order[:-1], new))
 
 
-RULES = {"conv2d": _conv2d, "linear": _linear}
+RULES = {
+    "conv1d": _conv1d,
+    "conv2d": _conv2d,
+    "conv_transpose2d": _conv_transpose2d,
+    "linear": _linear,
+}

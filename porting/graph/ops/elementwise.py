@@ -162,6 +162,13 @@ def _divide(call: Any) -> Value:
     return _binary("divide", call)
 
 
+def _addcmul(call: Any) -> Value:
+    product = combined(call, "multiply", call.value("tensor1"), call.value("tensor2"))
+    if call.get("value", 1) != 1:
+        product = product.with_tensor(call.op("multiply", product.tensor, float(call["value"])))
+    return added(call, call.value("input"), product)
+
+
 _ACTIVATIONS = {
     "relu6": "relu6",
     "sigmoid": "sigmoid",
@@ -219,6 +226,7 @@ RULES: dict[str, Rule] = {
     "clamp_min": _clamp,
     "clamp_max": _clamp,
     "zero": _zero,
+    "addcmul": _addcmul,
     "add": partial(_binary, "add"),
     "sub": partial(_binary, "subtract"),
     "rsub": partial(_reversed, "subtract"),

@@ -2,7 +2,10 @@
 
 from typing import Any
 
+import numpy as np
+
 from porting.graph.axes import Value
+from porting.graph.ops.elementwise import combined
 from porting.graph.plan import Parameter
 from porting.weights.layouts import Transform, rearranged
 
@@ -77,6 +80,23 @@ def _group_norm(call: Any) -> Value:
     return x.with_tensor(tensor)
 
 
+def _rms_norm(call: Any) -> Value:
+    if len(call["normalized_shape"]) != 1:
+        raise call.fail("it normalises over several axes; that is not supported")
+    x, epsilon = call.network_value("input"), call.get("eps")
+    x, axis = call.mover.isolate(x, len(x.axes) - 1)
+    # As in torch, of the type of the numbers.
+    epsilon = float(
+        np.finfo(np.float64 if call.wide else np.float32).eps if epsilon is None else epsilon
+    )
+    squares = call.op("mean", call.op("square", x.tensor), axis=axis, keepdims=True)
+    scale = call.op("rsqrt", call.op("add", squares, epsilon))
+    x = x.with_tensor(call.op("multiply", x.tensor, scale))
+    if call.raw("weight") is None:
+        return x
+    return combined(call, "multiply", x, call.value("weight"))
+
+
 def _dropout(call: Any) -> Value:
     x = call.network_value("input")
     return _dropped(call, x, None) if call["p"] else x
@@ -115,6 +135,7 @@ RULES = {
     # Behind functionalisation; it returns the statistics, too, which inference does not change.
     "_native_batch_norm_legit_no_training": lambda call: [_batch_norm(call)],
     "layer_norm": _layer_norm,
+    "rms_norm": _rms_norm,
     "group_norm": _group_norm,
     "dropout": _dropout,
     "feature_dropout": _feature_dropout,

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from porting.graph.axes import Value
+from porting.graph.axes import Value, axis_of
 from porting.graph.ops.convolution import Pair, padded
 from porting.graph.plan import ONE
 
@@ -101,6 +101,18 @@ def _pool(call: Any, x: Value, layer: str, *, nonnegative: bool) -> Value:
     return call.map_of(tensor, x, x.axes[1], nonnegative=nonnegative)
 
 
+def _avg_pool1d(call: Any) -> Value:
+    x = call.network_value("input")
+    (size,), (stride,) = call["kernel_size"], call.get("stride") or call["kernel_size"]
+    if any(call["padding"]) or call["ceil_mode"]:
+        raise call.fail("an average pool of rows with padding or ceil mode is not supported")
+    batch, channels, rows = x.axes
+    x = call.mover.arrange(x, (batch, rows, channels))
+    tensor = call.layer("AveragePooling1D", x.tensor, pool_size=size, strides=stride)
+    new = axis_of(call.shape[2])
+    return Value(tensor, (batch, channels, new), (batch, new, channels), x.nonnegative)
+
+
 def _adaptive_avg_pool2d(call: Any) -> Value:
     x = call.image("input")
     wanted, sizes = call.shape[2:], x.shape[2:]
@@ -121,6 +133,7 @@ def _adaptive_avg_pool2d(call: Any) -> Value:
 
 RULES = {
     "max_pool2d": _max_pool2d,
+    "avg_pool1d": _avg_pool1d,
     "avg_pool2d": _avg_pool2d,
     "adaptive_avg_pool2d": _adaptive_avg_pool2d,
 }

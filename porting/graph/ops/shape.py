@@ -237,7 +237,7 @@ def _index(call: Any) -> Value:
     if len(given) != 1 or not isinstance(arrays[0], np.ndarray) or arrays[0].dtype.kind != "i":
         raise call.fail("indices other than constant ones of a single axis are not supported")
     (i,), (array,) = given, arrays
-    return _taken(call, x, i, array)
+    return taken(call, x, i, array)
 
 
 def _index_select(call: Any) -> Value:
@@ -245,10 +245,10 @@ def _index_select(call: Any) -> Value:
     if not isinstance(array, np.ndarray):
         raise call.fail("indices that are computed are not supported")
     x = call.network_value("input")
-    return _taken(call, x, call["dim"] % len(x.axes), array)
+    return taken(call, x, call["dim"] % len(x.axes), array)
 
 
-def _taken(call: Any, x: Value, i: int, array: np.ndarray) -> Value:
+def taken(call: Any, x: Value, i: int, array: np.ndarray) -> Value:
     """Return the places of axis `i` that an array names; its axes stand where that one stood."""
     x, at = call.mover.isolate(x, i)
     places = array.reshape(-1) % x.shape[i].static
@@ -257,6 +257,38 @@ def _taken(call: Any, x: Value, i: int, array: np.ndarray) -> Value:
     axes = (*x.axes[:i], *new, *x.axes[i + 1 :])
     order = (*x.order[:at], factors(new), *x.order[at + 1 :])
     return Value(tensor, axes, order, x.nonnegative)
+
+
+def _tile(call: Any) -> Value:
+    x, times = call.network_value("input"), call.get("dims") or call["repeats"]
+    x = replace(x, axes=((),) * (len(times) - len(x.axes)) + x.axes)
+    times = [1] * (len(x.axes) - len(times)) + [_count(n) for n in times]
+    for i, n in enumerate(times):
+        if n > 1:
+            x, at = call.mover.isolate(x, i)
+            tensor = call.op("tile", x.tensor, [n if j == at else 1 for j in range(len(x.order))])
+            x = _longer(x, i, at, tensor, n)
+    return x
+
+
+def _repeat_interleave(call: Any) -> Value:
+    x, times = call.network_value("input"), _count(call["repeats"])
+    if call.get("dim") is None:
+        raise call.fail("a repetition over all axes is not supported")
+    i = call["dim"] % len(x.axes)
+    x, at = call.mover.isolate(x, i)
+    return _longer(x, i, at, call.op("repeat", x.tensor, times, axis=at), times)
+
+
+def _count(n: int | Dim) -> int:
+    return n.static if isinstance(n, Dim) else n
+
+
+def _longer(x: Value, i: int, at: int, tensor: Any, times: int) -> Value:
+    """Return a value whose axis `i`, held at `at`, is so many times as long."""
+    new = axis_of(x.shape[i] * Dim(times))
+    axes = (*x.axes[:i], new, *x.axes[i + 1 :])
+    return Value(tensor, axes, (*x.order[:at], new, *x.order[at + 1 :]), x.nonnegative)
 
 
 def _copy(call: Any) -> Value:
@@ -285,17 +317,22 @@ def _slice_scatter(call: Any) -> Value:
     return _joined(call, parts, i) if len(parts) > 1 else source
 
 
+_VIEWS = ("view", "reshape", "flatten", "unflatten", "_unsafe_view", "view_as", "reshape_as")
+
 RULES: dict[str, Callable[[Any], Any]] = {
     "permute": _permute,
     "transpose": _transpose,
     "swapaxes": _transpose,
     "t": _t,
     "numpy_T": _t,
-    **dict.fromkeys(("view", "reshape", "flatten", "unflatten", "_unsafe_view", "view_as"), _view),
+    **dict.fromkeys(_VIEWS, _view),
     "unsqueeze": _unsqueeze,
     "squeeze": _squeeze,
     "expand": _expand,
     "expand_as": _expand,
+    "tile": _tile,
+    "repeat": _tile,
+    "repeat_interleave": _repeat_interleave,
     "cat": _cat,
     "stack": _stack,
     "slice": _slice,

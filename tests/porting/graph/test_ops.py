@@ -113,6 +113,17 @@ class Last(nn.Module):
         return self.module(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
+class Rows(nn.Module):
+    """A module of the rows of maps, (N, C, H W)."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.module(x.flatten(2))
+
+
 class Affine(nn.Module):
     """A dense layer's function of computed weights."""
 
@@ -151,6 +162,19 @@ CASES: dict[str, dict[str, Make]] = {
         "named padding": lambda: nn.Conv2d(6, 4, (3, 5), padding="same"),
         "named padding, even": lambda: nn.Conv2d(6, 4, (2, 4), padding="same"),
     },
+    "conv1d": {
+        "pointwise": lambda: Rows(nn.Conv1d(6, 5, 1)),
+        "padded": lambda: Rows(nn.Conv1d(6, 5, 3, 2, 2, bias=False)),
+        "dilated": lambda: Rows(nn.Conv1d(6, 5, 3, dilation=2)),
+    },
+    "conv_transpose2d": {
+        "plain": lambda: nn.ConvTranspose2d(6, 4, 3),
+        "stride": lambda: nn.ConvTranspose2d(6, 4, 4, 2, 1),
+        "uneven": lambda: nn.ConvTranspose2d(6, 4, (3, 2), (2, 1), (1, 0), (1, 0), bias=False),
+        "short kernel": lambda: nn.ConvTranspose2d(6, 4, 2, 3, output_padding=1),
+        "depthwise": lambda: nn.ConvTranspose2d(6, 6, 4, 2, 1, groups=6),
+        "depthwise times 2": lambda: nn.ConvTranspose2d(6, 12, (2, 3), (3, 1), 1, (2, 0), groups=6),
+    },
     "linear": {
         "flatten": lambda: nn.Sequential(nn.Flatten(), nn.Linear(6 * 8 * 9, 5)),
         "pooled": lambda: nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5)),
@@ -173,6 +197,10 @@ CASES: dict[str, dict[str, Make]] = {
         "rows": lambda: norm(nn.LayerNorm, 9),
         "no affine": lambda: Last(nn.LayerNorm(6, elementwise_affine=False)),
         "flattened": lambda: nn.Sequential(nn.Flatten(), norm(nn.LayerNorm, 6 * 8 * 9)),
+    },
+    "rms_norm": {
+        "channels": lambda: Last(norm(nn.RMSNorm, 6, eps=0.1)),
+        "no weight": lambda: nn.RMSNorm(9, elementwise_affine=False),
     },
     "group_norm": {
         "two": lambda: norm(nn.GroupNorm, 2, 6),
@@ -204,6 +232,7 @@ CASES: dict[str, dict[str, Make]] = {
         "ceil and padded": lambda: nn.AvgPool2d(3, 2, 1, ceil_mode=True),
         "own divisor": lambda: nn.AvgPool2d(3, 2, 1, divisor_override=5),
     },
+    "avg_pool1d": {"": f(lambda x: F.avg_pool1d(x.flatten(2), 3, 2))},
     "adaptive_avg_pool2d": {
         "one": lambda: nn.AdaptiveAvgPool2d(1),
         "divisor": lambda: nn.AdaptiveAvgPool2d((4, 3)),
@@ -248,6 +277,10 @@ CASES: dict[str, dict[str, Make]] = {
         "large array": f(lambda x: x + torch.linspace(0, 1, 3888).view(9, 6, 8, 9)[:1] + x[:, :1]),
         "transposed": f(lambda x: x[:, :, :, :8] + x[:, :, :, :8].transpose(2, 3)),
     },
+    "addcmul": {
+        "gate": f(lambda x: torch.addcmul(x, x.mean(1, True), x.flip(2))),
+        "value": f(lambda x: torch.addcmul(torch.linspace(0, 1, 9), x, x, value=0.5)),
+    },
     "sub": {"": f(lambda x: x - x.mean(1, keepdim=True))},
     "rsub": {"": f(lambda x: 2 - x)},
     "mul": {"excite": f(lambda x: x * x.mean((2, 3), keepdim=True)), "number": f(lambda x: x * 3)},
@@ -269,6 +302,36 @@ CASES: dict[str, dict[str, Make]] = {
         "outer": f(lambda x: torch.einsum("nchw, nchv -> nwcv", x, x * 2)),
         "CAPITALS": f(lambda x: torch.einsum("N C H W, N C V W -> N C H V", x, x.relu())),
     },
+    "upsample_nearest2d": {
+        "twice": lambda: nn.Upsample(scale_factor=2),
+        "uneven": f(lambda x: F.interpolate(x, (12, 7))),
+    },
+    "_upsample_nearest_exact2d": {"": f(lambda x: F.interpolate(x, (12, 7), mode="nearest-exact"))},
+    "upsample_bilinear2d": {
+        "corners": f(lambda x: F.interpolate(x, (16, 5), mode="bilinear", align_corners=True)),
+        "factor": f(lambda x: F.interpolate(x, scale_factor=1.7, mode="bilinear")),
+        "rows": f(lambda x: F.interpolate(x, (20, 9), mode="bilinear")),
+    },
+    "upsample_bicubic2d": {"": f(lambda x: F.interpolate(x, (13, 21), mode="bicubic"))},
+    "_upsample_bilinear2d_aa": {
+        "": f(lambda x: F.interpolate(x, (3, 5), mode="bilinear", antialias=True))
+    },
+    "_upsample_bicubic2d_aa": {
+        "large": f(lambda x: F.interpolate(x, (140, 50), mode="bicubic", antialias=True)),
+    },
+    "unfold": {"": f(lambda x: x.unfold(2, 4, 2).unfold(3, 3, 3).square())},
+    "im2col": {
+        "": lambda: nn.Unfold(3),
+        "padded": lambda: nn.Unfold((3, 2), (1, 2), (1, 0), (2, 3)),
+    },
+    "col2im": {
+        "": f(lambda x: F.fold(F.unfold(x, 3, padding=1).softmax(1), (8, 9), 3, padding=1)),
+        "uneven": f(
+            lambda x: F.fold(
+                F.unfold(x, (3, 2), stride=(2, 3), dilation=2), (8, 9), (3, 2), 2, 0, (2, 3)
+            )
+        ),
+    },
     "permute": {"": f(lambda x: x.permute(0, 3, 1, 2))},
     "transpose": {"": f(lambda x: x.transpose(1, 3))},
     "swapaxes": {"": f(lambda x: x.swapaxes(1, 2))},
@@ -280,6 +343,15 @@ CASES: dict[str, dict[str, Make]] = {
     "squeeze": {"": f(lambda x: x.mean(1, keepdim=True).squeeze(1))},
     "expand": {"": f(lambda x: torch.cat([x.mean(1, True).expand(-1, 3, -1, -1), x], 1))},
     "expand_as": {"": f(lambda x: x.mean(2, True).expand_as(x).softmax(1))},
+    "reshape_as": {"": f(lambda x: x.flatten(1).reshape_as(x) + x)},
+    "tile": {"": f(lambda x: x.tile(2, 3, 1) + 1)},
+    "repeat": {"": f(lambda x: x.mean(3, True).repeat(1, 2, 1, 3).square())},
+    "repeat_interleave": {
+        "": f(lambda x: x.repeat_interleave(3, 1).square()),
+        "images": f(
+            lambda x: x.repeat_interleave(4, 0).view(-1, 4, 6, 8, 9) + torch.arange(9.0).square()
+        ),
+    },
     "cat": {
         "channels": f(lambda x: torch.cat([x, x.relu(), x[:, :2]], 1)),
         "rows": f(lambda x: torch.cat([x, x.flip(2)], 2)),

@@ -13,6 +13,7 @@ dimensions = st.integers(1, 5)
 seeds = st.integers(0, 2**32 - 1)
 
 _TESTED = {
+    "flipped_depthwise_conv",
     *("vector", "conv", "transposed_conv", "depthwise_conv", "dense", "flat_dense", "heads"),
     *("from_heads", "rearranged"),
 }
@@ -198,6 +199,7 @@ def test_flat_dense_refuses_another_map() -> None:
 @given(i=dimensions, m=dimensions, h=dimensions, w=dimensions, seed=seeds)
 def test_depthwise_inverse(i: int, m: int, h: int, w: int, seed: int) -> None:
     _assert_inverse("depthwise_conv", _draw(seed, i * m, 1, h, w), i)
+    _assert_inverse("flipped_depthwise_conv", _draw(seed, i, m, h, w))
 
 
 @given(n=dimensions, d=dimensions, i=dimensions, seed=seeds)

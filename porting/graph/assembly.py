@@ -65,6 +65,7 @@ class Assembly:
     _constants: dict[str, Value] = field(default_factory=dict)
     _zeros: Any = None
     _names: dict[str, int] = field(default_factory=dict)
+    _made: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.keras = load_keras()
@@ -194,7 +195,7 @@ class Assembly:
             )
             if weights:
                 self._layers[keys] = layer
-        result = _built_on(layer, inputs)
+        result = self._noted(_built_on(layer, inputs))
         for variable, (parameter, transform) in weights.items():
             self.put(f"{layer.name}/{variable}", parameter, transform)
         return result
@@ -203,10 +204,24 @@ class Assembly:
         self, function: str, name: Callable[[], str], *arguments: Any, **options: Any
     ) -> Any:
         """Compute a function of `keras.ops` and give the operation a name."""
-        result = getattr(self.keras.ops, function)(*arguments, **options)
+        result = self._noted(getattr(self.keras.ops, function)(*arguments, **options))
         first = result[0] if isinstance(result, list | tuple) else result
         maker_of(first)[0].name = name()
         return result
+
+    def _noted(self, result: Any) -> Any:
+        for tensor in result if isinstance(result, list | tuple) else [result]:
+            self._made[id(tensor)] = len(self._made)
+        return result
+
+    def earliest_first(self, tensors: Collection[Any]) -> list[Any]:
+        """Return tensors in the order in which they were made.
+
+        Keras finds a model's graph by recursion, from the output along first inputs first. Where
+        those of sums are the residuals, it goes as deep as there are blocks; otherwise as there are
+        operations, of which Python allows a thousand.
+        """
+        return sorted(tensors, key=lambda tensor: self._made.get(id(tensor), -1))
 
     def _named(self, tensor: Any, name: str) -> Any:
         maker_of(tensor)[0].name = self.name(name)

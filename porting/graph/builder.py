@@ -1,5 +1,6 @@
 """A plan as a functional Keras model of stock layers and `keras.ops`, and what of it is whose."""
 
+import sys
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -96,7 +97,15 @@ def _assembled(assembly: Assembly, image: Any) -> Built:
             ) from error
     outputs = {name: _output(assembly, node) for name, node in plan.outputs.items()}
     main, *others = outputs.values()
-    model = assembly.keras.Model(image, outputs if others else main, name=clean(plan.title.lower()))
+    try:
+        name = clean(plan.title.lower())
+        model = assembly.keras.Model(image, outputs if others else main, name=name)
+    except RecursionError as error:
+        raise GraphError(
+            f"{plan.title} is a chain of more operations than Keras can follow: it finds a model's "
+            f"graph by recursion, which Python ends at {sys.getrecursionlimit()} calls, wherever "
+            "the file would be opened"
+        ) from error
     for layer, array in assembly.constants.values():
         layer.set_weights([array])
     table = tuple(map(partial(_entry, assembly), plan.keys))

@@ -141,7 +141,7 @@ def combined(call: Any, function: str, a: Value, b: Value) -> Value:
     layer = {"add": "Add", "multiply": "Multiply"}.get(function)
     both = not any(isinstance(tensor, np.ndarray) for tensor in (x, y))
     if layer and both and tuple(x.shape) == tuple(y.shape):
-        tensor = call.layer(layer, [x, y])
+        tensor = call.layer(layer, call.build.earliest_first([x, y]))
     else:
         tensor = call.op(function, call.array(x), call.array(y))
     return Value(tensor, axes, order, nonnegative)

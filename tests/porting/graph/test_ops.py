@@ -623,6 +623,27 @@ def test_what_has_no_counterpart_is_said(make: Make, text: str) -> None:
     assert "in the network itself" in str(caught.value) or "in module" in str(caught.value)
 
 
+class Residual(nn.Module):
+    """A block of three operations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(1e-3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + x.relu() * self.scale
+
+
+def test_networks_may_be_as_deep_as_python_allows() -> None:
+    """Keras follows a graph by recursion: along residuals, where there are some."""
+    x = images(2, 3, 1, 1)
+    deep = nn.Sequential(*(Residual() for _ in range(400)), nn.Flatten())
+    assert gap(deep, converted(deep, x), x) <= LIMIT
+    chain = nn.Sequential(*(nn.ReLU() for _ in range(1100)), nn.Flatten())
+    with pytest.raises(GraphError, match="Sequential is a chain of more operations than Keras can"):
+        converted(chain, x)
+
+
 def test_unknown_operations_are_listed_with_their_lines() -> None:
     class Net(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

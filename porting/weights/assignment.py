@@ -19,7 +19,7 @@ _BLOCK = 1 << 24  # bytes
 
 
 def blocks(array: np.ndarray) -> Iterator[slice]:
-    """Return slices of an array's first axis, of 16 MiB or little more each.
+    """Return slices of an array's first axis, which it must have, of 16 MiB or little more each.
 
     For most transforms that axis of a state_dict's array is the last one of the Keras variable.
     """
@@ -36,6 +36,7 @@ def assign(put: Put, variable: Any, array: np.ndarray, forget: Callable[[], None
 
     `forget` is called whenever a block of the array has been read.
     """
+    array = np.atleast_1d(array)
     if load_keras().backend.backend() == "torch":
         _into_torch(put, variable, array, forget)
     else:

@@ -236,7 +236,7 @@ def _not_finite(array: np.ndarray, dtype: str, forget: Callable[[], None]) -> in
     """Count the values that a variable of `dtype` could not hold."""
     # bfloat16 has float32's range.
     target = np.float16 if dtype == "float16" else np.float32
-    lost = 0
+    lost, array = 0, np.atleast_1d(array)
     for block in blocks(array):
         with np.errstate(over="ignore"):
             lost += int((~np.isfinite(array[block].astype(target, copy=False))).sum())

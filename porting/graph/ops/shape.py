@@ -208,9 +208,16 @@ def _flip(call: Any) -> Value:
     return x
 
 
+# Modes of torch's padding that repeat what is there -> NumPy's names of them.
+_REPEATING = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+
+
 def _pad(call: Any) -> Value:
-    if call.get("mode", "constant") != "constant":
-        raise call.fail(f"padding in mode {call['mode']!r} is not supported")
+    mode = call.get("mode", "constant")
+    if mode in _REPEATING:
+        return _padded_by_itself(call, _REPEATING[mode])
+    if mode != "constant":
+        raise call.fail(f"padding in mode {mode!r} is not supported")
     x, amounts = call.network_value("input"), call["pad"]
     value = call.get("value") or 0.0
     for j in range(len(amounts) // 2):
@@ -227,6 +234,17 @@ def _pad(call: Any) -> Value:
             tensor = call.op("pad", x.tensor, widths, constant_values=value)
             count = x.shape[i].static + before + behind
             x = replace(_resized(x, i, at, tensor, count), nonnegative=nonnegative)
+    return x
+
+
+def _padded_by_itself(call: Any, mode: Any) -> Value:
+    x, amounts = call.network_value("input"), call["pad"]
+    for j in range(len(amounts) // 2):
+        i, around = len(x.axes) - 1 - j, tuple(amounts[2 * j : 2 * j + 2])
+        if min(around) < 0:
+            raise call.fail("padding that cuts off is not supported in this mode")
+        if any(around):
+            x = taken(call, x, i, np.pad(np.arange(x.shape[i].static), around, mode=mode))
     return x
 
 

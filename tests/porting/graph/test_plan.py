@@ -1,16 +1,19 @@
 """Plans as data."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from helpers.graphs import filled, gap, images
 from hypothesis import given, strategies as st
 from torch import nn
 
 from porting.errors import GraphError
 from porting.graph import plan as plans
+from porting.graph.builder import build
 from porting.graph.plan import Dim, Node, Plan, Ref, product
 from porting.graph.reader import read
 
@@ -55,6 +58,33 @@ def test_arguments_of_every_kind_survive(tmp_path: Path) -> None:
     again = Plan.load(tmp_path / "plan.npz")
     assert again.nodes == plan.nodes
     np.testing.assert_array_equal(again.constants["k"], np.eye(2))
+
+
+def _repeated(ops: Sequence[str], times: int) -> Plan:
+    """A plan that repeats operations of one value, of which `add` adds what was first."""
+    shape = (Dim(1, ("batch",)), Dim(3), Dim(), Dim())
+    nodes: list[Node] = []
+    last = "x"
+    for block in range(times):
+        first = last
+        for op in ops:
+            name = f"{op}{block}"
+            arguments = {"input": Ref(last), **({"other": Ref(first)} if op == "add" else {})}
+            nodes.append(Node(name, op, arguments, (shape,)))
+            last = name
+    return Plan("Deep", ("x", shape), tuple(nodes), {}, {}, {"logits": last}, (), ())
+
+
+def test_networks_are_as_deep_as_python_allows() -> None:
+    """Keras follows a graph by recursion: along residuals, where there are some."""
+    model = build(_repeated(["relu", "sin", "tanh", "add"], 300), "channels_last").model
+    x = wanted = images(2, 3, 1, 1)
+    for _ in range(300):
+        wanted = wanted + torch.tanh(torch.sin(torch.relu(wanted)))
+    found = model.predict_on_batch(x.permute(0, 2, 3, 1).numpy())
+    np.testing.assert_allclose(found, wanted.numpy(), rtol=1e-4)
+    with pytest.raises(GraphError, match="Deep is a chain of more operations than Keras can"):
+        build(_repeated(["relu"], 1100), "channels_last")
 
 
 def test_a_plan_of_another_version_is_refused(

@@ -11,7 +11,7 @@ from keras_alexnet.core.tables import Column, Format, Sheet, terminal, write_she
 from keras_alexnet.data.augmentation.record import Augmentation
 from keras_alexnet.errors import ConfigurationError
 from keras_alexnet.training.devices.placement import Placement
-from keras_alexnet.training.experiment import Experiment, option_fields
+from keras_alexnet.training.experiment import Experiment, network_of, option_fields
 from keras_alexnet.training.presets import PRESETS, check_weights, find_preset
 from keras_alexnet.training.run import RESUMABLE, resume_experiment, run_experiment
 
@@ -86,6 +86,8 @@ def train(
                 "--model and --data (see --help)"
             )
         experiment = find_preset(preset).experiment if preset is not None else Experiment()
+        if preset is None and "model" not in overrides and (file := overrides.get("weights")):
+            overrides = {"model": network_of(file), **overrides}
         experiment = experiment.override(**overrides)
         if preset is not None:
             check_weights(preset, experiment)

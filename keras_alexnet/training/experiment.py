@@ -9,7 +9,8 @@ from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 from keras_alexnet.core.fields import option
 from keras_alexnet.data.augmentation.record import Augmentation
 from keras_alexnet.errors import ConfigurationError
-from keras_alexnet.specs import find_spec
+from keras_alexnet.models.record import read_record
+from keras_alexnet.specs import SPECS, find_spec
 from keras_alexnet.specs.shared import AUX_LOSS_WEIGHT
 from keras_alexnet.training.optim.schedules import Kind
 
@@ -20,13 +21,19 @@ Backend = Literal["tensorflow", "torch", "jax"]
 class Experiment:
     """Everything that decides what a training run computes."""
 
-    model: str = option("alexnet", "Name of the model; see `keras-alexnet models`.")
+    model: str = option(
+        "alexnet",
+        "Name of the model, see `keras-alexnet models`; or a .keras file, whose network it is, "
+        "without its weights.",
+    )
     data: str = option("cifar10", "Kind of data set, or a folder of class folders, or a CSV file.")
     data_dir: Path | None = option(
         None, "Where the data lies, a folder or an archive; downloaded where it can be."
     )
     weights: Path | None = option(
-        None, "A .keras file to start from; classifiers for other classes are drawn anew."
+        None,
+        "A .keras file to start from, by default its network too; classifiers for other classes "
+        "are drawn anew.",
     )
     epochs: int = option(10, "Passes over the training images.")
     batch_size: int = option(128, "Images of a batch.")
@@ -98,7 +105,7 @@ class Experiment:
     keep_every: int = option(0, "Keep a model file of every so many epochs; 0 for none.")
 
     def __post_init__(self) -> None:
-        spec = find_spec(self.model)
+        spec = None if is_file(self.model) else find_spec(self.model)
         for name, least in _LEAST.items():
             value = getattr(self, name)
             if value is not None and not value >= least:
@@ -117,7 +124,7 @@ class Experiment:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ConfigurationError(f"{name} must be above 0, got {value!r}")
-        if self.aux_heads and not spec.aux:
+        if self.aux_heads and not (spec and spec.aux):
             raise ConfigurationError(f"{self.model} has no auxiliary heads; leave aux_heads out")
         if (self.mean is None) != (self.std is None):
             raise ConfigurationError("mean and std belong together: give both or neither")
@@ -141,6 +148,8 @@ class Experiment:
         """
         if self.freeze_epochs and self.weights is None:
             raise ConfigurationError("freeze_epochs needs weights: a frozen body learns nothing")
+        if is_file(self.model) and not Path(self.model).is_file():
+            raise ConfigurationError(f"--model {self.model}: no such file")
         if self.weights is not None and not self.weights.is_file():
             raise ConfigurationError(f"--weights {self.weights}: no such file")
 
@@ -179,6 +188,23 @@ class Experiment:
             raise ConfigurationError(f"unknown field {unknown[0]!r}. Known: {', '.join(known)}")
         changes = {f.name: values.pop(f.name) for f in fields(Augmentation) if f.name in values}
         return replace(self, augmentation=replace(self.augmentation, **changes), **values)
+
+
+def is_file(model: str) -> bool:
+    """Return whether an experiment's model is the network of a `.keras` file."""
+    return model.endswith(".keras")
+
+
+def network_of(weights: Path) -> str:
+    """Return the model whose weights a `.keras` file holds: one of ours, or that of the file.
+
+    Raises:
+        ModelFileError: The file is missing or damaged.
+    """
+    record = read_record(weights) or {}
+    model = record.get("model", {})
+    own = "target" not in model and model.get("name") in SPECS
+    return str(model["name"]) if own else str(weights)
 
 
 _LEAST: Mapping[str, float] = {

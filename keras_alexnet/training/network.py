@@ -1,6 +1,5 @@
 """The model of an experiment: built, started from other weights, put behind the augmentation."""
 
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,24 +11,22 @@ from keras_alexnet.data.augmentation.layer import Augment
 from keras_alexnet.data.classes import same_classes
 from keras_alexnet.errors import ConfigurationError, listed
 from keras_alexnet.layers import keras, ops
-from keras_alexnet.models.builder import build
 from keras_alexnet.models.initialization import weights_will_follow
 from keras_alexnet.models.interface import input_of, is_preprocessing, named_outputs
 from keras_alexnet.models.record import read_record, save_model
 from keras_alexnet.models.weights import copy_by_name, load_model
-from keras_alexnet.specs import find_spec
 from keras_alexnet.specs.preprocessing import Preprocessing
-from keras_alexnet.specs.schema import Dense, ModelSpec, keras_name
+from keras_alexnet.training.bodies import Body, body_of
 from keras_alexnet.training.experiment import Experiment
 from keras_alexnet.training.optim.losses import Accuracy, CrossEntropy, ExampleLoss
 
 
 def input_preprocessing(experiment: Experiment) -> Preprocessing:
     """Return the evaluation preprocessing of an experiment, without the data's statistics."""
-    spec = find_spec(experiment.model)
+    own = body_of(experiment).preprocessing
     size = experiment.input_size
-    crop = spec.default_size if size is None else (size, size)
-    preprocessing = spec.preprocessing.at_size(*crop)
+    crop = own.crop_size if size is None else (size, size)
+    preprocessing = own.at_size(*crop)
     resize = experiment.eval_resize or experiment.augmentation.resize
     if resize is None and experiment.augmentation.crop != "random-resized":
         resize = max(crop)
@@ -39,7 +36,7 @@ def input_preprocessing(experiment: Experiment) -> Preprocessing:
                 f"images are resized to {resize} pixels, less than the model's input of {max(crop)}"
             )
         preprocessing = replace(preprocessing, resize_size=resize)
-    channels = spec.channels
+    channels = len(own.channels)
     if experiment.mean is not None and experiment.std is not None:
         if len(experiment.mean) != channels:
             raise ConfigurationError(f"{experiment.model} reads {channels} channel(s); mean has 3")
@@ -56,33 +53,12 @@ def build_network(
 
     It holds the normalisation of `preprocessing`; `dtype` is by default the experiment's precision.
     """
-    spec = replace(find_spec(experiment.model), preprocessing=preprocessing)
-    shape = (*preprocessing.crop_size, spec.channels)
-    if experiment.data_format == "channels_first":
-        shape = (spec.channels, *preprocessing.crop_size)
-    return build(
-        spec,
-        classes=classes,
-        input_shape=shape,
-        aux_heads=experiment.aux_heads,
-        dropout_rate=experiment.dropout_rate,
-        include_preprocessing=True,
-        transform_input=_transforms_input(experiment),
-        classifier_activation=experiment.classifier_activation,
-        data_format=experiment.data_format,
-        dtype=dtype or experiment.precision,
+    return body_of(experiment).build(
+        experiment, classes, preprocessing, dtype or experiment.precision
     )
 
 
-def _transforms_input(experiment: Experiment) -> bool:
-    """Return whether the weights that the experiment starts from expect torchvision's affine."""
-    if experiment.weights is None:
-        return False
-    record = read_record(experiment.weights) or {}
-    return bool(record.get("model", {}).get("transform_input", False))
-
-
-def start_from(model: Any, path: Path, spec: ModelSpec, classes: tuple[str, ...]) -> str:
+def start_from(model: Any, path: Path, body: Body, classes: tuple[str, ...]) -> str:
     """Fill a model from a `.keras` file; return a sentence about its classifier.
 
     The classifier is kept where the file's classes are the same by name, in whatever order, or have
@@ -95,7 +71,7 @@ def start_from(model: Any, path: Path, spec: ModelSpec, classes: tuple[str, ...]
     labels = input_of(source, read_record(path)).labels
     places = None if labels is None else same_classes(classes, labels)
     other = labels is not None and (places is None or len(labels) != len(classes))
-    of_classes, heads = _class_layers(spec), classifier_layers(spec)
+    of_classes, heads = body.class_layers(model), body.heads(model)
     kept = copy_by_name(
         source,
         model,
@@ -124,24 +100,6 @@ def start_from(model: Any, path: Path, spec: ModelSpec, classes: tuple[str, ...]
         f"started from {path}, whose classes are the same in another order: its classifier was "
         "put into the data's; drawn anew: nothing"
     )
-
-
-def classifier_layers(spec: ModelSpec) -> frozenset[str]:
-    """Return the layers behind the body that depend on the number of classes or follow those.
-
-    Auxiliary classifiers count as a whole, as they may be missing altogether.
-    """
-    whole = {keras_name(row.name) for aux in spec.aux for row in aux.rows}
-    return _class_layers(spec) | whole
-
-
-def _class_layers(spec: ModelSpec) -> frozenset[str]:
-    """Return the layers that have a value for each class."""
-    found = []
-    for rows in (spec.head, *(aux.rows for aux in spec.aux)):
-        names = itertools.dropwhile(lambda r: not isinstance(r, Dense) or r.units is not None, rows)
-        found += [keras_name(row.name) for row in names]
-    return frozenset(found)
 
 
 def training_model(
@@ -226,12 +184,13 @@ def save_trained(
         with weights_will_follow():
             saved = build_network(experiment, len(classes), preprocessing, dtype="float32")
         saved.set_weights(model.get_weights())
+    own, arrays = body_of(experiment).record(model, len(classes))
     record = {
+        **own,
         "model": {
-            "name": experiment.model,
+            **own["model"],
             "classes": len(classes),
             "include_preprocessing": True,
-            "transform_input": _transforms_input(experiment),
             "aux_heads": experiment.aux_heads,
             "input_shape": list(model.input_shape[1:]),
         },
@@ -239,4 +198,4 @@ def save_trained(
         "preprocessing": asdict(preprocessing),
         "labels": list(classes),
     }
-    save_model(saved, path, record)
+    save_model(saved, path, record, arrays)

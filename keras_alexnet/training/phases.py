@@ -4,9 +4,8 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from keras_alexnet.specs.schema import ModelSpec
+from keras_alexnet.training.bodies import Body
 from keras_alexnet.training.experiment import Experiment
-from keras_alexnet.training.network import classifier_layers
 from keras_alexnet.training.optim.optimizers import create_optimizer
 from keras_alexnet.training.optim.schedules import Schedule, as_learning_rate
 
@@ -16,9 +15,9 @@ def phase_of(experiment: Experiment, epoch: int) -> int:
     return 0 if epoch < experiment.freeze_epochs else 1
 
 
-def set_trainable(model: Any, spec: ModelSpec, phase: int) -> None:
+def set_trainable(model: Any, body: Body, phase: int) -> None:
     """Freeze or unfreeze the body of a model."""
-    heads = classifier_layers(spec)
+    heads = body.heads(model)
     for layer in model.layers:
         layer.trainable = phase == 1 or layer.name in heads
 

@@ -23,7 +23,7 @@ from keras_alexnet.training.devices.processes import (
     run_in_processes,
     takes_processes,
 )
-from keras_alexnet.training.experiment import Experiment
+from keras_alexnet.training.experiment import Experiment, is_file
 from keras_alexnet.training.precision import check_precision, precision_warning, seed_everything
 from keras_alexnet.training.runs.folder import Log, RunFolder
 
@@ -62,7 +62,7 @@ def run_experiment(
     experiment.check_weights()
     experiment = _anchored(experiment)
     placement = placement or Placement()
-    name = preset or f"{experiment.model}-{Path(experiment.data).stem}"
+    name = preset or f"{Path(experiment.model).stem}-{Path(experiment.data).stem}"
     choose_backend(experiment.backend)
     if takes_processes(placement):
         folder = RunFolder.create(output, name)
@@ -164,8 +164,12 @@ def _anchored(experiment: Experiment) -> Experiment:
     if data not in SOURCES:
         data = str(Path(data).expanduser().absolute())
     places = {name: getattr(experiment, name) for name in ("data_dir", "weights")}
+    model = experiment.model
+    if is_file(model):
+        model = str(Path(model).expanduser().absolute())
     return replace(
         experiment,
+        model=model,
         data=data,
         **{name: path.expanduser().absolute() for name, path in places.items() if path is not None},
     )

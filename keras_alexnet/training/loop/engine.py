@@ -11,7 +11,7 @@ import numpy as np
 from keras_alexnet.inference.evaluation import Evaluation, evaluate
 from keras_alexnet.inference.predictor import Predictor
 from keras_alexnet.layers import keras
-from keras_alexnet.specs import find_spec
+from keras_alexnet.training.bodies import body_of
 from keras_alexnet.training.devices.group import Group
 from keras_alexnet.training.devices.replicas import Replicas
 from keras_alexnet.training.experiment import Experiment
@@ -64,7 +64,7 @@ class Engine:
     ) -> None:
         self.experiment, self.prepared, self.folder, self.log = experiment, prepared, folder, log
         self.group = group
-        self.spec = find_spec(experiment.model)
+        self.body = body_of(experiment)
         self.progress = Progress()
         if resume:
             self.progress = load_progress(folder.checkpoint, identity=prepared.identity)
@@ -72,11 +72,15 @@ class Engine:
         self.model = build_network(experiment, self.classes, prepared.preprocessing)
         if experiment.weights is not None and not resume:
             classes = prepared.data.classes
-            log(start_from(self.model, experiment.weights, self.spec, classes))
+            log(start_from(self.model, experiment.weights, self.body, classes))
         # Counted while nothing is frozen.
         self.parameters = sum(math.prod(w.shape) for w in self.model.trainable_weights)
         self.batches = training_batches(
-            experiment, prepared, self.spec.channels, keras.backend.backend(), group.shard
+            experiment,
+            prepared,
+            len(prepared.preprocessing.channels),
+            keras.backend.backend(),
+            group.shard,
         )
         self._replicas = Replicas(self.model, experiment, prepared, self.batches, group)
         self.trainer = self._replicas.trainer
@@ -137,7 +141,7 @@ class Engine:
         if phase == self._phase:
             return
         self._phase = phase
-        set_trainable(self._replicas.network, self.spec, phase)
+        set_trainable(self._replicas.network, self.body, phase)
         schedule = schedule_of(experiment, phase, self.batches.steps)
         if experiment.freeze_epochs:
             who = "all layers train" if phase else "only the classifiers train"

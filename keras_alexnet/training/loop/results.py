@@ -35,7 +35,7 @@ def write_results(engine: Engine, *, name: str, preset: str | None) -> dict[str,
     summary = {
         "name": name,
         "preset": preset,
-        "model": engine.experiment.model,
+        "model": engine.body.name,
         "backend": engine.backend,
         "data": data.name,
         "data_sha256": engine.prepared.identity,

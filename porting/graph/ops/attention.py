@@ -112,7 +112,8 @@ def _scaled_dot_product_attention(call: Any) -> Value:
         boolean = str(getattr(mask.tensor, "dtype", "")) == "bool"
         options["mask" if boolean else "bias"] = call.array(_rank4(call, mask))
     tensors = query.tensor, key.tensor, value.tensor
-    if call.wide:  # Keras' own computes its softmax in float32
+    # Keras' own computes its softmax in float32, and takes the values for as long as the queries.
+    if call.wide or value.shape[-1] != query.shape[-1]:
         tensor = _attention_by_parts(call, *tensors, scale, **options)
     else:
         tensor = call.op("dot_product_attention", *tensors, scale=scale, **options)

@@ -86,7 +86,17 @@ def _hardtanh(call: Any) -> Value:
 
 
 def _clamp(call: Any) -> Value:
-    return _between(call, call.get("min"), call.get("max"))
+    low, high = (_limit(call, name) for name in ("min", "max"))
+    return _between(call, low, high)
+
+
+def _limit(call: Any, name: str) -> float | None:
+    """Return a limit that is one number; None where there is none."""
+    raw = call.raw(name)
+    number = _number(raw)
+    if raw is not None and number is None:
+        raise call.fail("limits that are more than one number are not supported")
+    return None if number is None or math.isinf(number) else number
 
 
 def _between(call: Any, low: float | None, high: float | None) -> Value:

@@ -66,6 +66,10 @@ def heads(x: torch.Tensor) -> torch.Tensor:
     return x.flatten(2).transpose(1, 2).reshape(x.shape[0], 72, 2, 3).permute(0, 2, 1, 3)
 
 
+def longer_values(x: torch.Tensor) -> torch.Tensor:
+    return F.scaled_dot_product_attention(heads(x), heads(x), heads(x).repeat(1, 1, 1, 2)) * 2
+
+
 def masked(x: torch.Tensor) -> torch.Tensor:
     mask = torch.linspace(-1, 1, 72 * 72).view(72, 72)
     return F.scaled_dot_product_attention(heads(x), heads(x * 2), heads(x + 1), mask)
@@ -254,7 +258,11 @@ CASES: dict[str, dict[str, Make]] = {
     "gelu": {"exact": nn.GELU, "tanh": lambda: nn.GELU("tanh")},
     "softplus": {"": nn.Softplus},
     "hardtanh": {"relu6": nn.ReLU6, "other": lambda: nn.Hardtanh(-0.5, 0.7)},
-    "clamp": {"both": f(lambda x: x.clamp(-0.3, 0.6)), "one": f(lambda x: x.clamp(max=0.2))},
+    "clamp": {
+        "both": f(lambda x: x.clamp(-0.3, 0.6)),
+        "one": f(lambda x: x.clamp(max=0.2)),
+        "tensors": f(lambda x: x.clamp(torch.tensor(-0.3), torch.tensor(torch.inf))),
+    },
     "clamp_min": {"": f(lambda x: torch.clamp_min(x, 0.1))},
     "clamp_max": {"": f(lambda x: torch.clamp_max(x, 0.1))},
     "exp": {"": f(torch.exp)},
@@ -295,7 +303,11 @@ CASES: dict[str, dict[str, Make]] = {
     "var": {"": f(lambda x: x.var(1)), "biased": f(lambda x: x.var((2, 3), unbiased=False))},
     "linalg_vector_norm": {"": f(lambda x: F.normalize(x, dim=1))},
     "softmax": {"channels": f(lambda x: x.softmax(1)), "last": f(lambda x: x.softmax(-1))},
-    "scaled_dot_product_attention": {"module": Attention, "masked": f(masked)},
+    "scaled_dot_product_attention": {
+        "module": Attention,
+        "masked": f(masked),
+        "values": f(longer_values),
+    },
     "matmul": {"windows": f(windows), "batches": f(lambda x: x @ x.transpose(2, 3))},
     "bmm": {"": f(lambda x: torch.bmm(x.flatten(2), x.flatten(2).transpose(1, 2)))},
     "einsum": {
@@ -611,7 +623,7 @@ def twice(x: torch.Tensor) -> torch.Tensor:
         (lambda: nn.Softplus(2), "a softplus with a beta"),
         (f(lambda x: torch.add(x, x, alpha=2)), "scales its second operand"),
         (f(lambda x: torch.div(x, 2, rounding_mode="floor")), "a division that rounds"),
-        (f(lambda x: F.pad(x, (1, 1, 1, 1), mode="reflect")), "padding that cuts off"),
+        (f(lambda x: F.pad(x, (-1, 1, 1, 1), mode="circular")), "padding that cuts off"),
         (f(lambda x: torch.linalg.vector_norm(x, 1, 1)), "a norm of order 1"),
         (f(lambda x: torch.einsum("nchw -> nc", x)), "the equation 'nchw->nc' is of a kind"),
         (f(lambda x: x[:, torch.tensor([1]), torch.tensor([2])]), "indices other than constant"),

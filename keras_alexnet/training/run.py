@@ -221,7 +221,7 @@ def _engine(
     engine = Engine(experiment, prepared, folder, log, resume=resume, group=group)
     parts = ", ".join(f"{len(part):,} {name}" for name, part in prepared.data.parts().items())
     log(
-        f"{experiment.model}, {engine.parameters:,} parameters, on {engine.backend}; "
+        f"{engine.body.name}, {engine.parameters:,} parameters, on {engine.backend}; "
         f"{prepared.data.name}: {parts} (split {prepared.identity[:12]})"
     )
     if prepared.data.left_out:

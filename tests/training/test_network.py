@@ -11,6 +11,7 @@ import pytest
 from keras_alexnet import create_model
 from keras_alexnet.models.record import save_model
 from keras_alexnet.specs import SPECS
+from keras_alexnet.training.bodies import SpecBody
 from keras_alexnet.training.network import start_from
 
 NAMES = ("ant", "bee", "cat", "dog")
@@ -67,7 +68,7 @@ def outputs(model: Any) -> list[np.ndarray]:
 def test_the_same_classes_in_another_order(name: str, source: Any, tmp_path: Path) -> None:
     path = saved(source, tmp_path / "w.keras", ("dog", "cat", "ant", "bee"))
     target = filled(name, 2)
-    said = start_from(target, path, SPECS[name], NAMES)
+    said = start_from(target, path, SpecBody(SPECS[name]), NAMES)
     assert "the same in another order: its classifier was put into the data's" in said
     for got, wanted in zip(outputs(target), outputs(source), strict=True):
         np.testing.assert_allclose(got, wanted[:, [2, 3, 1, 0]], rtol=1e-5, atol=1e-6)
@@ -79,7 +80,7 @@ def test_the_same_classes_and_classes_without_names(
 ) -> None:
     target = filled(name, 2)
     path = saved(source, tmp_path / "w.keras", labels)
-    said = start_from(target, path, SPECS[name], NAMES)
+    said = start_from(target, path, SpecBody(SPECS[name]), NAMES)
     assert ("whose classes are the same" if labels else "whose 4 classes have no names") in said
     assert said.endswith("drawn anew: nothing")
     for got, wanted in zip(outputs(target), outputs(source), strict=True):
@@ -93,7 +94,7 @@ def test_as_many_other_classes_are_drawn_anew(
     target = filled(name, 2)
     before = {layer.name: layer.get_weights() for layer in target.layers if layer.weights}
     path = saved(source, tmp_path / "w.keras", labels)
-    said = start_from(target, path, SPECS[name], NAMES)
+    said = start_from(target, path, SpecBody(SPECS[name]), NAMES)
     assert f"whose classes are {', '.join(map(repr, labels[:3]))} and 1 more; drawn anew" in said
     drawn = said.partition("drawn anew: ")[2].split(", ")
     kept = {

@@ -6,6 +6,8 @@ INSTALLED := $(VENV)/.installed
 # would wait for each other.
 TESTS := -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python $(TESTS)
+# What `make coverage` tries.
+LIBRARY ?= torchvision
 # The newest Keras before its release, beside everything else of VENV.
 NEXT := .venv-next
 
@@ -21,7 +23,7 @@ help:
 	@echo "make format        let ruff format the code"
 	@echo "make parity        measure the README's parity table again"
 	@echo "make models-table  write the README's table of models again"
-	@echo "make coverage      convert all of torchvision's classifiers, hours; docs/coverage.md"
+	@echo "make coverage      convert all of torchvision's classifiers, or LIBRARY=timm, hours; docs/coverage.md"
 	@echo "make bench         measure all speeds, an hour or two; QUICK=--quick for a few rounds"
 
 install: $(INSTALLED)
@@ -73,9 +75,9 @@ parity: $(INSTALLED)
 models-table: $(INSTALLED)
 	$(BIN)/python benchmarks/models_table.py
 
-# JSON keeps what was found, so that an interrupted run goes on.
+# LIBRARY is torchvision or timm. JSON keeps what was found, so that an interrupted run goes on.
 coverage: $(INSTALLED)
-	$(BIN)/python benchmarks/coverage_table.py --json $(or $(JSON),coverage.json)
+	$(BIN)/python benchmarks/coverage_table.py --library $(LIBRARY) --json $(or $(JSON),coverage-$(LIBRARY).json)
 
 # QUICK=--quick; CIFAR and IMAGES are folders as for input_pipeline.py, which makes up its own data.
 bench: $(INSTALLED)

@@ -24,10 +24,11 @@ def write_section(name: str, text: str) -> None:
 
 
 def own_command() -> str:
-    """Return the command that runs this program again; folders are called after their options."""
+    """Return the command that runs this program again; places are called after their options."""
     words = ["python", f"benchmarks/{Path(sys.argv[0]).name}"]
     for before, word in zip(sys.argv, sys.argv[1:], strict=False):
-        words.append(before.lstrip("-").upper() if Path(word).is_dir() else word)
+        is_place = Path(word).is_dir() or Path(word).is_absolute()
+        words.append(before.lstrip("-").upper() if is_place else word)
     return shlex.join(words)
 
 

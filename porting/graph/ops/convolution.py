@@ -1,6 +1,7 @@
 """Convolutions and dense layers."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from porting.graph.axes import Value, axis_of, length
@@ -13,8 +14,10 @@ Pair = tuple[int, int]
 
 
 def _conv2d(call: Any) -> Value:
-    x, weight = call.image("input"), call.parameter("weight")
-    outputs, inputs, *kernel = weight.shape
+    x = call.image("input")
+    computed = None if call.is_parameter("weight") else call.network_value("weight")
+    kernel_shape = call.parameter("weight").shape if computed is None else _static(computed)
+    outputs, inputs, *kernel = kernel_shape
     groups, strides, dilation = call["groups"], call.pair("stride"), call.pair("dilation")
     reach = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
     pads = _pads(call, reach)
@@ -29,28 +32,57 @@ def _conv2d(call: Any) -> Value:
             tensor = padded(call, tensor, pads)
     # Keras refuses strides beside dilation: the rows and columns between are computed and left out.
     skipped = strides if max(strides) > 1 and max(dilation) > 1 else (1, 1)
-    options = {
-        "kernel_size": tuple(kernel),
+    settings = {
         "strides": strides if skipped == (1, 1) else (1, 1),
         "dilation_rate": dilation,
         "padding": padding,
         "data_format": call.data_format,
     }
     # A depthwise kernel of Keras has one stride for both axes.
-    if inputs == 1 and groups > 1 and options["strides"][0] == options["strides"][1]:
+    apart = inputs == 1 and groups > 1 and settings["strides"][0] == settings["strides"][1]
+    if computed is not None:
+        tensor = _with_computed_kernel(call, tensor, computed, settings, apart)
+    elif apart:
         weights = _weights(call, Transform("depthwise_conv", (groups,)))
-        options |= {"depth_multiplier": outputs // groups}
-        tensor = call.layer("DepthwiseConv2D", tensor, weights, **options, **_biased(weights))
+        more = {"kernel_size": tuple(kernel), "depth_multiplier": outputs // groups}
+        tensor = call.layer(
+            "DepthwiseConv2D", tensor, weights, **settings, **more, **_biased(weights)
+        )
     else:
         weights = _weights(call, Transform("conv"))
-        options |= {"filters": outputs, "groups": groups}
-        tensor = call.layer("Conv2D", tensor, weights, **options, **_biased(weights))
+        more = {"kernel_size": tuple(kernel), "filters": outputs, "groups": groups}
+        tensor = call.layer("Conv2D", tensor, weights, **settings, **more, **_biased(weights))
     if skipped != (1, 1):
         every = [slice(None, None, step) for step in skipped]
         last = call.data_format == "channels_last"
         at = (slice(None), *every) if last else (slice(None), slice(None), *every)
         tensor = call.op("get_item", tensor, at, aside=True)
-    return call.map_of(tensor, x)
+    result = call.map_of(tensor, x)
+    if computed is None or call.get("bias") is None:
+        return result
+    bias = call.value("bias")
+    return added(call, result, replace(bias, axes=(*bias.axes, (), ())))
+
+
+def _static(value: Value) -> tuple[int, ...]:
+    return tuple(dim.static for dim in value.shape)
+
+
+def _with_computed_kernel(
+    call: Any, tensor: Any, kernel: Value, settings: Mapping[str, Any], apart: bool
+) -> Any:
+    """Convolve with a kernel that is computed from parameters, as weight standardisation has it."""
+    outputs, inputs, *size = kernel.axes
+    if apart:  # (channels * multiplier, 1, h, w) -> (h, w, channels, multiplier)
+        count = tensor.shape[-1 if call.data_format == "channels_last" else 1]
+        multiplier = length(outputs).static // count
+        shape = (Dim(count), Dim(multiplier), *kernel.shape[2:])
+        kernel = call.mover.view(kernel, shape)
+        channels, times, *size = kernel.axes
+        kernel = call.mover.arrange(kernel, (*size, channels, times))
+        return call.op("depthwise_conv", tensor, kernel.tensor, **settings)
+    kernel = call.mover.arrange(kernel, (*size, inputs, outputs))
+    return call.op("conv", tensor, kernel.tensor, **settings)
 
 
 def _pads(call: Any, reach: list[int]) -> list[Pair]:

@@ -113,6 +113,25 @@ def _avg_pool1d(call: Any) -> Value:
     return Value(tensor, (batch, channels, new), (batch, new, channels), x.nonnegative)
 
 
+def _avg_pool3d(call: Any) -> Value:
+    """Averages along one axis, which is what torch's LRN is made of: (N, 1, C, H, W) over C."""
+    size, stride = call["kernel_size"], call.get("stride") or call["kernel_size"]
+    whole = any(call["padding"]) or call["ceil_mode"] or call.get("divisor_override")
+    if size[1:] != [1, 1] or stride[1:] != [1, 1] or whole:
+        raise call.fail("only averages along the first of its axes, without padding, are supported")
+    x, at = call.mover.isolate(call.network_value("input"), 2)
+    count = call.shape[2].static
+    total = None
+    for start in range(size[0]):
+        places = slice(start, start + (count - 1) * stride[0] + 1, stride[0])
+        part = call.op("get_item", x.tensor, (*[slice(None)] * at, places), aside=True)
+        total = part if total is None else call.op("add", total, part, aside=True)
+    tensor = call.op("multiply", total, 1 / size[0])
+    new = axis_of(call.shape[2])
+    axes = (*x.axes[:2], new, *x.axes[3:])
+    return Value(tensor, axes, (*x.order[:at], new, *x.order[at + 1 :]), x.nonnegative)
+
+
 def _adaptive_avg_pool2d(call: Any) -> Value:
     x = call.image("input")
     wanted, sizes = call.shape[2:], x.shape[2:]
@@ -135,5 +154,6 @@ RULES = {
     "max_pool2d": _max_pool2d,
     "avg_pool1d": _avg_pool1d,
     "avg_pool2d": _avg_pool2d,
+    "avg_pool3d": _avg_pool3d,
     "adaptive_avg_pool2d": _adaptive_avg_pool2d,
 }

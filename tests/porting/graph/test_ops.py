@@ -117,6 +117,22 @@ class Last(nn.Module):
         return self.module(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
+class Standardised(nn.Module):
+    """A convolution whose kernel is computed."""
+
+    def __init__(self, groups: int = 1, outputs: int = 4) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(6, outputs, 3, groups=groups)
+        self.gain, self.groups = nn.Parameter(torch.linspace(0.5, 1, outputs)), groups
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        weight = self.conv.weight
+        scale = (weight.var((1, 2, 3), keepdim=True, unbiased=False) + 1e-4).rsqrt()
+        weight = (weight - weight.mean((1, 2, 3), keepdim=True)) * scale
+        weight = weight * self.gain.view(-1, 1, 1, 1)
+        return F.conv2d(x, weight, self.conv.bias, 2, 1, groups=self.groups)
+
+
 class Rows(nn.Module):
     """A module of the rows of maps, (N, C, H W)."""
 
@@ -165,6 +181,8 @@ CASES: dict[str, dict[str, Make]] = {
         "depthwise, two strides": lambda: nn.Conv2d(6, 6, 3, (1, 2), 1, groups=6),
         "named padding": lambda: nn.Conv2d(6, 4, (3, 5), padding="same"),
         "named padding, even": lambda: nn.Conv2d(6, 4, (2, 4), padding="same"),
+        "computed kernel": Standardised,
+        "computed depthwise kernel": lambda: Standardised(6, 12),
     },
     "conv1d": {
         "pointwise": lambda: Rows(nn.Conv1d(6, 5, 1)),
@@ -237,6 +255,7 @@ CASES: dict[str, dict[str, Make]] = {
         "own divisor": lambda: nn.AvgPool2d(3, 2, 1, divisor_override=5),
     },
     "avg_pool1d": {"": f(lambda x: F.avg_pool1d(x.flatten(2), 3, 2))},
+    "avg_pool3d": {"LRN": lambda: nn.LocalResponseNorm(5, 0.2, 0.75, 2.0)},
     "adaptive_avg_pool2d": {
         "one": lambda: nn.AdaptiveAvgPool2d(1),
         "divisor": lambda: nn.AdaptiveAvgPool2d((4, 3)),

@@ -234,17 +234,18 @@ def prepare(
             "folder": str(folder),
         }
         answer = ask(job)
+        own = path is not None and not answer["renamed"]  # the user's file as it is
         return Network(
             target,
             shape,
             answer["classes"],
             folder / "plan.npz",
-            folder / "weights.safetensors" if path is None or answer["renamed"] else path,
+            path if own and path else folder / "weights.safetensors",
             folder / "proof.npz",
             official,
             info,
-            which,
-            allow_pickle,
+            which if own else None,
+            allow_pickle and own,
             digest,
             answer["aux_heads"],
             (*answer["notes"], *([_RENAMED] if answer["renamed"] else [])),

@@ -211,7 +211,7 @@ def test_weights_that_do_not_fit(net: str, tmp_path: Path) -> None:
 
 def test_names_that_are_none() -> None:
     assert Target.parse("alexnet") is None
-    for text in ("timm:resnet50", "net.py:", "keras:x"):
+    for text in ("timms:resnet50", "net.py:", "keras:x"):
         with pytest.raises(UsageError, match=r"none of the known forms|not of the form"):
             Target.parse(text)
     with pytest.raises(UsageError, match=r"no classifier 'resnet19'. Did you mean 'resnet"):

@@ -121,13 +121,13 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
     with _explained(net, images):
         if arrays is None and job["lively"]:
             liven(net, images, seed=job["seed"])
+        if arrays is None or renamed:  # before anything may change it, as some do to be quicker
+            state = {key: to_numpy(value) for key, value in net.state_dict().items()}
+            write_checkpoint(folder / "weights.safetensors", state)
         report_progress(f"following {target.text}")
         plan = read(net, images, any_size=job["any_size"])
         report_progress("computing in torch")
         proof = Proof.of(net, images)
-    if arrays is None or renamed:
-        state = {key: to_numpy(value) for key, value in net.state_dict().items()}
-        write_checkpoint(folder / "weights.safetensors", state)
     plan.save(folder / "plan.npz")
     if proof.logits.ndim != 2:
         raise UsageError(

@@ -82,7 +82,13 @@ def _with_computed_kernel(
         kernel = call.mover.arrange(kernel, (*size, channels, times))
         return call.op("depthwise_conv", tensor, kernel.tensor, **settings)
     kernel = call.mover.arrange(kernel, (*size, inputs, outputs))
-    return call.op("conv", tensor, kernel.tensor, **settings)
+    if call["groups"] == 1:
+        return call.op("conv", tensor, kernel.tensor, **settings)
+    axis = -1 if call.data_format == "channels_last" else 1
+    maps = call.op("split", tensor, call["groups"], axis=axis, aside=True)
+    kernels = call.op("split", kernel.tensor, call["groups"], axis=-1, aside=True)
+    parts = [call.op("conv", *both, **settings) for both in zip(maps, kernels, strict=True)]
+    return call.op("concatenate", parts, axis=axis, aside=True)
 
 
 def _pads(call: Any, reach: list[int]) -> list[Pair]:

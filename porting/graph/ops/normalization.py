@@ -1,5 +1,6 @@
 """Batch, layer and group norm, and dropout."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,11 +27,8 @@ def _affine(call: Any, transform: Transform = _VECTOR) -> tuple[dict[str, Any], 
 def _batch_norm(call: Any) -> Value:
     x, axis = call.mover.isolate(call.network_value("input"), 1)
     mean, variance = call.parameter("running_mean"), call.parameter("running_var")
-    if mean is None or variance is None:
-        raise call.fail(
-            "it keeps no running statistics, and normalises by those of the batch in inference "
-            "too, which Keras' layer does not"
-        )
+    if mean is None or variance is None or call.get("training"):
+        return _by_own_statistics(call, x, axis)
     weights, has = _affine(call)
     weights |= {"moving_mean": (mean, _VECTOR), "moving_variance": (variance, _VECTOR)}
     tensor = call.layer(
@@ -43,6 +41,21 @@ def _batch_norm(call: Any) -> Value:
         **has,
     )
     return x.with_tensor(tensor)
+
+
+def _by_own_statistics(call: Any, x: Value, axis: int) -> Value:
+    """Normalise each channel by what it is here: kernels, or batches of which none is kept."""
+    others = tuple(i for i in range(len(x.order)) if i != axis)
+    centred = call.op("subtract", x.tensor, call.op("mean", x.tensor, axis=others, keepdims=True))
+    variance = call.op("mean", call.op("square", centred), axis=others, keepdims=True)
+    scale = call.op("rsqrt", call.op("add", variance, float(call["eps"])))
+    x = x.with_tensor(call.op("multiply", centred, scale))
+    for name, function in (("weight", "multiply"), ("bias", "add")):
+        if call.raw(name) is not None:
+            value = call.value(name)
+            value = replace(value, axes=(*value.axes, *[()] * (len(x.axes) - 2)))
+            x = combined(call, function, x, value)
+    return x
 
 
 def _layer_norm(call: Any) -> Value:

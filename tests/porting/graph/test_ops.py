@@ -183,6 +183,7 @@ CASES: dict[str, dict[str, Make]] = {
         "named padding, even": lambda: nn.Conv2d(6, 4, (2, 4), padding="same"),
         "computed kernel": Standardised,
         "computed depthwise kernel": lambda: Standardised(6, 12),
+        "computed grouped kernel": lambda: Standardised(3, 9),
     },
     "conv1d": {
         "pointwise": lambda: Rows(nn.Conv1d(6, 5, 1)),
@@ -210,6 +211,7 @@ CASES: dict[str, dict[str, Make]] = {
     "batch_norm": {
         "maps": lambda: norm(nn.BatchNorm2d, 6, eps=0.1),
         "no affine": lambda: norm(nn.BatchNorm2d, 6, affine=False),
+        "no statistics": lambda: norm(nn.BatchNorm2d, 6, eps=0.1, track_running_stats=False),
         "vectors": lambda: nn.Sequential(
             nn.AdaptiveAvgPool2d(1), nn.Flatten(), norm(nn.BatchNorm1d, 6)
         ),
@@ -637,7 +639,6 @@ def twice(x: torch.Tensor) -> torch.Tensor:
     ("make", "text"),
     [
         (lambda: nn.MaxPool2d(3, dilation=2), "a max pool with dilation has no counterpart"),
-        (lambda: nn.BatchNorm2d(6, track_running_stats=False), "keeps no running statistics"),
         (lambda: nn.LayerNorm((8, 9)), "normalises over several axes"),
         (lambda: nn.Softplus(2), "a softplus with a beta"),
         (f(lambda x: torch.add(x, x, alpha=2)), "scales its second operand"),

@@ -114,7 +114,9 @@ class Assembly:
         alone would not be part of the model, so the rows' numbers are taken from the image.
         """
         rows = 1 if len(array_shape) < 2 else int(np.prod(array_shape[:-1]))
-        columns = array_shape[-1] if array_shape else 1
+        if rows > _SMALL:  # whose numbers would fill the configuration
+            rows = 1
+        columns = int(np.prod(array_shape)) // rows
         layer = self.keras.layers.Embedding(
             rows, columns, name=self.name(key), trainable=trainable, dtype=self.dtype
         )

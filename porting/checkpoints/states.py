@@ -5,9 +5,11 @@ said, and what is left out is named.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from keras_alexnet.errors import listed
 from porting.checkpoints.torch_files import state_of
@@ -167,6 +169,19 @@ def _unwrapped(key: str) -> tuple[str, list[str]]:
     parts = key.split(".")
     kept = [part for part in parts[:-1] if part not in _WRAPPERS]
     return ".".join([*kept, parts[-1]]), [part for part in parts[:-1] if part in _WRAPPERS]
+
+
+def under_own_names(
+    arrays: Mapping[str, np.ndarray], keys: Collection[str]
+) -> Mapping[str, np.ndarray]:
+    """Return arrays under the keys of a network whose own hold what elsewhere is a wrapper's part.
+
+    A network may have a child that is called `module`.
+    """
+    own = {_unwrapped(key)[0]: key for key in keys}
+    if len(own) < len(keys) or all(own.get(key, key) == key for key in arrays):
+        return arrays
+    return {own.get(key, key): array for key, array in arrays.items()}
 
 
 def _what_else(content: Any) -> str:

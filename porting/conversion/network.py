@@ -14,6 +14,7 @@ from keras_alexnet.core.children import Workers
 from keras_alexnet.specs.preprocessing import Preprocessing
 from porting.checkpoints.download import fetch_from_hub, promised_digest
 from porting.checkpoints.files import read_checkpoint, sha256, write_checkpoint
+from porting.checkpoints.states import under_own_names
 from porting.conversion.sources import downloaded, is_a_name, missing
 from porting.errors import UsageError
 from porting.graph.builder import Built, build
@@ -125,9 +126,8 @@ class Network:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return its weights by key."""
-        return read_checkpoint(
-            self.weights, allow_pickle=self.allow_pickle, which=self.which
-        ).arrays
+        content = read_checkpoint(self.weights, allow_pickle=self.allow_pickle, which=self.which)
+        return dict(under_own_names(content.arrays, Plan.load(self.plan).keys))
 
     def build(
         self,

@@ -15,6 +15,7 @@ import numpy as np
 from keras_alexnet.core.backend import require
 from keras_alexnet.core.children import enter_child, report_progress
 from porting.checkpoints.files import read_checkpoint, to_numpy, write_checkpoint
+from porting.checkpoints.states import under_own_names
 from porting.errors import TransferError, UsageError
 from porting.graph.reader import read
 from porting.torch_side import zoos
@@ -115,8 +116,9 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
     images = _images(shape)
     renamed = False
     if arrays is not None:
-        own = target.adapted(net, arrays)
-        renamed = own is not arrays
+        given = under_own_names(arrays, net.state_dict())
+        own = target.adapted(net, given)
+        renamed = own is not given
         load(net, own, job["path"])
     with _explained(net, images):
         if arrays is None and job["lively"]:

@@ -12,6 +12,7 @@ import numpy as np
 from keras_alexnet.core.backend import require
 from keras_alexnet.specs.shared import AUX_LOSS_WEIGHT
 from porting.checkpoints.files import as_tensors, read_checkpoint
+from porting.checkpoints.states import under_own_names
 from porting.torch_side import torchvision_zoo
 from porting.torch_side.targets import Target
 from porting.torch_side.user_code import call_function
@@ -99,6 +100,7 @@ def fill(net: Any, arrays: Mapping[str, np.ndarray]) -> None:
     Counters of batches, which older files lack, stay what they are.
     """
     own = net.state_dict()
+    arrays = under_own_names(arrays, own)
     counters = {key: value for key, value in own.items() if key.endswith("num_batches_tracked")}
     state = OrderedDict(counters | as_tensors(arrays))
     # Without it MNASNet takes them for those of an older version.

@@ -209,6 +209,33 @@ def test_weights_that_do_not_fit(net: str, tmp_path: Path) -> None:
     assert "unexpected: x" in text
 
 
+def test_a_child_may_be_called_module(tmp_path: Path) -> None:
+    """As a wrapper's part is in other files; the file's keys are the network's own ones again."""
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n"
+        "class Residual(nn.Module):\n"
+        "    def __init__(self, module):\n"
+        "        super().__init__()\n"
+        "        self.module = module\n"
+        "    def forward(self, x):\n"
+        "        return x + self.module(x)\n"
+        "def build():\n"
+        "    return nn.Sequential(Residual(nn.Conv2d(3, 3, 1)), nn.Flatten(), nn.Linear(48, 2))\n"
+    )
+    target = Target.parse(f"{tmp_path / 'net.py'}:build")
+    assert target is not None
+    state = {key: value.numpy() for key, value in target.build().state_dict().items()}
+    assert "0.module.weight" in state
+    write_checkpoint(tmp_path / "w.safetensors", state)
+    record = networks.convert_network(
+        target, tmp_path / "w.safetensors", tmp_path / "m.keras", shape=(3, 4, 4)
+    )
+    assert record["source"]["unused"] == []
+    back = porting.to_state_dict(porting.load_model(tmp_path / "m.keras"), framework="numpy")
+    assert back.keys() == state.keys()
+    assert all(np.array_equal(back[key], state[key]) for key in state)
+
+
 def test_names_that_are_none() -> None:
     assert Target.parse("alexnet") is None
     for text in ("timms:resnet50", "net.py:", "keras:x"):

@@ -100,9 +100,9 @@ def _read_npz(path: Path) -> Any:
 READERS: dict[str, tuple[Callable[..., Any], str]] = {
     ".pth": (read_torch, "a torch file"),
     ".pt": (read_torch, "a torch file"),
-    ".bin": (read_torch, "a torch file"),  # Hugging Face's older name for it
     ".safetensors": (_read_safetensors, "a safetensors file"),
     ".npz": (_read_npz, "an .npz archive without pickled objects"),
     ".caffemodel": (read_caffe_model, "a .caffemodel file"),
     ".npy": (read_npy_dict, "a .npy dictionary of arrays"),
+    ".bin": (read_torch, "a torch file"),  # Hugging Face's older name for it
 }

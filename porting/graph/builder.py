@@ -1,6 +1,9 @@
 """A plan as a functional Keras model of stock layers and `keras.ops`, and what of it is whose."""
 
+import contextlib
+import inspect
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -21,6 +24,7 @@ from porting.weights.layouts import Transform, rearranged
 from porting.weights.table import Carried, Put
 
 _COUNTER = "num_batches_tracked"
+_RECURSION = 1000  # Python's own limit
 
 # Classes of torch's modules -> the kinds of layers whose usual faults `compare` knows.
 _KINDS = {
@@ -99,12 +103,13 @@ def _assembled(assembly: Assembly, image: Any) -> Built:
     main, *others = outputs.values()
     try:
         name = clean(plan.title.lower())
-        model = assembly.keras.Model(image, outputs if others else main, name=name)
+        with _as_deep_as_elsewhere():
+            model = assembly.keras.Model(image, outputs if others else main, name=name)
     except RecursionError as error:
         raise GraphError(
             f"{plan.title} is a chain of more operations than Keras can follow: it finds a model's "
-            f"graph by recursion, which Python ends at {sys.getrecursionlimit()} calls, wherever "
-            "the file would be opened"
+            f"graph by recursion, which Python ends at {_RECURSION} calls wherever the file would "
+            "be opened"
         ) from error
     for layer, array in assembly.constants.values():
         layer.set_weights([array])
@@ -114,6 +119,19 @@ def _assembled(assembly: Assembly, image: Any) -> Built:
         Counterpart(table, _pairs(assembly, model), tuple(map(Output, plan.outputs)), None),
         assembly.data_format,
     )
+
+
+@contextlib.contextmanager
+def _as_deep_as_elsewhere() -> Iterator[None]:
+    """Within this block, allow as much recursion as a new process does."""
+    depth, frame, limit = 0, inspect.currentframe(), sys.getrecursionlimit()
+    while frame is not None:
+        depth, frame = depth + 1, frame.f_back
+    sys.setrecursionlimit(min(limit, depth + _RECURSION))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 def _entry(assembly: Assembly, key: str) -> Put | Carried:

@@ -73,6 +73,11 @@ def _with_computed_kernel(
 ) -> Any:
     """Convolve with a kernel that is computed from parameters, as weight standardisation has it."""
     outputs, inputs, *size = kernel.axes
+    # A file holds pairs as lists, which TensorFlow's does not take.
+    settings = {
+        name: value[0] if isinstance(value, tuple) and value[0] == value[1] else value
+        for name, value in settings.items()
+    }
     if apart:  # (channels * multiplier, 1, h, w) -> (h, w, channels, multiplier)
         count = tensor.shape[-1 if call.data_format == "channels_last" else 1]
         multiplier = length(outputs).static // count

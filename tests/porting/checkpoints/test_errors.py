@@ -111,7 +111,7 @@ def test_missing_file(suffix: str, tmp_path: Path) -> None:
         read_checkpoint(tmp_path / f"folder{suffix}")
 
 
-@pytest.mark.parametrize("name", ["weights.bin", "weights", "weights.pth.zip", "weights.keras"])
+@pytest.mark.parametrize("name", ["weights.h5", "weights", "weights.pth.zip", "weights.keras"])
 def test_unknown_suffix(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"content")
     text = f"{name}: unknown kind of weights file; known: .pth, .pt, .safetensors, .npz"

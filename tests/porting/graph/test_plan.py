@@ -1,6 +1,7 @@
 """Plans as data."""
 
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -77,6 +78,8 @@ def _repeated(ops: Sequence[str], times: int) -> Plan:
 
 def test_networks_are_as_deep_as_python_allows() -> None:
     """Keras follows a graph by recursion: along residuals, where there are some."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(before, 5000))  # as some libraries raise it
     model = build(_repeated(["relu", "sin", "tanh", "add"], 300), "channels_last").model
     x = wanted = images(2, 3, 1, 1)
     for _ in range(300):
@@ -85,6 +88,8 @@ def test_networks_are_as_deep_as_python_allows() -> None:
     np.testing.assert_allclose(found, wanted.numpy(), rtol=1e-4)
     with pytest.raises(GraphError, match="Deep is a chain of more operations than Keras can"):
         build(_repeated(["relu"], 1100), "channels_last")
+    assert sys.getrecursionlimit() >= 5000
+    sys.setrecursionlimit(before)
 
 
 def test_a_plan_of_another_version_is_refused(

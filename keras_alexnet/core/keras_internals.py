@@ -11,7 +11,7 @@ import importlib
 import inspect
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -186,12 +186,20 @@ def call_node(node: Any, call: Callable[..., Any], values: Mapping[int, Any], **
     return call(*args, **{**kwargs, **more})
 
 
+def run_node(
+    node: Any, call: Callable[..., Any], values: MutableMapping[int, Any], **more: Any
+) -> None:
+    """Add to `values` what `call_node` returns, by the ids of the node's own outputs."""
+    results = load_keras().tree.flatten(call_node(node, call, values, **more))
+    values.update(zip(map(id, node.outputs), results, strict=True))
+
+
 class GraphParts(NamedTuple):
     """What it takes to compute a functional model node by node, as Keras does."""
 
     autocast_scope: Any  # context manager: layers read their weights cast to a dtype
     autocast: Callable[[], Any]  # returns the scope that is in force, or None
-    nodes: Callable[[Any], dict[int, list[Any]]]  # model -> depth -> nodes
+    nodes: Callable[[Any], list[Any]]  # model -> its nodes but the inputs', as Keras computes them
     standardize: Callable[[Any, Any], list[Any]]  # model and inputs -> tensors
 
 
@@ -203,7 +211,17 @@ def graph_parts() -> GraphParts | None:
     if any(part is None for part in parts):
         _warn("graph of a functional model", "models compute by Keras' own calls, more slowly")
         return None
-    return GraphParts(scope, autocast, nodes, lambda model, x: standardize(model)(x))
+
+    def in_order(model: Any) -> list[Any]:
+        by_depth = nodes(model)
+        return [
+            node
+            for depth in sorted(by_depth, reverse=True)
+            for node in by_depth[depth]
+            if node.operation and not node.is_input
+        ]
+
+    return GraphParts(scope, autocast, in_order, lambda model, x: standardize(model)(x))
 
 
 def warn_of_stock_layers(name: str) -> None:

@@ -1,10 +1,9 @@
 """A part of a functional model once more, on other inputs, with layers of its own."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from keras_alexnet.core.keras_internals import call_node, graph_parts
+from keras_alexnet.core.keras_internals import graph_parts, run_node
 from keras_alexnet.errors import ConfigurationError
 from keras_alexnet.layers import keras
 from keras_alexnet.models.initialization import built_on
@@ -32,47 +31,32 @@ def copied(model: Any, x: Any, *, first: Any, last: Any, dtype: Any = None) -> A
     """
     if (parts := graph_parts()) is None:
         raise ConfigurationError(f"this Keras does not say what {model.name} is made of")
-    values, copies = {id(first): x}, dict[int, Any]()
-    by_depth = parts.nodes(model)
-    for node in (node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]):
-        if node.is_input or any(id(tensor) not in values for tensor in node.input_tensors):
+    values, copies = {id(first): x}, dict[int, tuple[Any, Any]]()
+    for node in parts.nodes(model):
+        if any(id(tensor) not in values for tensor in node.input_tensors):
             continue
-        operation = node.operation
-        if id(operation) not in copies:
-            copies[id(operation)] = _copy(operation, dtype)
-        results = call_node(node, copies[id(operation)].call, values)
-        for tensor, result in zip(node.outputs, keras.tree.flatten(results), strict=True):
-            values[id(tensor)] = result
+        original = node.operation
+        if id(original) not in copies:
+            copies[id(original)] = original, _copy(original, dtype)
+        run_node(node, partial(_called, copies[id(original)][1]), values)
     if id(last) not in values:
         raise ConfigurationError(f"{model.name} computes its scores of more than one image")
-    for copy in copies.values():
-        copy.fill()
+    for original, copy in copies.values():
+        if isinstance(copy, keras.layers.Layer) and copy.weights and not original.trainable:
+            copy.set_weights(original.get_weights())
     return values[id(last)]
 
 
-class _Copy:
-    """A copy of an operation."""
-
-    def __init__(self, original: Any, call: Callable[..., Any], layer: Any = None) -> None:
-        self.original, self.call, self.layer = original, call, layer
-
-    def fill(self) -> None:
-        """Give a layer that does not train its original's numbers."""
-        if self.layer is not None and self.layer.weights and not self.original.trainable:
-            self.layer.set_weights(self.original.get_weights())
-
-
-def _copy(operation: Any, dtype: Any) -> _Copy:
+def _copy(operation: Any, dtype: Any) -> Any:
     if not isinstance(operation, keras.layers.Layer):
-        return _Copy(operation, operation)  # it has no state
+        return operation  # it has no state
     config = operation.get_config()
     if dtype is not None:
         config["dtype"] = dtype
-    layer = type(operation).from_config(config)
-    return _Copy(operation, partial(_called, layer), layer)
+    return type(operation).from_config(config)
 
 
-def _called(layer: Any, *arguments: Any, **options: Any) -> Any:
+def _called(operation: Any, *arguments: Any, **options: Any) -> Any:
     if len(arguments) == 1 and not options:
-        return built_on(layer, *arguments)
-    return layer(*arguments, **options)
+        return built_on(operation, *arguments)
+    return operation(*arguments, **options)

@@ -9,7 +9,6 @@ from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 from keras_alexnet.core.fields import option
 from keras_alexnet.data.augmentation.record import Augmentation
 from keras_alexnet.errors import ConfigurationError
-from keras_alexnet.models.record import read_record
 from keras_alexnet.specs import SPECS, find_spec
 from keras_alexnet.specs.shared import AUX_LOSS_WEIGHT
 from keras_alexnet.training.optim.schedules import Kind
@@ -201,6 +200,8 @@ def network_of(weights: Path) -> str:
     Raises:
         ModelFileError: The file is missing or damaged.
     """
+    from keras_alexnet.models.record import read_record  # with NumPy, which a help text needs not
+
     record = read_record(weights) or {}
     model = record.get("model", {})
     own = "target" not in model and model.get("name") in SPECS

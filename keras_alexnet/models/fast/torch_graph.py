@@ -13,10 +13,10 @@ from typing import Any
 from keras_alexnet.core import backend
 from keras_alexnet.core.keras_internals import (
     GraphParts,
-    call_node,
     graph_parts,
     has_mask,
     is_recomputed,
+    run_node,
     takes_phase,
 )
 from keras_alexnet.models.fast.torch_fusion import Fusion, calls_as_we_do, fuse, settings_of
@@ -153,9 +153,7 @@ def _run_node(node: Any, values: dict[int, Any], training: Any, *, bare: bool) -
     layer = node.operation
     told = training is not None and (type(layer) in _BY_PHASE if bare else takes_phase(layer))
     phase = {"training": training} if told else {}
-    results = call_node(node, layer.call if bare else layer, values, **phase)
-    for x, result in zip(node.outputs, keras.tree.flatten(results), strict=True):
-        values[id(x)] = result
+    run_node(node, layer.call if bare else layer, values, **phase)
 
 
 def _is_bare(layer: Any, dtype: str) -> bool:
@@ -201,13 +199,7 @@ def _has_values(tensor: Any) -> bool:
 
 def _steps(model: Any, parts: GraphParts, bare: Collection[type]) -> list[_Step]:
     """Return what a model computes, in Keras' order; layers that are `bare` by their own `call`."""
-    by_depth = parts.nodes(model)
-    nodes = [
-        node
-        for depth in sorted(by_depth, reverse=True)
-        for node in by_depth[depth]
-        if node.operation and not node.is_input
-    ]
+    nodes = parts.nodes(model)
     groups = fuse(nodes, model.outputs) if bare else [((node,), None) for node in nodes]
     last = {id(x): i for i, (group, _) in enumerate(groups) for n in group for x in n.input_tensors}
     forget: list[list[int]] = [[] for _ in groups]

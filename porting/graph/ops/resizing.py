@@ -5,6 +5,7 @@ writes down while a network is read: filters, corners and factors are then torch
 backend.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -39,15 +40,25 @@ def _resized(call: Any) -> Value:
             "a resize of maps whose size only the images tell is not supported, but for nearest "
             "neighbours by whole factors; convert for images of one size"
         )
+    matrices = {
+        letter: call.value(name).tensor
+        for letter, name in (("h", "rows"), ("w", "columns"))
+        if _times(call.raw(name)) != 1
+    }
     held = "nhwc" if call.data_format == "channels_last" else "nchw"
-    tensor = x.tensor
-    for letter, name in (("h", "rows"), ("w", "columns")):
-        matrix = call.raw(name)
-        if matrix.shape[0] == matrix.shape[1] and (matrix == np.eye(len(matrix))).all():
-            continue
-        equation = f"{held},{letter}z->{held.replace(letter, 'z')}"
-        tensor = call.op("einsum", equation, tensor, call.array(call.value(name).tensor))
+    tensor = multiplied(call, x.tensor, held, matrices)
     return call.map_of(tensor, x, x.axes[1], nonnegative=picks and x.nonnegative)
+
+
+def multiplied(call: Any, tensor: Any, held: str, matrices: Mapping[str, Any]) -> Any:
+    """Return maps whose rows or columns are multiplied by matrices (in, out).
+
+    `held` has a letter for each axis of the maps, such as `nhwc`; each matrix is that of a letter.
+    """
+    for letter, matrix in matrices.items():
+        equation = f"{held},{letter}z->{held.replace(letter, 'z')}"
+        tensor = call.op("einsum", equation, tensor, call.array(matrix))
+    return tensor
 
 
 def _factors(call: Any) -> tuple[int, int] | None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from porting.graph.axes import Value, axes_of, image_order
 from porting.graph.ops.convolution import Pair, padded
+from porting.graph.ops.resizing import multiplied
 from porting.graph.ops.shape import taken
 from porting.graph.plan import Dim
 
@@ -55,10 +56,11 @@ def _col2im(call: Any) -> Value:
     x = call.mover.plain(x)  # (N, h, rows, w, columns, C)
     merged = (x.shape[0], *(Dim(places.size) for places in windows), call.shape[1])
     tensor = call.reshape(x.tensor, merged)
-    for letter, places, pad, n in zip("hw", windows, pads, lengths, strict=True):
-        belongs = places.reshape(-1, 1) - pad == np.arange(n)  # (size * windows, n)
-        equation = f"nhwc,{letter}z->{'nhwc'.replace(letter, 'z')}"
-        tensor = call.op("einsum", equation, tensor, call.array(belongs.astype(np.float32)))
+    belongs = {  # (size * windows, length)
+        letter: (places.reshape(-1, 1) - pad == np.arange(n)).astype(np.float32)
+        for letter, places, pad, n in zip("hw", windows, pads, lengths, strict=True)
+    }
+    tensor = multiplied(call, tensor, "nhwc", belongs)
     batch = x.axes[0]
     axes = (batch, *axes_of(call.shape[1:]))
     return Value(tensor, axes, (batch, axes[2], axes[3], axes[1]))

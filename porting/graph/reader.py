@@ -16,6 +16,7 @@ from porting.graph.exporting import export, is_in_place, name_of, own_line
 from porting.graph.ops import RULES
 from porting.graph.ops.resizing import RESIZINGS
 from porting.graph.plan import Dim, ModuleOutput, Node, Parameter, Plan, Ref, Shape, references
+from porting.graph.probing import probed
 from porting.torch_side.reference_nets import DROP_PATHS
 
 # Buffers that are a norm's statistics: weights of the Keras model.
@@ -29,8 +30,6 @@ _FILL = {
     *("new_full", "new_ones", "new_zeros"),
 }
 _MAKE_ANEW = {*_FILL, "arange", "empty", "eye", "linspace", "empty_like", "new_empty"}
-# Images at a time on which a resize is tried.
-_PROBES = 64
 _MOST_LISTED = 8
 _LENGTHS = ("batch", "channels", "height", "width")
 
@@ -225,8 +224,9 @@ class _Reader:
         arguments = {
             "input" if name == "self" else name: self._value(value) for name, value in given.items()
         }
-        if op in RESIZINGS:
-            arguments |= self._resizing(node)
+        for name, matrix in probed(node).items() if op in RESIZINGS else ():
+            arguments[name] = Ref(f"{node.name}_{name}")
+            self.known[f"{node.name}_{name}"] = matrix
         module = self.modules.get(self._path(node))
         if op == "dropout" and type(module).__name__ in DROP_PATHS:
             arguments["mode"] = getattr(module, "mode", "row")
@@ -239,31 +239,6 @@ class _Reader:
             return value
         dim = self._dim(value)
         return dim.size if set(dim.unknown) <= {_LENGTHS[0]} else None
-
-    def _resizing(self, node: Any) -> dict[str, Any]:
-        """Return matrices (in, out) by which a resize multiplies rows and columns, by name.
-
-        There are none where only the images tell the size.
-        """
-        torch = self.torch
-        (_, _, *before), (_, _, *after) = (n.meta["val"].shape for n in (node.args[0], node))
-        if not all(isinstance(n, int) for n in (*before, *after)):
-            return {}
-        others = torch.fx.node.map_arg(node.args[1:], lambda each: int(each.meta["val"]))
-        found = {}
-        for name, axis in (("rows", 2), ("columns", 3)):
-            # Maps in which one row, or column, is 1: what comes of them is its share of all.
-            n = before[axis - 2]
-            shares = []
-            for places in torch.arange(n).split(_PROBES):
-                probe = (places[:, None] == torch.arange(n)).double()
-                probe = (probe[:, :, None] if axis == 2 else probe[:, None]).expand(-1, *before)
-                image = node.target(probe[None], *others, **node.kwargs)[0]
-                shares.append(image[:, :, 0] if axis == 2 else image[:, 0])
-            reference = f"{node.name}_{name}"
-            self.known[reference] = torch.cat(shares)
-            found[name] = Ref(reference)
-        return found
 
     def _value(self, value: Any) -> Any:
         torch = self.torch

@@ -12,6 +12,7 @@ from porting.graph.ops import (
     attention,
     convolution,
     elementwise,
+    indexing,
     normalization,
     pooling,
     reduction,
@@ -21,8 +22,8 @@ from porting.graph.ops import (
 )
 
 _FAMILIES = (
-    *(attention, convolution, elementwise, normalization, pooling, reduction, resizing, shape),
-    windows,
+    *(attention, convolution, elementwise, indexing, normalization, pooling, reduction),
+    *(resizing, shape, windows),
 )
 
 RULES: Mapping[str, Callable[[Any], Any]] = {

@@ -11,8 +11,8 @@ import numpy as np
 
 from porting.graph.axes import Value, axes_of, image_order
 from porting.graph.ops.convolution import Pair, padded
+from porting.graph.ops.indexing import taken
 from porting.graph.ops.resizing import multiplied
-from porting.graph.ops.shape import taken
 from porting.graph.plan import Dim
 
 

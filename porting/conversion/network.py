@@ -31,8 +31,8 @@ _SIZE: Size = (224, 224)
 _TIMEOUT = 900.0
 _CHILD = "porting.graph.torch_child"
 _RENAMED = (
-    "timm's own function for such files has changed keys; the way back gives those that timm has "
-    "today"
+    "its keys were not the network's: timm's own function for such files has changed them, or a "
+    "classifier was left out; the way back gives those that the network has"
 )
 
 

@@ -11,9 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from keras_alexnet.core.backend import BACKENDS
 from keras_alexnet.core.tables import Format, Sheet, print_json, write_sheet
 from keras_alexnet.inference.views import Views
-from keras_alexnet.specs import SPECS
 
-ModelName = Annotated[str, typer.Argument(metavar="MODEL", help=f"One of: {', '.join(SPECS)}.")]
 SizeOption = Annotated[
     str | None, typer.Option(help="N or HEIGHTxWIDTH, in pixels.", show_default="the model's")
 ]

@@ -1,6 +1,7 @@
 """`summary` and `models`: what the networks cost, layer by layer, and which there are.
 
-Everything comes from the specs by arithmetic, so no framework is needed or imported.
+Everything comes from the specs by arithmetic, so no framework is needed or imported; but for the
+summary of a `.keras` file, which asks the model in it.
 """
 
 import fnmatch
@@ -11,11 +12,12 @@ from typing import Annotated
 
 import typer
 
-from keras_alexnet.commands.common import FormatOption, ModelName, SizeOption, show
+from keras_alexnet.commands.common import FormatOption, SizeOption, show
 from keras_alexnet.core.fields import parse_size
 from keras_alexnet.core.figures import check_picture
 from keras_alexnet.core.tables import Column, Format, Sheet
-from keras_alexnet.errors import UnknownModelError
+from keras_alexnet.errors import ConfigurationError, UnknownModelError
+from keras_alexnet.models.record import read_record
 from keras_alexnet.specs import SPECS, find_spec
 from keras_alexnet.summary.costs import DEFINITIONS, Cost
 from keras_alexnet.summary.picture import draw_profile
@@ -56,10 +58,30 @@ _MODEL_COLUMNS = (
     Column("weights", "weights", text=True),
 )
 _COSTS = tuple(field.name for field in fields(Cost))
+_OPERATION_COLUMNS = (
+    Column("name", "operation", text=True),
+    Column("kind", "kind", text=True),
+    Column("input", "input", wraps=True),
+    Column("output", "output", wraps=True),
+    Column("receptive_field", "field"),
+    Column("jump", "jump"),
+    Column("parameters", "parameters"),
+    Column("macs", "MACs"),
+)
+_OF_FILES = (
+    "Shapes are Keras', for one image. MACs are those of convolutions, dense layers and products "
+    "of matrices, attention's among them. A receptive field of - has no meaning where positions in "
+    "the image are not kept apart."
+)
 
 
 def summary_command(
-    name: ModelName,
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL|FILE.keras", help=f"One of: {', '.join(SPECS)}; or any model's file."
+        ),
+    ],
     input_size: SizeOption = None,
     classes: Annotated[
         int | None, typer.Option(help="Number of classes.", show_default="the model's")
@@ -76,8 +98,15 @@ def summary_command(
     ] = None,
 ) -> None:
     """Show shapes, parameters, operations, memory and receptive field of every layer."""
-    spec = find_spec(name)
     size = None if input_size is None else parse_size(input_size)
+    if name.endswith(".keras"):
+        if classes is not None or aux_heads or plot is not None:
+            raise ConfigurationError(
+                f"{name} is what it is: --classes, --aux-heads and --plot are for models by name"
+            )
+        _summarise_file(Path(name), size, format_)
+        return
+    spec = find_spec(name)
     if plot is not None:
         check_picture(plot)
     network = profile(spec, size=size, classes=classes, aux_heads=aux_heads)
@@ -97,6 +126,32 @@ def summary_command(
     headings = {column.key: column.heading for column in _LAYER_COLUMNS}
     definitions = [f"{headings[key]}: {text}" for key, text in DEFINITIONS.items()]
     show(sheet, format_, [*definitions, *network.notes], content=content)
+
+
+def _summarise_file(path: Path, size: tuple[int, int] | None, format_: Format) -> None:
+    """Show the operations of the model in a file, whatever it was made by."""
+    record = read_record(path) or {}
+
+    from keras_alexnet.models.profile import profile_model
+    from keras_alexnet.models.weights import load_model
+
+    model = load_model(path)
+    rows = profile_model(model, size)
+    totals = {name: sum(getattr(row, name) for row in rows) for name in ("parameters", "macs")}
+    keys = [column.key for column in _OPERATION_COLUMNS]
+    cells = [tuple(getattr(row, key) for key in keys) for row in rows]
+    total = tuple(({"name": "total"} | totals).get(key, "") for key in keys)
+    sheet = Sheet(f"{path.name}, {model.name}", _OPERATION_COLUMNS, [*cells, total], has_total=True)
+    target = record.get("model", {}).get("target")
+    notes = [_OF_FILES, *([f"Converted from {target}."] if target else [])]
+    content = {
+        "model": model.name,
+        "target": target,
+        "operations": sheet.records,
+        "totals": totals,
+        "notes": notes,
+    }
+    show(sheet, format_, notes, content=content)
 
 
 def models_command(

@@ -114,33 +114,33 @@ def profile(
         raise ConfigurationError(problem)
     steps = trace(spec, size=size, classes=classes, aux_heads=aux_heads)
     traced = {step.row.name: step for step in steps}
-    seen: dict[str, _View] = {}
-    rows = [*_layers(spec.body, _View(1, 1), traced, seen)]
+    seen: dict[str, View] = {}
+    rows = [*_layers(spec.body, View(1, 1), traced, seen)]
     for aux in spec.aux if aux_heads else ():
         rows += _layers(aux.rows, seen[aux.reads], traced, seen)
     rows += _layers(spec.head, seen[spec.body[-1].name], traced, seen)
     return Profile(spec, size, classes, aux_heads, tuple(rows))
 
 
-class _View(NamedTuple):
+class View(NamedTuple):
     """What an output element sees: pixels along one axis (None: all), and the step to the next."""
 
     field: int | None
     jump: int | None
 
-    def through(self, window: int, stride: int | None) -> "_View":
+    def through(self, window: int, stride: int | None) -> "View":
         """Return the view of an element of the next layer; `stride` is None for uneven steps.
 
         A window over elements with uneven steps counts as seeing all.
         """
         if self.field is None or (self.jump is None and window > 1):
-            return _View(None, None)
+            return View(None, None)
         wider = self.field + (window - 1) * (self.jump or 0)
-        return _View(wider, self.jump * stride if self.jump and stride else None)
+        return View(wider, self.jump * stride if self.jump and stride else None)
 
 
 def _layers(
-    rows: tuple[schema.Row, ...], view: _View, traced: Mapping[str, Traced], seen: dict[str, _View]
+    rows: tuple[schema.Row, ...], view: View, traced: Mapping[str, Traced], seen: dict[str, View]
 ) -> Iterator[LayerProfile]:
     """Yield the layers of a chain that starts from `view`, entering each one's view into `seen`."""
     for row in rows:
@@ -165,7 +165,7 @@ def _layers(
         )
 
 
-def _view(row: schema.Row, before: tuple[int, ...], view: _View) -> _View:
+def _view(row: schema.Row, before: tuple[int, ...], view: View) -> View:
     match row:
         case (
             schema.Conv(kernel=window, stride=stride)
@@ -174,7 +174,7 @@ def _view(row: schema.Row, before: tuple[int, ...], view: _View) -> _View:
         ):
             return view.through(window, stride)
         case schema.Dense() | schema.AdaptiveAvgPool(size=1):
-            return _View(None, None)
+            return View(None, None)
         case schema.AdaptiveAvgPool(size=size):
             window = max(max(adaptive_windows(n, size)) for n in before[1:])
             even = all(n == window * size for n in before[1:])

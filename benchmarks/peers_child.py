@@ -39,7 +39,7 @@ def _example(job: dict[str, Any]) -> Any:
 
 def _proof(job: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     with np.load(Path(job["folder"], "proof.npz")) as arrays:
-        return arrays["images"], arrays["logits"]
+        return arrays["images"], arrays["outputs/logits"]
 
 
 def _export(job: dict[str, Any]) -> dict[str, Any]:

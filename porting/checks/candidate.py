@@ -22,7 +22,6 @@ from keras_alexnet.models.interface import (
     data_formats,
     is_channels_first,
     is_preprocessing,
-    main_output,
     named_outputs,
     takes_pixels,
 )
@@ -30,7 +29,7 @@ from keras_alexnet.models.weights import copy_by_name
 from keras_alexnet.specs.preprocessing import Preprocessing
 from keras_alexnet.specs.shared import TRANSFORM_INPUT_OFFSET, TRANSFORM_INPUT_SCALE
 from porting.checks.gradients import weight_gradients
-from porting.checks.inputs import InputSet, gradient_labels
+from porting.checks.inputs import InputSet
 from porting.checks.precision import float64_allowed, full_precision
 from porting.conversion.convert import load_model
 from porting.graph.builder import build
@@ -213,8 +212,12 @@ def _forward(
         images = _placed(images, data_format)
         results[f"pixels/{inputs.name}"] = pixels
         logits = model.predict(images, batch_size=_BATCH, verbose=0)
-        for output, value in named_outputs(logits).items():
-            results[f"logits/{inputs.name}/{output}"] = _float32(value)
+        given = named_outputs(logits)
+        for output in variants.counterpart(data_format).outputs:
+            if output.name in given:
+                results[f"logits/{inputs.name}/{output.name}"] = output.to_torch(
+                    _float32(given[output.name]), data_format
+                )
 
         report_progress(f"{data_format}: {inputs.name}, layers")
         recorder = variants.recorder(inputs, data_format)
@@ -244,8 +247,7 @@ def _gradients(
         images = images * TRANSFORM_INPUT_SCALE + TRANSFORM_INPUT_OFFSET
     with float64_allowed(job["backend"]):
         model = variants.build(inputs.size, data_format, _Settings(dtype="float64"))
-        labels = gradient_labels(len(images), main_output(model).shape[-1])
-        gradients = weight_gradients(job["backend"], model, _placed(images, data_format), labels)
+        gradients = weight_gradients(job["backend"], model, _placed(images, data_format))
     found = {
         variable.path: gradient
         for variable, gradient in zip(model.trainable_variables, gradients, strict=True)

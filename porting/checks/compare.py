@@ -132,7 +132,7 @@ class Agreement:
     """Agreement of the predicted classes.
 
     Attributes:
-        images: Number of images.
+        images: Number of images; of their pixels, where each has its class.
         top1: Share of images with the same first class, or whose first two logits are closer in
             the reference than the frameworks are to each other.
         ties: Images counted by the second clause.
@@ -146,9 +146,12 @@ class Agreement:
 
 
 def agreement(reference: np.ndarray, candidate: np.ndarray) -> Agreement:
-    """Compare the predictions of two sets of logits (N, classes); other shapes never agree."""
+    """Compare the predictions of two sets of logits, (N, classes, ...); others never agree."""
     if reference.shape != candidate.shape:
         return Agreement(len(reference), 0.0, 0, 0.0)
+    reference, candidate = (
+        np.moveaxis(logits, 1, -1).reshape(-1, logits.shape[1]) for logits in (reference, candidate)
+    )
     same = reference.argmax(axis=1) == candidate.argmax(axis=1)
     ordered = np.sort(reference, axis=1)
     margin = ordered[:, -1] - ordered[:, -2] if reference.shape[1] > 1 else np.inf

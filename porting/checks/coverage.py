@@ -79,7 +79,7 @@ def targets_of(pattern: str) -> list[Target]:
         return [target]
     found = names(target.library, target.known_as)
     if not found:
-        raise UsageError(f"{target.library} has no classifier like {target.known_as!r}")
+        raise UsageError(f"{target.library} has no network like {target.known_as!r}")
     return [Target(f"{target.library}:{name}") for name in found]
 
 

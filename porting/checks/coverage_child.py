@@ -7,10 +7,12 @@ from keras_alexnet.core.backend import load_keras, require
 from keras_alexnet.core.children import enter_child, report_progress
 from keras_alexnet.errors import one_line
 from keras_alexnet.models.interface import is_channels_first
+from porting.checks.network_check import counterpart_in
 from porting.checks.precision import full_precision
 from porting.conversion.convert import load_model
 from porting.conversion.network import Network
-from porting.conversion.networks import logits_of, relative_gap, save_network
+from porting.conversion.networks import largest_gap, outputs_of, save_network
+from porting.graph.builder import Built
 from porting.graph.torch_child import Proof
 from porting.weights.recognition import variables_of
 from porting.weights.transfer import fill, to_state_dict
@@ -36,16 +38,15 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
         report_progress(data_format)
         try:
             if data_format == own:
-                variant = model
+                variant = Built(model, counterpart_in(file), data_format)
             else:
-                built = network.build(data_format=data_format)
-                variant = built.model
-                fill(variables_of(variant), built.counterpart, arrays)
-            logits = logits_of(variant, proof.images, data_format)
+                variant = network.build(data_format=data_format)
+                fill(variables_of(variant.model), variant.counterpart, arrays)
+            outputs = outputs_of(variant, proof.images)
         except Exception as error:  # this format cannot be computed here; the error is the proof
             found[data_format] = one_line(error, named=True)
             continue
-        found[data_format] = relative_gap(logits, proof.logits)
+        found[data_format] = largest_gap(outputs, proof.outputs)
     answer: dict[str, Any] = {"found": found}
     if job["write"]:
         back = to_state_dict(load_model(file), framework="numpy")

@@ -5,52 +5,60 @@ from typing import Any
 import numpy as np
 
 from keras_alexnet.core.backend import load_keras, require
-from keras_alexnet.models.interface import named_outputs
+from keras_alexnet.models.interface import MAIN_OUTPUT, named_outputs
 from keras_alexnet.specs.shared import AUX_LOSS_WEIGHT
+from porting.checks.inputs import gradient_labels
 
 
-def weight_gradients(
-    backend: str, model: Any, images: np.ndarray, labels: np.ndarray
-) -> list[np.ndarray]:
+def weight_gradients(backend: str, model: Any, images: np.ndarray) -> list[np.ndarray]:
     """Return the gradient of the training loss by every trainable variable.
 
     Dropout is off and batch norm uses its stored statistics. `images` are in the model's data
-    format, and `labels` their classes.
+    format, their labels those of `gradient_labels`. Of maps and other outputs than (N, classes),
+    half the mean of their squares is the loss.
     """
-    gradients = _GRADIENTS[backend](model, images, labels)
+    gradients = _GRADIENTS[backend](model, images)
     return [np.asarray(gradient) for gradient in gradients]
 
 
-def _loss(outputs: Any, labels: np.ndarray) -> Any:
-    keras = load_keras()
+def _loss(outputs: Any) -> Any:
     total = 0.0
-    for output, logits in named_outputs(outputs).items():
-        losses = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
-        total += keras.ops.mean(losses) * (1 if output == "logits" else AUX_LOSS_WEIGHT)
+    for name, output in named_outputs(outputs).items():
+        total += _loss_of(output) * (1 if name == MAIN_OUTPUT else AUX_LOSS_WEIGHT)
     return total
 
 
-def _tensorflow_gradients(model: Any, images: np.ndarray, labels: np.ndarray) -> list[Any]:
+def _loss_of(output: Any) -> Any:
+    keras = load_keras()
+    if len(output.shape) != 2:
+        return keras.ops.mean(keras.ops.square(output)) / 2
+    images, classes = output.shape
+    labels = gradient_labels(images) % classes
+    losses = keras.losses.sparse_categorical_crossentropy(labels, output, from_logits=True)
+    return keras.ops.mean(losses)
+
+
+def _tensorflow_gradients(model: Any, images: np.ndarray) -> list[Any]:
     tf = require("tensorflow")
     with tf.GradientTape() as tape:
-        loss = _loss(model(images, training=False), labels)
+        loss = _loss(model(images, training=False))
     variables = [variable.value for variable in model.trainable_variables]
     return [gradient.numpy() for gradient in tape.gradient(loss, variables)]
 
 
-def _torch_gradients(model: Any, images: np.ndarray, labels: np.ndarray) -> list[Any]:
+def _torch_gradients(model: Any, images: np.ndarray) -> list[Any]:
     keras = load_keras()
-    _loss(model(keras.ops.convert_to_tensor(images), training=False), labels).backward()
+    _loss(model(keras.ops.convert_to_tensor(images), training=False)).backward()
     return [variable.value.grad.cpu().numpy() for variable in model.trainable_variables]
 
 
-def _jax_gradients(model: Any, images: np.ndarray, labels: np.ndarray) -> list[Any]:
+def _jax_gradients(model: Any, images: np.ndarray) -> list[Any]:
     jax = require("jax")
     fixed = [variable.value for variable in model.non_trainable_variables]
 
     def loss(trainable: list[Any]) -> Any:
         outputs, _ = model.stateless_call(trainable, fixed, images, training=False)
-        return _loss(outputs, labels)
+        return _loss(outputs)
 
     trainable = [variable.value for variable in model.trainable_variables]
     # Compiled once and run once: the compiler's optimisation would take most of the time.

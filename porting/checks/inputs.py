@@ -90,6 +90,9 @@ def sample_photos() -> list[Path]:
     return sorted(folder.glob("*.jpg"))
 
 
-def gradient_labels(count: int, classes: int) -> np.ndarray:
-    """Return the class of each image in the loss whose gradients are compared, int64 (count,)."""
-    return np.arange(1, count + 1, dtype=np.int64) * 7 % classes
+def gradient_labels(count: int) -> np.ndarray:
+    """Return labels for the loss whose gradients are compared, int64 (count,).
+
+    What remains of one divided by the number of classes is the class of an image.
+    """
+    return np.arange(1, count + 1, dtype=np.int64) * 7

@@ -143,32 +143,35 @@ def _compare_set(check: Check, inputs: InputSet, reference: Arrays, candidate: A
         compared(pair.layer, pair.kind, f"layer/{name}/{pair.module}", "layer")
         for pair in check.counterpart.pairs
     ]
+    main = f"logits/{name}/{check.main_output}"
     return SetResult(
         name,
         int(np.abs(pixels[0] - pixels[1]).max()),
-        agreement(reference[f"logits/{name}/logits"], candidate[f"logits/{name}/logits"]),
+        agreement(reference[main], candidate[main]),
         tuple(logits),
         tuple(layers),
     )
 
 
 def _top(arrays: Arrays, check: Check) -> Sequence[tuple[tuple[str, float], ...]]:
-    """Return the five best classes of every photo."""
+    """Return the five best classes of every photo, if the network says one of each."""
     photos = check.photos
     if photos is None:
         return ()
-    logits = arrays[f"logits/{photos.name}/logits"]
+    logits = arrays[f"logits/{photos.name}/{check.main_output}"]
+    if logits.ndim != 2:
+        return ()
     probabilities = softmax(logits)
     labels = check.labels or [f"class {index}" for index in range(logits.shape[1])]
     return [
         tuple((labels[i], float(probabilities[row, i])) for i in best)
-        for row, best in enumerate(top_classes(logits, min(5, check.reference.classes)))
+        for row, best in enumerate(top_classes(logits, min(5, logits.shape[1])))
     ]
 
 
 def _photos(check: Check, tops: Mapping[str, Sequence[Any]]) -> tuple[Photo, ...]:
     photos = check.photos
-    if photos is None:
+    if photos is None or not all(tops.values()):
         return ()
     return tuple(
         Photo(path, {name: top[row] for name, top in tops.items()})
@@ -178,6 +181,6 @@ def _photos(check: Check, tops: Mapping[str, Sequence[Any]]) -> tuple[Photo, ...
 
 def _spread(check: Check, reference: Arrays) -> float:
     """Return how much logits differ between images; near 0, a comparison would prove nothing."""
-    logits = reference[f"logits/{check.inputs[0].name}/logits"]
+    logits = reference[f"logits/{check.inputs[0].name}/{check.main_output}"]
     scale = float(np.abs(logits).max())
     return float(np.ptp(logits, axis=0).max()) / scale if scale else 0.0

@@ -122,7 +122,7 @@ def _gradients(net: Any, images: Any, wanted: Sequence[Output]) -> dict[str, np.
     """
     with exact_gradients():
         outputs = forward(net, images, wanted)
-        labels = gradient_labels(len(images), outputs["logits"].shape[1])
+        labels = gradient_labels(len(images))
         net.zero_grad()
         training_loss(outputs, require("torch").from_numpy(labels)).backward()
     # Heads that inference leaves out have none.

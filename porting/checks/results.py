@@ -32,6 +32,11 @@ class Comparison:
         """Name of the architecture."""
         return self.reference.model
 
+    @property
+    def main_output(self) -> str:
+        """What the output is called whose classes are compared."""
+        return self.counterpart.outputs[0].name
+
 
 @dataclasses.dataclass(frozen=True)
 class Check(Comparison):

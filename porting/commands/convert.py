@@ -8,6 +8,7 @@ import typer
 
 from keras_alexnet.core.fields import parse_shape, parse_size
 from keras_alexnet.core.files import check_output, read_text
+from keras_alexnet.models.interface import MAIN_OUTPUT
 from keras_alexnet.specs import find_spec
 from keras_alexnet.specs.schema import DATA_FORMATS
 from porting.checkpoints.files import write_checkpoint
@@ -86,11 +87,16 @@ def convert_command(
     if record["model"].get("transform_input") is not None and find_spec(model).transform_input:
         state = "on" if record["model"]["transform_input"] else "off"
         console.print(f"transform_input is {state} (--[no-]transform-input)", markup=False)
+    said = [model]
+    if (classes := record["model"]["classes"]) is not None:
+        said.append(f"{classes} classes")
+    if len(outputs := record["model"].get("outputs", [])) > 1:
+        said.append(f"outputs {', '.join(outputs)}")
     proof = ""
     if gap := record.get("proof", {}).get("logits"):
-        proof = f"; its logits are torch's to {gap:.1e} of their scale"
-    classes = record["model"]["classes"]
-    console.print(f"wrote {output}: {model}, {classes} classes{proof}", markup=False)
+        what = "logits are" if outputs == [MAIN_OUTPUT] else "outputs are"
+        proof = f"; its {what} torch's to {gap:.1e} of their scale"
+    console.print(f"wrote {output}: {', '.join(said)}{proof}", markup=False)
 
 
 def inspect_command(

@@ -31,8 +31,8 @@ _SIZE: Size = (224, 224)
 _TIMEOUT = 900.0
 _CHILD = "porting.graph.torch_child"
 _RENAMED = (
-    "its keys were not the network's: timm's own function for such files has changed them, or a "
-    "classifier was left out; the way back gives those that the network has"
+    "its keys were not the network's: timm's own function for such files has changed them, or "
+    "parts were left out, such as a classifier; the way back gives those that the network has"
 )
 
 
@@ -43,7 +43,8 @@ class Network:
     Attributes:
         target: What it is.
         shape: Channels, height and width of its images.
-        classes: How many logits it has.
+        classes: How many classes an image, or each pixel, has; None for other outputs.
+        of_pixels: Whether its main output has more axes than images and classes.
         plan: The file of its plan.
         weights: The file of its weights, under its own keys.
         proof: The file of what torch computes.
@@ -59,7 +60,8 @@ class Network:
 
     target: Target
     shape: tuple[int, int, int]
-    classes: int
+    classes: int | None
+    of_pixels: bool
     plan: Path
     weights: Path
     proof: Path
@@ -193,7 +195,7 @@ def prepare(
     if repository := repository_of(target.known_as):
         fetch_from_hub(repository, [CONFIG])
         weights = fetch_from_hub(repository, WEIGHTS_FILES)
-        target = Target(f"timm:{in_folder(weights.parent)}")
+        target = target.at(in_folder(weights.parent))
     path = None if source is None else Path(source)
     named = path is not None and target.library is not None and is_a_name(path)
     if path is not None and not (named or path.is_file()):
@@ -239,6 +241,7 @@ def prepare(
             target,
             shape,
             answer["classes"],
+            answer["of_pixels"],
             folder / "plan.npz",
             path if own and path else folder / "weights.safetensors",
             folder / "proof.npz",
@@ -248,5 +251,5 @@ def prepare(
             allow_pickle and own,
             digest,
             answer["aux_heads"],
-            (*answer["notes"], *([_RENAMED] if answer["renamed"] else [])),
+            (*answer["notes"], *([_RENAMED] if answer["renamed"] and path else [])),
         )

@@ -80,7 +80,8 @@ def save_network(
     if labels is None:
         labels = network.labels
     if labels is not None and len(labels) != network.classes:
-        raise UsageError(f"{len(labels)} labels were given for {network.classes} classes")
+        classes = "no" if network.classes is None else network.classes
+        raise UsageError(f"{len(labels)} labels were given for {classes} classes")
     keep: dict[str, Any] = {
         "data_format": data_format,
         "include_preprocessing": include_preprocessing,
@@ -122,7 +123,7 @@ def prove(
     preprocessing: Preprocessing | None = None,
     forget: Callable[[], None] = lambda: None,
 ) -> float:
-    """Fill a model and compare its logits with torch's: for lively weights, then for its own.
+    """Fill a model and compare its outputs with torch's: for lively weights, then for its own.
 
     Args:
         built: The model, in float32; it keeps its own weights.
@@ -132,30 +133,41 @@ def prove(
         forget: Called whenever a part of an array has been read.
 
     Returns:
-        The largest difference, relative to the largest logit.
+        The largest difference, relative to the largest number of that output.
 
     Raises:
-        GraphError: The logits differ.
+        GraphError: The outputs differ.
         TransferError: The weights do not fit.
     """
     variables, images, gaps = variables_of(built.model), proof.images, list[float]()
     if preprocessing is not None:
         images = _pixels_of(images, preprocessing)
-    for weights, wanted in (({**arrays, **proof.changed}, proof.lively), (arrays, proof.logits)):
+    for weights, wanted in (({**arrays, **proof.changed}, proof.lively), (arrays, proof.outputs)):
         fill(variables, built.counterpart, weights, forget)
-        found = logits_of(built.model, images, built.data_format)
-        gaps.append(gap := relative_gap(found, wanted))
-        if not gap <= TOLERANCES["logits"].limit:
-            raise GraphError(
-                f"the Keras model's logits differ from torch's by {gap:.1e} of their scale "
-                f"(at most {TOLERANCES['logits'].limit:g} is right), so nothing was written; "
-                "python -m porting check shows the first layer that differs"
-            )
+        found = outputs_of(built, images)
+        for name, array in wanted.items():
+            gaps.append(gap := relative_gap(found[name], array))
+            if not gap <= TOLERANCES["logits"].limit:
+                raise GraphError(
+                    f"the Keras model's {name} differ from torch's by {gap:.1e} of their scale "
+                    f"(at most {TOLERANCES['logits'].limit:g} is right), so nothing was written; "
+                    "python -m porting check shows the first layer that differs"
+                )
     return max(gaps)
 
 
+def largest_gap(found: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray]) -> float:
+    """Return the largest of the outputs' `relative_gap`."""
+    return max(relative_gap(found[name], array) for name, array in wanted.items())
+
+
 def relative_gap(found: np.ndarray, wanted: np.ndarray) -> float:
-    """Return the largest difference, relative to the largest number that is wanted."""
+    """Return the largest difference, relative to the largest number that is wanted.
+
+    It is infinite where the shapes differ.
+    """
+    if found.shape != wanted.shape:
+        return float("inf")
     # A fresh vision transformer's logits are all 0.
     return float(np.abs(found - wanted).max() / (np.abs(wanted).max() or 1.0))
 
@@ -168,14 +180,18 @@ def _pixels_of(images: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
     return (images * std + mean) * preprocessing.scale
 
 
-def logits_of(model: Any, images: np.ndarray, data_format: str) -> np.ndarray:
-    """Return the main output of a model in a data format for images (N, C, H, W)."""
+def outputs_of(built: Built, images: np.ndarray) -> dict[str, np.ndarray]:
+    """Return what a model computes of images (N, C, H, W), by name and as torch has it."""
     from keras_alexnet.models.fast.quicken import sparing_memory
 
-    placed = images if data_format == "channels_first" else nchw_to_nhwc(images)
-    with sparing_memory(model):
-        outputs = model.predict_on_batch(np.ascontiguousarray(placed, np.float32))
-    return np.asarray(next(iter(named_outputs(outputs).values())), np.float32)
+    placed = images if built.data_format == "channels_first" else nchw_to_nhwc(images)
+    with sparing_memory(built.model):
+        returned = built.model.predict_on_batch(np.ascontiguousarray(placed, np.float32))
+    found = named_outputs(returned)
+    return {
+        output.name: output.to_torch(np.asarray(found[output.name], np.float32), built.data_format)
+        for output in built.counterpart.outputs
+    }
 
 
 def from_torch(
@@ -188,14 +204,15 @@ def from_torch(
     module's. Layers are called after the modules (`layer1_0_conv1`).
 
     Args:
-        module: A `torch.nn.Module` of one batch of images (N, C, H, W) that returns logits
-            (N, classes). It stays as it is.
+        module: A `torch.nn.Module` of one batch of images (N, C, H, W) that returns a tensor, such
+            as logits (N, classes), or several in a dict, list or tuple. It stays as it is.
         example: Images, or one, (N, C, H, W), as the module takes them.
         data_format: `"channels_last"` or `"channels_first"`, by default Keras' setting.
         dtype: Keras dtype policy, by default Keras' setting.
 
     Returns:
-        A functional `keras.Model`. Its logits were compared with the module's.
+        A functional `keras.Model`. Its outputs were compared with the module's. Several are a dict
+        by the names of torch's, or `output0`, `output1` ...; feature maps are in the data format.
 
     Raises:
         GraphError: The module cannot be converted, or the model computed something else.

@@ -80,6 +80,7 @@ def graph_record(
             "name": network.target.name,
             "target": network.target.title,
             "classes": network.classes,
+            "outputs": [output.name for output in built.counterpart.outputs],
             "include_preprocessing": include_preprocessing,
             "input_shape": list(built.model.input_shape[1:]),
         },

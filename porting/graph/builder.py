@@ -12,6 +12,7 @@ import numpy as np
 
 from keras_alexnet.core.backend import load_keras
 from keras_alexnet.core.keras_internals import maker_of
+from keras_alexnet.models.interface import MAIN_OUTPUT
 from keras_alexnet.specs.preprocessing import Preprocessing
 from porting.errors import GraphError
 from porting.graph.assembly import Assembly, clean, is_wide
@@ -99,12 +100,14 @@ def _assembled(assembly: Assembly, image: Any) -> Built:
                 f"{node.op} in {node.place} cannot be built as it is used there "
                 f"({type(error).__name__}: {error})"
             ) from error
-    outputs = {name: _output(assembly, node) for name, node in plan.outputs.items()}
-    main, *others = outputs.values()
+    found = {name: _output(assembly, node) for name, node in plan.outputs.items()}
+    tensors = {name: value.tensor for name, (value, _) in found.items()}
     try:
         name = clean(plan.title.lower())
         with _as_deep_as_elsewhere():
-            model = assembly.keras.Model(image, outputs if others else main, name=name)
+            alone = list(tensors) == [MAIN_OUTPUT]
+            returned = tensors[MAIN_OUTPUT] if alone else tensors
+            model = assembly.keras.Model(image, returned, name=name)
     except RecursionError as error:
         raise GraphError(
             f"{plan.title} is a chain of more operations than Keras can follow: it finds a model's "
@@ -114,10 +117,9 @@ def _assembled(assembly: Assembly, image: Any) -> Built:
     for layer, array in assembly.constants.values():
         layer.set_weights([array])
     table = tuple(map(partial(_entry, assembly), plan.keys))
+    outputs = tuple(Output(name, is_map=is_map) for name, (_, is_map) in found.items())
     return Built(
-        model,
-        Counterpart(table, _pairs(assembly, model), tuple(map(Output, plan.outputs)), None),
-        assembly.data_format,
+        model, Counterpart(table, _pairs(assembly, model), outputs, None), assembly.data_format
     )
 
 
@@ -141,11 +143,14 @@ def _entry(assembly: Assembly, key: str) -> Put | Carried:
     return replace(put, key=key)
 
 
-def _output(assembly: Assembly, node: str) -> Any:
+def _output(assembly: Assembly, node: str) -> tuple[Value, bool]:
+    """Return an output, and whether it is a feature map in the model's data format."""
     value = assembly.results[node]
     if not isinstance(value, Value):
         raise GraphError("an output is no tensor that the network computes")
-    return Call(assembly, Node("output", "output", {}, ())).mover.plain(value).tensor
+    if len(value.axes) == 4 and value.order == image_order(value.axes, assembly.data_format):
+        return value, True
+    return Call(assembly, Node("output", "output", {}, ())).mover.plain(value), False
 
 
 def _pairs(assembly: Assembly, model: Any) -> tuple[LayerPair, ...]:

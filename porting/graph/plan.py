@@ -152,7 +152,7 @@ class Plan:
         nodes: The operations in order.
         parameters: Name -> tensor of the state_dict that nodes refer to.
         constants: Name -> array that nodes refer to.
-        outputs: What each output is called -> its node, the main one first.
+        outputs: What each output is called -> its node, in the order of `named_results`.
         modules: Modules whose output is one node, in the order of computation.
         keys: All keys of the state_dict, in its order.
         aliases: Key -> another key of the same tensor, whose parameter it is.

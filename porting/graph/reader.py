@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 
 from keras_alexnet.core.backend import require
-from keras_alexnet.models.interface import MAIN_OUTPUT
 from porting.errors import GraphError
 from porting.graph.exporting import export, is_in_place, name_of, own_line
 from porting.graph.ops import RULES
 from porting.graph.ops.resizing import RESIZINGS
 from porting.graph.plan import Dim, ModuleOutput, Node, Parameter, Plan, Ref, Shape, references
 from porting.graph.probing import probed
-from porting.torch_side.reference_nets import DROP_PATHS
+from porting.torch_side.reference_nets import DROP_PATHS, named_results
 
 # Buffers that are a norm's statistics: weights of the Keras model.
 _STATISTICS = ("running_mean", "running_var")
@@ -277,18 +276,22 @@ class _Reader:
         return next(reversed(_calls(node).values()), ("", ""))[0]
 
     def _outputs(self, graph: Any) -> dict[str, str]:
-        """Return name -> node of what the network returns, the main output first."""
+        """Return name -> node of what the network returns."""
         (output,) = (node for node in graph.nodes if node.op == "output")
         specs = self.program.graph_signature.output_specs
         nodes = [
             node
             for spec, node in zip(specs, output.args[0], strict=True)
-            if spec.kind.name == "USER_OUTPUT" and isinstance(node, self.torch.fx.Node)
+            if spec.kind.name == "USER_OUTPUT"
         ]
-        if not nodes:
+        values = [
+            node.meta["val"] if isinstance(node, self.torch.fx.Node) else None for node in nodes
+        ]
+        found = named_results(self.program.call_spec.out_spec.unflatten(values))
+        if not found:
             raise GraphError(f"{type(self.module).__name__} returns no tensor")
-        names = [MAIN_OUTPUT, *(f"output{i}" for i in range(1, len(nodes)))]
-        return {name: self._value(node).name for name, node in zip(names, nodes, strict=True)}
+        places = {id(value): node for value, node in zip(values, nodes, strict=True)}
+        return {name: self._value(places[id(value)]).name for name, value in found.items()}
 
     def _module_outputs(self, graph: Any) -> tuple[ModuleOutput, ...]:
         """Return the modules that are called once and give one tensor to those outside."""

@@ -14,13 +14,14 @@ import numpy as np
 
 from keras_alexnet.core.backend import require
 from keras_alexnet.core.children import enter_child, report_progress
+from keras_alexnet.models.interface import MAIN_OUTPUT
 from porting.checkpoints.files import read_checkpoint, to_numpy, write_checkpoint
 from porting.checkpoints.states import under_own_names
 from porting.errors import TransferError, UsageError
 from porting.graph.reader import read
 from porting.torch_side import zoos
 from porting.torch_side.liveliness import liven
-from porting.torch_side.reference_nets import fill, main_result
+from porting.torch_side.reference_nets import fill, named_results
 from porting.torch_side.seeded import live_images
 from porting.torch_side.targets import Target, classes_of
 from porting.weights.problems import list_problems, problems_of
@@ -28,6 +29,9 @@ from porting.weights.table import Shape
 
 _IMAGES = 2
 _IMAGE_SEED, _SEED = 5, 0
+# Outputs that are scores of classes, (N, classes) or (N, classes, H, W); torchvision calls those of
+# pixels `out`.
+_SCORES = (MAIN_OUTPUT, "out")
 
 
 @dataclass(frozen=True)
@@ -36,27 +40,27 @@ class Proof:
 
     Attributes:
         images: Images of noise, (N, C, H, W).
-        logits: The main output for the weights as they are, (N, classes).
+        outputs: Name -> what the network returns for the weights as they are.
         changed: Key -> value of those weights that are others in the second comparison.
-        lively: The main output for these.
+        lively: Name -> what it returns for these.
     """
 
     images: np.ndarray
-    logits: np.ndarray
+    outputs: Mapping[str, np.ndarray]
     changed: Mapping[str, np.ndarray]
-    lively: np.ndarray
+    lively: Mapping[str, np.ndarray]
 
     @classmethod
     def of(cls, net: Any, images: Any) -> Self:
         """Let a network in inference mode compute it; its weights stay what they are."""
         torch = require("torch")
         with torch.no_grad():
-            logits = to_numpy(main_result(net(images)))
+            outputs = _arrays(net(images))
             state = net.state_dict()
             before = {key: value.clone() for key, value in state.items()}
             try:
                 liven(net, images, seed=_SEED)
-                lively = to_numpy(main_result(net(images)))
+                lively = _arrays(net(images))
                 changed = {
                     key: to_numpy(value).copy()
                     for key, value in state.items()
@@ -65,23 +69,38 @@ class Proof:
             finally:
                 for key, value in before.items():
                     state[key].copy_(value)
-        return cls(to_numpy(images), logits, changed, lively)
+        return cls(to_numpy(images), outputs, changed, lively)
 
     def save(self, path: str | Path) -> None:
         """Write it as `.npz`."""
-        arrays = {f"changed/{key}": value for key, value in self.changed.items()}
-        np.savez(path, images=self.images, logits=self.logits, lively=self.lively, **arrays)  # type: ignore[arg-type]
+        arrays = {
+            f"{field}/{name}": array
+            for field in _TABLES
+            for name, array in getattr(self, field).items()
+        }
+        np.savez(path, images=self.images, **arrays)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
         """Return what `save` wrote."""
         with np.load(path) as arrays:
-            changed = {
-                name.removeprefix("changed/"): arrays[name]
-                for name in arrays.files
-                if name.startswith("changed/")
+            tables = {
+                field: {
+                    name.removeprefix(f"{field}/"): arrays[name]
+                    for name in arrays.files
+                    if name.startswith(f"{field}/")
+                }
+                for field in _TABLES
             }
-            return cls(arrays["images"], arrays["logits"], changed, arrays["lively"])
+            return cls(arrays["images"], **tables)
+
+
+# The fields of a proof that are arrays by name.
+_TABLES = ("outputs", "changed", "lively")
+
+
+def _arrays(result: Any) -> dict[str, np.ndarray]:
+    return {name: to_numpy(value) for name, value in named_results(result).items()}
 
 
 def _images(shape: Sequence[int]) -> Any:
@@ -108,11 +127,12 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
     classes = job["classes"]
     report_progress(f"building {target.text}")
     require("torch").manual_seed(job["seed"])
-    net = target.build(classes=classes, **options)
+    whole = target.whole
+    net = whole.build(classes=classes, **options)
     if arrays is not None and classes is None:
         classes = classes_of(_shapes(net.state_dict()), _shapes(arrays))
         if classes is not None:
-            net = target.build(classes=classes, **options)
+            net = whole.build(classes=classes, **options)
     images = _images(shape)
     renamed = False
     if arrays is not None:
@@ -120,6 +140,8 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
         own = target.adapted(net, given)
         renamed = own is not given
         load(net, own, job["path"])
+    if target.features:
+        net, renamed = target.features_of(net, shape[1:]), True
     with _explained(net, images):
         if arrays is None and job["lively"]:
             liven(net, images, seed=job["seed"])
@@ -130,15 +152,13 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
         plan = read(net, images, any_size=job["any_size"])
         report_progress("computing in torch")
         proof = Proof.of(net, images)
+    if not net.state_dict():
+        raise UsageError(f"{target.text} has no weights, so there is nothing to convert")
     plan.save(folder / "plan.npz")
-    if proof.logits.ndim != 2:
-        raise UsageError(
-            f"{target.text} returns {proof.logits.shape} for images {tuple(images.shape)}; wanted "
-            "logits (N, classes)"
-        )
     proof.save(folder / "proof.npz")
     return {
-        "classes": proof.logits.shape[1],
+        "classes": _classes_in(proof.outputs),
+        "of_pixels": next(iter(proof.outputs.values())).ndim > 2,
         "aux_heads": aux_heads,
         "renamed": renamed,
         "notes": plan.notes,
@@ -158,6 +178,12 @@ def load(net: Any, arrays: Mapping[str, np.ndarray], path: str) -> None:
         lines = [f"{path} does not fit {type(net).__name__}:", *list_problems(problems)]
         raise TransferError("\n".join(lines), problems)
     fill(net, arrays)
+
+
+def _classes_in(outputs: Mapping[str, np.ndarray]) -> int | None:
+    """Return how many classes an image, or each of its pixels, has; None for other outputs."""
+    scores = next((outputs[name] for name in _SCORES if name in outputs), None)
+    return scores.shape[1] if scores is not None and scores.ndim in (2, 4) else None
 
 
 def _shapes(state: Mapping[str, Any]) -> dict[str, Shape]:

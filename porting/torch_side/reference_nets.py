@@ -10,14 +10,18 @@ from typing import Any, Self
 import numpy as np
 
 from keras_alexnet.core.backend import require
+from keras_alexnet.models.interface import MAIN_OUTPUT
 from keras_alexnet.specs.shared import AUX_LOSS_WEIGHT
 from porting.checkpoints.files import as_tensors, read_checkpoint
 from porting.checkpoints.states import under_own_names
+from porting.errors import GraphError
 from porting.torch_side import torchvision_zoo
 from porting.torch_side.targets import Target
 from porting.torch_side.user_code import call_function
 from porting.weights.counterpart import Output
 
+# What an output is called that has no name, before its place.
+_PLACE = "output"
 # Modules that drop whole images while training: class -> what holds its rate.
 DROP_PATHS = {"StochasticDepth": "p", "DropPath": "drop_prob"}
 
@@ -35,7 +39,7 @@ class Reference:
     """
 
     model: str
-    classes: int
+    classes: int | None
     aux_heads: bool = False
     transform_input: bool = False
     size: tuple[int, int] | None = None
@@ -111,11 +115,10 @@ def fill(net: Any, arrays: Mapping[str, np.ndarray]) -> None:
 def forward(net: Any, images: Any, outputs: Sequence[Output]) -> dict[str, Any]:
     """Run a network and its auxiliary heads, which torchvision's leaves out in inference.
 
-    Images are (N, C, H, W). The main output comes first in `outputs` and in what is returned:
-    name -> tensor (N, classes).
+    Images are (N, C, H, W). What is returned is name -> tensor, in the order of `outputs`.
     """
     maps: dict[str | None, Any] = {}
-    main, *heads = outputs
+    heads = [output for output in outputs if output.module is not None]
     hooks = [
         net.get_submodule(module).register_forward_hook(
             lambda _module, _inputs, output, name=module: maps.__setitem__(name, output)
@@ -128,21 +131,66 @@ def forward(net: Any, images: Any, outputs: Sequence[Output]) -> dict[str, Any]:
     finally:
         for hook in hooks:
             hook.remove()
-    # In training torchvision's GoogLeNet has run its heads, and returns a tuple of all.
-    found = {
-        head.name: maps[head.module]
-        if head.module in maps
-        else net.get_submodule(head.module)(maps[head.reads])
-        for head in heads
-    }
-    return {main.name: main_result(result)} | found
+    returned = named_results(result)
+
+    def found(output: Output) -> Any:
+        if output.module is None:
+            # What a user's function of one of our networks calls its logits is up to it.
+            return main_result(result) if output.name == MAIN_OUTPUT else returned[output.name]
+        # In training torchvision's GoogLeNet has run its heads.
+        if output.module in maps:
+            return maps[output.module]
+        return net.get_submodule(output.module)(maps[output.reads])
+
+    return {output.name: found(output) for output in outputs}
 
 
-def main_result(outputs: Any) -> Any:
-    """Return the logits among what a network returns: the first tensor."""
-    while not hasattr(outputs, "shape"):
-        outputs = next(iter(outputs.values() if isinstance(outputs, Mapping) else outputs))
-    return outputs
+def named_results(result: Any) -> dict[str, Any]:
+    """Return what a network returns as name -> tensor: `logits` first, if there are some.
+
+    A tensor alone is called so. Those of a dict, or of a tuple with names, have their names; others
+    are `output0`, `output1` ... by their places, the first one `logits` where it is (N, classes).
+    Names of what lies in each other are joined by `_`.
+
+    Raises:
+        GraphError: Two have the same name.
+    """
+    if hasattr(result, "shape"):
+        return {MAIN_OUTPUT: result}
+    leaves = list(_leaves(result, ""))
+    if leaves and leaves[0][0] == f"{_PLACE}0" and len(leaves[0][1].shape) == 2:
+        leaves[0] = MAIN_OUTPUT, leaves[0][1]
+    found = dict(sorted(leaves, key=lambda leaf: leaf[0] != MAIN_OUTPUT))
+    if len(found) != len(leaves):
+        raise GraphError(
+            f"of its outputs two have the same name: {', '.join(n for n, _ in leaves)}"
+        )
+    return found
+
+
+def main_result(result: Any) -> Any:
+    """Return the first tensor of what a module returns, `logits` before others.
+
+    Raises:
+        StopIteration: There is none.
+    """
+    return next(iter(named_results(result).values()))
+
+
+def _leaves(result: Any, name: str) -> Iterator[tuple[str, Any]]:
+    if hasattr(result, "shape"):
+        yield name, result
+        return
+    if hasattr(result, "_asdict"):
+        result = result._asdict()
+    if isinstance(result, Mapping):
+        named = [(str(key), value) for key, value in result.items()]
+    elif isinstance(result, list | tuple):
+        named = [(str(i) if name else f"{_PLACE}{i}", value) for i, value in enumerate(result)]
+    else:  # None, and numbers
+        return
+    for key, value in named:
+        yield from _leaves(value, f"{name}_{key}" if name else key)
 
 
 def batch_norms(net: Any) -> dict[str, Any]:
@@ -196,10 +244,18 @@ def switch_dropout_off(net: Any) -> None:
 def training_loss(outputs: Mapping[str, Any], labels: Any) -> Any:
     """Return the mean cross-entropy of the logits and of the auxiliary heads by their weight.
 
-    `outputs` is what `forward` returned, `labels` the class of each image, int64 (N,).
+    `outputs` is what `forward` returned; what remains of one of `labels`, int64 (N,), divided by
+    the number of classes, is the class of an image. Of maps and other outputs than (N, classes),
+    half the mean of their squares stands for it.
     """
     cross_entropy = require("torch").nn.functional.cross_entropy
+
+    def loss(output: Any) -> Any:
+        if output.ndim != 2:
+            return output.square().mean() / 2
+        return cross_entropy(output, labels % output.shape[1])
+
     return sum(
-        cross_entropy(logits, labels) * (1 if output == "logits" else AUX_LOSS_WEIGHT)
-        for output, logits in outputs.items()
+        loss(output) * (1 if name == MAIN_OUTPUT else AUX_LOSS_WEIGHT)
+        for name, output in outputs.items()
     )

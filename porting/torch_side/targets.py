@@ -1,17 +1,23 @@
-"""Torch networks by the user's words: `torchvision:NAME`, `timm:NAME`, or `FILE.py:FUNCTION`."""
+"""Torch networks by the user's words: `torchvision:NAME`, `timm:NAME`, or `FILE.py:FUNCTION`.
+
+`timm:features:NAME` is timm's `features_only`: a network's maps instead of its logits.
+"""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
 from porting.errors import UsageError
-from porting.torch_side.timm_zoo import check_name, folder_of
+from porting.torch_side import timm_zoo
 from porting.torch_side.user_code import call_function, check_function
 from porting.torch_side.zoos import ZOOS
 from porting.weights.table import Shape, Size
+
+_FEATURES = "features:"
+_OF_FEATURES = f"timm:{_FEATURES}"
 
 
 @dataclass(frozen=True)
@@ -19,8 +25,8 @@ class Target:
     """A torch network that is to be converted.
 
     Attributes:
-        text: `torchvision:NAME`, `timm:NAME` or `FILE.py:FUNCTION`, files and folders with their
-            absolute paths.
+        text: `torchvision:NAME`, `timm:NAME`, `timm:features:NAME` or `FILE.py:FUNCTION`, files and
+            folders with their absolute paths.
     """
 
     text: str
@@ -35,13 +41,15 @@ class Target:
         if ":" not in text:
             return None
         library, _, name = text.partition(":")
+        if library == "timm":
+            return cls(text).at(timm_zoo.check_name(name.removeprefix(_FEATURES)))
         if library in ZOOS:
-            return cls(f"timm:{check_name(name)}" if library == "timm" else text)
+            return cls(text)
         if text.rpartition(":")[0].endswith(".py"):
             return cls(check_function(text))
         raise UsageError(
-            f"{text!r} is none of the known forms: torchvision:NAME, timm:NAME, FILE.py:FUNCTION, "
-            "or the name of a model of this package"
+            f"{text!r} is none of the known forms: torchvision:NAME, timm:NAME, "
+            "timm:features:NAME, FILE.py:FUNCTION, or the name of a model of this package"
         )
 
     @property
@@ -53,12 +61,29 @@ class Target:
     @property
     def known_as(self) -> str:
         """What its library calls it, or the user's file does."""
-        return self.text.partition(":")[2] if self.library else self.text.rpartition(":")[2]
+        if self.library is None:
+            return self.text.rpartition(":")[2]
+        return self.whole.text.partition(":")[2]
+
+    def at(self, name: str) -> Self:
+        """Return the same of timm's network of another name."""
+        return replace(self, text=f"{_OF_FEATURES if self.features else 'timm:'}{name}")
+
+    @property
+    def features(self) -> bool:
+        """Whether it is the maps of a network, rather than the network."""
+        return self.text.startswith(_OF_FEATURES)
+
+    @property
+    def whole(self) -> Self:
+        """The network itself, where this is its features."""
+        name = self.text.removeprefix(_OF_FEATURES)
+        return replace(self, text=f"timm:{name}") if self.features else self
 
     @property
     def folder(self) -> Path | None:
         """The folder that holds its weights and their description, where it is one of timm's."""
-        return folder_of(self.known_as) if self.library == "timm" else None
+        return timm_zoo.folder_of(self.known_as) if self.library == "timm" else None
 
     @property
     def name(self) -> str:
@@ -69,7 +94,7 @@ class Target:
     def title(self) -> str:
         """Its text without the folder of a user's file, which says nothing elsewhere."""
         if self.folder:
-            return f"timm:{self.folder.name}"
+            return f"timm:{_FEATURES * self.features}{self.folder.name}"
         return self.text if self.library else Path(self.text).name
 
     def has_aux_heads(self, keys: Collection[str]) -> bool:
@@ -99,14 +124,23 @@ class Target:
                 them out.
 
         Raises:
-            UsageError: The library has no such classifier, or the user's function failed.
+            UsageError: The library has no such network, or the user's function failed.
         """
         if self.library is None:
             counts = {} if classes is None else {"classes": classes, "num_classes": classes}
             return call_function(self.text, optional=counts)
-        return ZOOS[self.library].build_classifier(
+        net = ZOOS[self.library].build_network(
             self.known_as, classes=classes, size=size, official=official, aux_heads=aux_heads
         )
+        return self.features_of(net, size) if self.features else net
+
+    def features_of(self, net: Any, size: Size | None) -> Any:
+        """Return the network of maps with the weights of a whole one, whose images have this size.
+
+        Raises:
+            UsageError: timm has no maps of it.
+        """
+        return timm_zoo.features_of(net, self.known_as, size)
 
 
 def classes_of(own: Mapping[str, Shape], shapes: Mapping[str, Shape]) -> int | None:

@@ -3,6 +3,7 @@
 Its functions import it where they are called; a process that holds TensorFlow asks `zoos`.
 """
 
+import hashlib
 import json
 import math
 import sys
@@ -85,7 +86,7 @@ def has_aux_heads(name: str, keys: Collection[str]) -> bool:
     return False
 
 
-def build_classifier(
+def build_network(
     name: str,
     *,
     classes: int | None = None,
@@ -105,8 +106,40 @@ def build_classifier(
     Raises:
         UsageError: timm has no such network, or not with these options.
     """
+    return _create(name, size, {} if classes is None else {"num_classes": classes})
+
+
+def features_of(net: Any, name: str, size: Size | None) -> Any:
+    """Return timm's network of a whole network's maps, with its weights, in inference mode.
+
+    Args:
+        net: The whole network.
+        name: What `timm.create_model` calls it.
+        size: Height and width of the images, for networks whose weights depend on it.
+
+    Raises:
+        UsageError: timm has no maps of it.
+    """
+    state = dict(net.state_dict())
+    # Wherever its configuration says that weights lie, these are taken.
+    overlay = {"state_dict": state, "source": ""}
+    options = {"features_only": True, "pretrained": True, "pretrained_cfg_overlay": overlay}
+    made = _create(name, size, options)
+    known = {_content(value) for value in state.values()}
+    if strange := [k for k, value in made.state_dict().items() if _content(value) not in known]:
+        raise UsageError(
+            f"timm:{name}: its features have other weights than it, {strange[0]} first"
+        )
+    return made
+
+
+def _content(tensor: Any) -> tuple[tuple[int, ...], bytes]:
+    return tuple(tensor.shape), hashlib.sha256(to_numpy(tensor).tobytes()).digest()
+
+
+def _create(name: str, size: Size | None, options: Mapping[str, Any]) -> Any:
+    """Return a network of timm's in inference mode."""
     timm = require("timm")
-    options: dict[str, Any] = {} if classes is None else {"num_classes": classes}
     sized = size is not None and size != tuple(_config(name).input_size[1:])
     with quick_initialisation():
         for more in [{"img_size": size}, {}] if sized else [{}]:

@@ -25,8 +25,24 @@ OFFICIAL_HASHES = {
     "googlenet": {"1378be20": "IMAGENET1K_V1"},
 }
 
-# Heads that torchvision's builders make unless told otherwise: the beginning of their keys.
-_AUXILIARY = {"googlenet": "aux1.", "inception_v3": "AuxLogits."}
+# Networks with heads that inference may leave out: the beginning of their keys, and the argument of
+# torchvision's builders that says whether to make them.
+_AUXILIARY = {
+    "googlenet": ("aux1.", "aux_logits"),
+    "inception_v3": ("AuxLogits.", "aux_logits"),
+    **dict.fromkeys(("fcn_resnet50", "fcn_resnet101"), ("aux_classifier.", "aux_loss")),
+    **dict.fromkeys(
+        ("deeplabv3_resnet50", "deeplabv3_resnet101", "deeplabv3_mobilenet_v3_large"),
+        ("aux_classifier.", "aux_loss"),
+    ),
+}
+# Parts of torchvision.models whose networks stay outside, and why.
+_OUTSIDE = {
+    "detection": "it is a detector, whose non-maximum suppression has no counterpart here",
+    "video": "it takes videos (N, C, T, H, W)",
+    "optical_flow": "it takes two images",
+    "quantization": "it is quantized; convert the network of that name without it",
+}
 
 
 def build(model: str, *, classes: int, aux_heads: bool, transform_input: bool) -> Any:
@@ -95,19 +111,25 @@ class _Evaluation:
 
 
 def names(pattern: str) -> list[str]:
-    """Return the names of torchvision's classifiers that match a pattern such as `res*`."""
+    """Return torchvision's classifiers and segmentation networks that match such as `res*`."""
     models = require("torchvision").models
-    return fnmatch.filter(models.list_models(module=models), pattern)
+    known = models.list_models(module=models) + models.list_models(module=models.segmentation)
+    return fnmatch.filter(known, pattern)
 
 
 def _check(name: str) -> None:
-    """Check that torchvision has a classifier of this name.
+    """Check that torchvision has a classifier or segmentation network of this name.
 
     Raises:
         UsageError: It has none; the message names a similar one.
     """
-    if name not in (known := names("*")):
-        raise unknown_network("torchvision", name, known)
+    models = require("torchvision").models
+    if name in (known := names("*")):
+        return
+    if name in models.list_models():
+        part = models.get_model_builder(name).__module__.split(".")[2]
+        raise UsageError(f"torchvision:{name} cannot be converted: {_OUTSIDE[part]}")
+    raise unknown_network("torchvision", name, known)
 
 
 def adapted(net: Any, arrays: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
@@ -117,11 +139,11 @@ def adapted(net: Any, arrays: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarr
 
 def has_aux_heads(name: str, keys: Collection[str]) -> bool:
     """Return whether weights of these keys are of a network with auxiliary heads."""
-    beginning = _AUXILIARY.get(name)
+    beginning, _ = _AUXILIARY.get(name, (None, None))
     return beginning is not None and any(key.startswith(beginning) for key in keys)
 
 
-def build_classifier(
+def build_network(
     name: str,
     *,
     classes: int | None = None,
@@ -129,17 +151,21 @@ def build_classifier(
     official: bool = False,
     aux_heads: bool = True,
 ) -> Any:
-    """Return any classifier of torchvision's with unspecified weights, in inference mode.
+    """Return any network that `names` knows with unspecified weights, in inference mode.
 
     The arguments are those of `Target.build`.
 
     Raises:
-        UsageError: torchvision has no such classifier, or not with these options.
+        UsageError: torchvision has no such network, or not with these options.
     """
     _check(name)
     options: dict[str, Any] = {} if classes is None else {"num_classes": classes}
     if name in _AUXILIARY:
-        options |= {"aux_logits": aux_heads, "transform_input": official, "init_weights": False}
+        options[_AUXILIARY[name][1]] = aux_heads
+    if name in ("googlenet", "inception_v3"):
+        options |= {"transform_input": official, "init_weights": False}
+    if _is_segmentation(name):
+        options["weights_backbone"] = None
     if name.startswith("vit_") and size is not None:
         options["image_size"] = size[0]
     try:
@@ -168,17 +194,25 @@ def info(name: str, weights: str) -> WeightsInfo:
         )
     entry = known[wanted]
     transform = entry.transforms()
+    (metrics,) = entry.meta["_metrics"].values()
+    # Segmentation's preset does not crop; what a network of one size sees is the middle.
+    (side,) = transform.resize_size if _is_segmentation(name) else transform.crop_size
     return WeightsInfo(
         name=entry.name,
         url=entry.url,
         labels=tuple(entry.meta["categories"]),
-        metrics=entry.meta["_metrics"]["ImageNet-1K"],
+        metrics=metrics,
         preprocessing={
             "resize_size": transform.resize_size[0],
-            "crop_size": [transform.crop_size[0]] * 2,
+            "crop_size": [side, side],
             "mean": transform.mean,
             "std": transform.std,
             "interpolation": transform.interpolation.value,
         },
-        shape=(3, transform.crop_size[0], transform.crop_size[0]),
+        shape=(3, side, side),
     )
+
+
+def _is_segmentation(name: str) -> bool:
+    models = require("torchvision").models
+    return name in models.list_models(module=models.segmentation)

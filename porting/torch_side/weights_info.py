@@ -46,4 +46,4 @@ def unknown_network(library: str, name: str, known: Collection[str]) -> UsageErr
     close = difflib.get_close_matches(name, known, 1)
     few = len(known) <= 100
     hint = f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(known)}" * few
-    return UsageError(f"{library} has no classifier {name!r}. {hint}".rstrip())
+    return UsageError(f"{library} has no network {name!r}. {hint}".rstrip())

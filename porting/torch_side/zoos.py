@@ -12,7 +12,7 @@ from keras_alexnet.errors import MissingDependencyError
 from porting.torch_side import timm_zoo, torchvision_zoo
 from porting.torch_side.weights_info import WeightsInfo
 
-# Package -> the module that has `names`, `build_classifier`, `adapted`, `has_aux_heads`
+# Package -> the module that has `names`, `build_network`, `adapted`, `has_aux_heads`
 # and `info` of it.
 ZOOS: dict[str, ModuleType] = {"torchvision": torchvision_zoo, "timm": timm_zoo}
 

@@ -170,6 +170,10 @@ def _check_network(
             workers=workers,
             timeout=request.timeout,
         )
+        if network.classes is None or network.of_pixels:
+            raise UsageError(
+                f"{target.text} is no classifier of images; its training needs a loss of its own"
+            )
         say(f"building it on {chosen[0]}")
         candidate = build_file(
             network,

@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from porting.weights.layouts import Transform
+import numpy as np
+
+from porting.weights.layouts import Transform, nhwc_to_nchw
 from porting.weights.table import Carried, Put, Table
 
 
@@ -28,15 +30,22 @@ class Output:
     """One output of a network.
 
     Attributes:
-        name: What it is called; the main one comes first and is called `logits`.
+        name: What it is called; the main one comes first, and is called `logits` if it is alone.
         module: Torch module whose output it is; None for what the network itself returns.
         reads: Torch module whose output that one takes, for heads that a network leaves out in
             inference.
+        is_map: Whether it is a feature map, (N, C, H, W) in torch, which Keras has in the model's
+            data format. Anything else has torch's order of axes.
     """
 
     name: str
     module: str | None = None
     reads: str | None = None
+    is_map: bool = False
+
+    def to_torch(self, array: np.ndarray, data_format: str) -> np.ndarray:
+        """Return what a Keras model of a data format computes for it, as torch has it."""
+        return nhwc_to_nchw(array) if self.is_map and data_format == "channels_last" else array
 
 
 @dataclass(frozen=True)

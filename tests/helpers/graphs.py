@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from porting.checkpoints.files import to_numpy
-from porting.conversion.networks import logits_of
+from porting.conversion.networks import outputs_of, relative_gap
 from porting.graph.builder import Built, build
 from porting.graph.plan import Plan
 from porting.graph.reader import read
@@ -42,9 +42,8 @@ def output(module: torch.nn.Module, x: torch.Tensor) -> np.ndarray:
 
 def gap(module: torch.nn.Module, built: Built, x: torch.Tensor) -> float:
     """How far the Keras model's output is from the module's, relative to the largest number."""
-    wanted, found = output(module, x), logits_of(built.model, x.numpy(), built.data_format)
-    assert found.shape == wanted.shape
-    return float(np.abs(found - wanted).max() / np.abs(wanted).max())
+    (found,) = outputs_of(built, x.numpy()).values()
+    return relative_gap(found, output(module, x))
 
 
 class Function(torch.nn.Module):

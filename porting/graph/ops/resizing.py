@@ -2,15 +2,16 @@
 
 Along each axis it is a product with a matrix that does not depend on the image, which torch itself
 writes down while a network is read: filters, corners and factors are then torch's own, on every
-backend.
+backend. Where only the images tell the size, the model computes the matrix.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from porting.graph.axes import Value
+from porting.graph.axes import Value, image_order
+from porting.graph.plan import Dim
 
 # Operation -> whether each number of its result is one of those that it reads.
 RESIZINGS = {
@@ -36,15 +37,13 @@ def _resized(call: Any) -> Value:
         )
         return call.map_of(tensor, x, x.axes[1], nonnegative=x.nonnegative)
     if call.raw("rows") is None:
-        raise call.fail(
-            "a resize of maps whose size only the images tell is not supported, but for nearest "
-            "neighbours by whole factors; convert for images of one size"
-        )
-    matrices = {
-        letter: call.value(name).tensor
-        for letter, name in (("h", "rows"), ("w", "columns"))
-        if _times(call.raw(name)) != 1
-    }
+        matrices = {letter: _computed(call, x, i) for letter, i in (("h", 2), ("w", 3))}
+    else:
+        matrices = {
+            letter: call.value(name).tensor
+            for letter, name in (("h", "rows"), ("w", "columns"))
+            if _times(call.raw(name)) != 1
+        }
     held = "nhwc" if call.data_format == "channels_last" else "nchw"
     tensor = multiplied(call, x.tensor, held, matrices)
     return call.map_of(tensor, x, x.axes[1], nonnegative=picks and x.nonnegative)
@@ -81,6 +80,84 @@ def _times(matrix: np.ndarray) -> int | None:
     if rest or not times:
         return None
     return times if (np.repeat(np.eye(inputs), times, axis=1) == matrix).all() else None
+
+
+# Resizings whose matrix a model can compute.
+_COMPUTED = ("upsample_nearest2d", "_upsample_nearest_exact2d", "upsample_bilinear2d")
+
+
+def _computed(call: Any, x: Value, i: int) -> Any:
+    """Return the matrix (in, out) of rows, `i` = 2, or columns, 3, as the model computes it.
+
+    The formulas are those of ATen's native/UpSample.h.
+    """
+    kind = call.node.op
+    if kind not in _COMPUTED:
+        raise call.fail(
+            f"{kind} of maps whose size only the images tell is not supported; convert for images "
+            "of one size"
+        )
+
+    def op(function: str, *arguments: Any, **options: Any) -> Any:
+        if any(map(call.build.keras.backend.is_keras_tensor, arguments)):
+            return call.op(function, *map(call.array, arguments), aside=True, **options)
+        return getattr(np, function)(*arguments, **options)
+
+    def places(length: Dim) -> tuple[Any, Any]:
+        """Return 0, 1, 2 ... for each place, and how many these are."""
+        ones = _ones(call, op, x, i, length)
+        return op("subtract", op("cumsum", ones, axis=0), 1.0), op("sum", ones, keepdims=True)
+
+    (sources, many), (wanted, count) = places(x.shape[i]), places(call.shape[i])
+    last = op("subtract", many, 1.0)
+    scales = call.get("scale_factors")
+    if call.get("align_corners"):
+        scale = op("divide", last, op("maximum", op("subtract", count, 1.0), 1.0))
+        where = op("multiply", wanted, scale)
+    else:
+        scale = np.array([1 / scales[i - 2]], np.float32) if scales else op("divide", many, count)
+        middle = wanted if kind == "upsample_nearest2d" else op("add", wanted, 0.5)
+        where = op("multiply", middle, scale)
+        if kind == "upsample_bilinear2d":
+            where = op("maximum", op("subtract", where, 0.5), 0.0)
+        else:
+            where = op("floor", where)
+    where = op("minimum", where, last)
+    # Each place reads those that are less than 1 from where it is: two, or one.
+    distance = op("abs", op("subtract", where, op("expand_dims", sources, axis=1)))
+    return op("maximum", op("subtract", 1.0, distance), 0.0)
+
+
+def _ones(call: Any, op: Any, x: Value, i: int, length: Dim) -> Any:
+    """Return so many ones, taken from rows or columns of which there are as many, or a share."""
+    if not length.unknown:
+        return np.ones(length.static, np.float32)
+    for value in _maps(call, x):
+        times = length.over(value.shape[i])
+        if times is not None and not times.unknown:
+            held = value.order.index(value.axes[i])
+            line = tuple(slice(None) if axis == held else 0 for axis in range(4))
+            # Whatever the policy: in bfloat16 there is no 257.
+            dtype = "float64" if call.wide else "float32"
+            ones = op("ones_like", op("get_item", value.tensor, line), dtype=dtype)
+            return op("repeat", ones, times.static, axis=0) if times.static > 1 else ones
+    raise call.fail(
+        "nothing that was computed before has as many rows or columns as it makes; convert for "
+        "images of one size"
+    )
+
+
+def _maps(call: Any, x: Value) -> Iterator[Value]:
+    """Return a map and all others that were computed before."""
+    yield x
+    for value in call.build.results.values():
+        if (
+            isinstance(value, Value)
+            and len(value.axes) == 4
+            and not isinstance(value.tensor, np.ndarray)
+            and value.order == image_order(value.axes, call.data_format)
+        ):
+            yield value
 
 
 RULES = dict.fromkeys(RESIZINGS, _resized)

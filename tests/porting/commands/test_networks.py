@@ -17,8 +17,10 @@ from porting.checkpoints.files import read_checkpoint, write_checkpoint
 from porting.checks.coverage import Covered
 from porting.commands.app import app
 from porting.conversion import network, networks
+from porting.conversion.networks import relative_gap
 from porting.errors import GraphError, PortingError, TransferError, UsageError
 from porting.torch_side.targets import Target, classes_of
+from porting.training_checks.check import TrainingRequest, check_training
 
 NET = """
 import torch
@@ -39,15 +41,26 @@ class Sorting(nn.Module):
     def forward(self, x):
         return torch.cummax(x, 1)[0].mean((2, 3))
 
-class Maps(nn.Module):
+class Weightless(nn.Module):
     def forward(self, x):
         return x * 2
+
+class Pixels(nn.Module):
+    def __init__(self, classes: int = 4):
+        super().__init__()
+        self.body = nn.Conv2d(3, 8, 3, 2, 1)
+        self.head, self.low = nn.Conv2d(8, classes, 1), nn.Conv2d(8, 2, 1)
+
+    def forward(self, x):
+        maps = torch.relu(self.body(x))
+        out = nn.functional.interpolate(self.head(maps), x.shape[-2:], mode="bilinear")
+        return {"out": out, "aux": self.low(maps)}
 
 class Two(nn.Module):
     def forward(self, x, y):
         return (x + y).mean((2, 3))
 
-branching, sorting, maps, two = Branching, Sorting, Maps, Two
+branching, sorting, weightless, pixels, two = Branching, Sorting, Weightless, Pixels, Two
 """
 
 
@@ -127,6 +140,51 @@ def test_a_check_of_ones_own_network(file: Path, net: str, tmp_path: Path) -> No
         assert [layer["name"] for layer in first["layers"]] == ["input", *"012335"]
 
 
+@pytest.mark.parametrize("size", [["--input-shape", "3x18x24"], ["--input-size", "any"]])
+def test_scores_of_pixels_there_and_back(size: list[str], net: str, tmp_path: Path) -> None:
+    """Several outputs, by their names in torch; the head has as many classes as the weights."""
+    module = Target(f"{net}:pixels").build(classes=6)
+    torch.save(module.state_dict(), tmp_path / "mine.pth")
+    arguments = ["convert", f"{net}:pixels", "--source", str(tmp_path / "mine.pth"), *size]
+    done = CliRunner().invoke(app, [*arguments, "--output", str(tmp_path / "mine.keras")])
+    assert done.exit_code == 0, done.output
+    said = " ".join(done.output.split())
+    assert "net.py:pixels, 6 classes, outputs out, aux; its outputs are torch's to" in said
+
+    model = keras.saving.load_model(tmp_path / "mine.keras")
+    x = torch.randn(3, 3, 18, 24, generator=torch.Generator().manual_seed(1))
+    found = model.predict_on_batch(x.permute(0, 2, 3, 1).numpy())
+    with torch.no_grad():
+        wanted = module(x)
+    for name, maps in wanted.items():
+        assert relative_gap(found[name].transpose(0, 3, 1, 2), maps.numpy()) <= 1e-6, name
+
+    done = CliRunner().invoke(
+        app, ["export", str(tmp_path / "mine.keras"), "--output", str(tmp_path / "back.pth")]
+    )
+    assert done.exit_code == 0, done.output
+    back = torch.load(tmp_path / "back.pth")
+    assert all(torch.equal(back[key], value) for key, value in module.state_dict().items())
+
+
+def test_a_check_of_scores_of_pixels(net: str, tmp_path: Path) -> None:
+    request = porting.CheckRequest(
+        f"{net}:pixels", images=[], input_shape=(3, 18, 24), backends=["torch"]
+    )
+    result = porting.check(request, tmp_path)
+    assert result.passed
+    (found, *_) = result.cells[0].sets
+    assert [output.name for output in found.logits] == ["out", "aux"]
+    assert found.agreement.images == 18 * 24 * request.noise
+    assert result.photos == ()
+    assert {gradient.name for gradient in result.cells[0].gradients} >= {"body.weight"}
+
+
+def test_scores_of_pixels_are_not_trained_like_classes(net: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is no classifier of images; its training needs a loss"):
+        check_training(TrainingRequest(f"{net}:pixels", size=(18, 24)), tmp_path)
+
+
 def test_a_check_takes_the_chosen_weights(net: str, tmp_path: Path) -> None:
     """Both sides get the averages of a file, which has no counters of batches."""
     target = Target.parse(f"{net}:build")
@@ -153,7 +211,8 @@ def test_a_check_takes_the_chosen_weights(net: str, tmp_path: Path) -> None:
     [
         ("branching", {}, r"DataDependent.*asks for the values of a tensor.*net.py:1\d: "),
         ("sorting", {}, r"cummax in the network itself \(net.py:\d+: return torch.cummax"),
-        ("maps", {}, r"returns \(2, 3, 17, 17\).*wanted logits \(N, classes\)"),
+        ("weightless", {}, "net.py:weightless has no weights, so there is nothing to convert"),
+        ("pixels", {"labels": ["a"]}, "1 labels were given for 4 classes"),
         ("two", {}, r"Two cannot compute images of shape 3x17x17"),
         ("gone", {}, "net.py has no function 'gone'"),
         ("build", {"shape": (3, 16, 16)}, "cannot compute images of shape 3x16x16.*name the right"),
@@ -241,7 +300,7 @@ def test_names_that_are_none() -> None:
     for text in ("timms:resnet50", "net.py:", "keras:x"):
         with pytest.raises(UsageError, match=r"none of the known forms|not of the form"):
             Target.parse(text)
-    with pytest.raises(UsageError, match=r"no classifier 'resnet19'. Did you mean 'resnet"):
+    with pytest.raises(UsageError, match=r"no network 'resnet19'. Did you mean 'resnet"):
         Target("torchvision:resnet19").build()
     with pytest.raises(UsageError, match="no such Python file"):
         Target.parse("gone.py:make")
@@ -258,11 +317,11 @@ def test_the_number_of_classes_is_the_weights() -> None:
 
 
 def test_from_torch_refuses_what_it_cannot_prove(monkeypatch: pytest.MonkeyPatch) -> None:
-    def wrong(*_: object, **__: object) -> np.ndarray:
-        return np.zeros((2, 4), np.float32)
+    def wrong(*_: object) -> dict[str, np.ndarray]:
+        return {"logits": np.zeros((2, 4), np.float32)}
 
     module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 4))
-    monkeypatch.setattr(networks, "logits_of", wrong)
+    monkeypatch.setattr(networks, "outputs_of", wrong)
     with pytest.raises(GraphError, match=r"logits differ from torch's by 1\.0e"):
         porting.from_torch(module, torch.zeros(1, 3, 4, 4))
 
@@ -296,7 +355,7 @@ def test_coverage_goes_on_and_says_what_is_wrong(net: str, tmp_path: Path) -> No
     assert "cummax" in done.output
     done = CliRunner().invoke(app, ["coverage", "torchvision:gone*", *options])
     assert isinstance(done.exception, UsageError)
-    assert "no classifier like 'gone*'" in str(done.exception)
+    assert "no network like 'gone*'" in str(done.exception)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ import porting
 from keras_alexnet import create_model, feature_extractor
 from keras_alexnet.models.initialization import weights_will_follow
 from porting.checkpoints.files import to_numpy
-from porting.conversion.networks import logits_of, prove
+from porting.conversion.networks import outputs_of, prove
 from porting.errors import GraphError
 from porting.graph.builder import Built, build
 from porting.graph.plan import Plan
@@ -162,7 +162,7 @@ def test_logits_are_torchs(case: Case, data_format: str) -> None:
     # Other images, and more of them, than the plan was made of.
     x = images(3, *case.x.shape[1:], seed=1)
     wanted = output(case.module, x)
-    assert relative(logits_of(built.model, x.numpy(), data_format), wanted) <= 1e-5
+    assert relative(outputs_of(built, x.numpy())["logits"], wanted) <= 1e-5
     # They differ between images, or nothing would be shown.
     assert np.ptp(wanted, axis=0).max() > 0.01 * np.abs(wanted).max()
     if data_format == "channels_last":
@@ -257,7 +257,7 @@ def test_any_height_and_width(name: str, data_format: str) -> None:
     assert (height, width) == (None, None)
     for shape in ((64, 64), (61, 83), (96, 50)):
         other = images(2, 3, *shape, seed=2)
-        found = logits_of(built.model, other.numpy(), data_format)
+        found = outputs_of(built, other.numpy())["logits"]
         assert relative(found, output(module, other)) <= 1e-5, shape
 
 
@@ -364,7 +364,7 @@ def test_fresh_weights_would_hide_faults() -> None:
     arrays = {key: to_numpy(value) for key, value in module.state_dict().items()}
     proof, plan = Proof.of(module, x), read(module, x)
     wrong = changed(plan, "gelu", lambda _: {"approximate": "tanh"})
-    fresh = dataclasses.replace(proof, changed={}, lively=proof.logits)
+    fresh = dataclasses.replace(proof, changed={}, lively=proof.outputs)
     prove(build(wrong, "channels_last"), arrays, fresh)
     with pytest.raises(GraphError, match="differ from torch's by"):
         prove(build(wrong, "channels_last"), arrays, proof)

@@ -88,7 +88,7 @@ def test_what_timm_says_of_weights() -> None:
 @pytest.mark.parametrize(
     ("name", "weights", "text"),
     [
-        ("resnet19", "DEFAULT", r"timm has no classifier 'resnet19'. Did you mean 'resnet"),
+        ("resnet19", "DEFAULT", r"timm has no network 'resnet19'. Did you mean 'resnet"),
         ("resnet18.mine", "DEFAULT", r"no weights 'mine' of resnet18.*Known names: a1_in1k, a2"),
         ("resnet18", "IMAGENET1K_V1", r"no weights 'IMAGENET1K_V1' of resnet18, and there is no"),
     ],
@@ -113,9 +113,32 @@ def test_folders_that_are_none(folder: Path, tmp_path: Path) -> None:
 
 
 def test_other_sizes_for_networks_that_depend_on_it() -> None:
-    net = timm_zoo.build_classifier("test_vit", classes=2, size=(96, 96))
+    net = timm_zoo.build_network("test_vit", classes=2, size=(96, 96))
     assert net(torch.zeros(1, 3, 96, 96)).shape == (1, 2)
-    assert timm_zoo.build_classifier("test_resnet", size=(64, 64)).num_classes == 1000
+    assert timm_zoo.build_network("test_resnet", size=(64, 64)).num_classes == 1000
+
+
+def test_features_have_the_weights_of_the_whole() -> None:
+    torch.manual_seed(0)
+    net = timm.create_model("test_efficientnet", num_classes=3).eval()
+    target = Target.parse("timm:features:test_efficientnet")
+    assert target is not None
+    assert (target.features, target.known_as) == (True, "test_efficientnet")
+    assert target.whole == Target("timm:test_efficientnet")
+    maps = target.features_of(net, None)
+    x = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        found, (*_, wanted) = maps(x), net.forward_intermediates(x, intermediates_only=True)
+    assert [tuple(each.shape[1:]) for each in found][-1] == tuple(wanted.shape[1:])
+    torch.testing.assert_close(found[-1], wanted)
+
+
+def test_features_of_a_folder(folder: Path) -> None:
+    target = Target.parse(f"timm:features:local-dir:{folder}")
+    assert target is not None
+    assert target.folder == folder.resolve()
+    assert target.title == f"timm:features:{folder.name}"
+    assert len(target.build(size=(64, 64))(torch.zeros(1, 3, 64, 64))) == 5
 
 
 def test_weights_under_other_keys(net: Any) -> None:

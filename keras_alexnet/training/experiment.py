@@ -83,6 +83,11 @@ class Experiment:
     aux_heads: bool = option(False, "Train GoogLeNet's auxiliary classifiers too.")
     aux_weight: float = option(AUX_LOSS_WEIGHT, "Weight of each one's loss.")
     freeze_epochs: int = option(0, "Epochs that train the classifiers only.")
+    freeze: str | None = option(
+        None,
+        "Layers that never learn: beginnings of their names, or of torch's modules', separated by "
+        "commas, such as conv1,bn1,layer1.",
+    )
     unfrozen_learning_rate: float | None = option(
         None, "Learning rate afterwards; the same if left out."
     )
@@ -143,10 +148,11 @@ class Experiment:
         """Check what the run starts from, before any work is done for it.
 
         Raises:
-            ConfigurationError: There are no weights for a body that is to be frozen, or no file.
+            ConfigurationError: There are no weights for what is to be frozen, or no file.
         """
-        if self.freeze_epochs and self.weights is None:
-            raise ConfigurationError("freeze_epochs needs weights: a frozen body learns nothing")
+        for name in ("freeze_epochs", "freeze"):
+            if getattr(self, name) and self.weights is None:
+                raise ConfigurationError(f"{name} needs weights: a frozen body learns nothing")
         if is_file(self.model) and not Path(self.model).is_file():
             raise ConfigurationError(f"--model {self.model}: no such file")
         if self.weights is not None and not self.weights.is_file():

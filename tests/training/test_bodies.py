@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import porting
@@ -23,7 +24,8 @@ from keras_alexnet.training.network import (
     save_trained,
     start_from,
 )
-from keras_alexnet.training.phases import set_trainable
+from keras_alexnet.training.phases import as_new, constant_layers, frozen_layers, set_trainable
+from keras_alexnet.training.run import run_experiment
 
 LABELS = ("ant", "bee", "cat")
 OURS = Preprocessing(resize_size=14, crop_size=(12, 12), mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.25))
@@ -125,10 +127,34 @@ def test_other_classes_get_a_classifier_that_alone_trains_first(file: Path) -> N
     assert said.endswith("drawn anew: fc")
     assert model.output_shape == (None, 5)
     assert model.get_layer("classifier_dropout").rate == 0.5
-    set_trainable(model, body, 0)
+    (constant,) = fixed = constant_layers(model)
+    set_trainable(model, body, 0, fixed)
     assert {w.path for w in model.trainable_weights} == {"fc/kernel", "fc/bias"}
-    set_trainable(model, body, 1)
+    set_trainable(model, body, 1, fixed)
     assert len(model.trainable_weights) > 6
+    # What is no weight of the network's stays what it is.
+    assert model.get_layer(constant).count_params() == 36 * 36
+    assert not model.get_layer(constant).trainable
+
+
+def test_parts_that_never_learn(file: Path) -> None:
+    experiment = experiment_of(file)
+    model, body = network_for(experiment, 5), body_of(experiment)
+    constants, frozen = constant_layers(model), frozen_layers(model, body, "conv1, bn1")
+    assert {"conv1", "bn1"} <= frozen
+    set_trainable(model, body, 1, constants | frozen)
+    learning = {w.path.partition("/")[0] for w in model.trainable_weights}
+    assert "fc" in learning
+    assert not learning & (constants | frozen)
+    with as_new(model, constants):
+        assert constant_layers(model) == constants
+    assert {"conv1", "bn1"} < constant_layers(model)
+    for freeze, text in (
+        ("conv9", "has no layer 'conv9', and none that begins so; there are conv1, "),
+        ("fc", "'fc' is the classifier, which has to learn"),
+    ):
+        with pytest.raises(ConfigurationError, match=text):
+            frozen_layers(model, body, freeze)
 
 
 def test_what_was_trained_goes_back_to_torch(file: Path, tmp_path: Path) -> None:
@@ -197,3 +223,44 @@ def test_weights_name_their_network(tmp_path: Path) -> None:
     save_model(create_model("lenet5"), path, {"model": {"name": "lenet5"}})
     assert network_of(path) == "lenet5"
     assert isinstance(body_of(Experiment(model="lenet5")), SpecBody)
+
+
+def test_a_run_leaves_constants_and_frozen_layers_as_they_are(file: Path, tmp_path: Path) -> None:
+    """And what it writes, even while its body is frozen, learns again in the next run."""
+    photos, rng = tmp_path / "photos", np.random.default_rng(0)
+    for kind in "abcd":
+        (photos / kind).mkdir(parents=True)
+        for number in range(10):
+            pixels = rng.integers(0, 256, (16, 16, 3), np.uint8)
+            Image.fromarray(pixels).save(photos / kind / f"{number}.png")
+    experiment = Experiment(
+        model=str(file),
+        data=str(photos),
+        weights=file,
+        epochs=2,
+        batch_size=8,
+        freeze_epochs=1,
+        freeze="conv1,bn1",
+        keep_every=1,
+        backend=keras.backend.backend(),
+    )
+    run_experiment(experiment, output=tmp_path / "run")
+    source, first, second = (
+        load_model(path)
+        for path in (file, tmp_path / "run/epoch-001.keras", tmp_path / "run/epoch-002.keras")
+    )
+    constants = constant_layers(source)
+    assert constants == constant_layers(first) == constant_layers(second) != frozenset()
+
+    def changed(before: Any, after: Any) -> set[str]:
+        pairs = ((before.get_layer(layer.name), layer) for layer in after.layers if layer.weights)
+        return {
+            new.name
+            for old, new in pairs
+            if not all(map(np.array_equal, old.get_weights(), new.get_weights()))
+        }
+
+    assert changed(source, first) == {"fc"}
+    learning = changed(first, second)
+    assert {"fc", "scale"} <= learning
+    assert not learning & (constants | {"conv1", "bn1"})

@@ -86,6 +86,8 @@ def test_weights_are_asked_for_before_any_work(tmp_path: Path) -> None:
         check_weights(name, PRESETS[name].experiment)
     with pytest.raises(ConfigurationError, match="freeze_epochs needs weights"):
         Experiment(freeze_epochs=1).check_weights()
+    with pytest.raises(ConfigurationError, match="freeze needs weights"):
+        Experiment(freeze="conv1").check_weights()
     with pytest.raises(ConfigurationError, match="no such file"):
         Experiment(weights=tmp_path / "none.keras").check_weights()
 

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,10 @@ from keras_alexnet.training.loop.saving import Keeper
 from keras_alexnet.training.loop.tensorboard import Scalars
 from keras_alexnet.training.network import build_network, compile_training, for_heads, start_from
 from keras_alexnet.training.phases import (
+    as_new,
     averaged,
+    constant_layers,
+    frozen_layers,
     optimizer_of,
     phase_of,
     schedule_of,
@@ -73,8 +77,10 @@ class Engine:
         if experiment.weights is not None and not resume:
             classes = prepared.data.classes
             log(start_from(self.model, experiment.weights, self.body, classes))
-        # Counted while nothing is frozen.
+        # Counted while no part is frozen.
         self.parameters = sum(math.prod(w.shape) for w in self.model.trainable_weights)
+        self._constants = constant_layers(self.model)
+        self._frozen = frozen_layers(self.model, self.body, experiment.freeze)
         self.batches = training_batches(
             experiment,
             prepared,
@@ -141,10 +147,11 @@ class Engine:
         if phase == self._phase:
             return
         self._phase = phase
-        set_trainable(self._replicas.network, self.body, phase)
+        set_trainable(self._replicas.network, self.body, phase, self._constants | self._frozen)
         schedule = schedule_of(experiment, phase, self.batches.steps)
         if experiment.freeze_epochs:
-            who = "all layers train" if phase else "only the classifiers train"
+            all_ = "all other layers" if experiment.freeze else "all layers"
+            who = f"{all_} train" if phase else "only the classifiers train"
             self.log(f"epoch {epoch + 1}: {who}, learning rate {schedule.peak:g}")
         with self.group.scope():
             optimizer = optimizer_of(experiment, schedule)
@@ -202,6 +209,11 @@ class Engine:
         position = self.batches.position(done - self._first_batch)
         return done < self.batches.steps and position < len(self.prepared.train)
 
+    def _keep(self, path: Path) -> None:
+        """Write the model as it is now as a file."""
+        with as_new(self.model, self._constants):
+            self._keeper.save_model(self.model, path, epoch=self.progress.epoch)
+
     def _finish_epoch(self, numbers: dict[str, float]) -> None:
         """Validate, note the epoch, and keep the model if it is the best so far."""
         experiment, progress = self.experiment, self.progress
@@ -212,10 +224,9 @@ class Engine:
             self._replicas.refresh()
             validation = self._validate()
             if progress.is_best(validation):
-                self._keeper.save_model(self.model, self.folder.best, epoch=progress.epoch)
+                self._keep(self.folder.best)
             if experiment.keep_every and progress.epoch % experiment.keep_every == 0:
-                path = self.folder.path / f"epoch-{progress.epoch:03}.keras"
-                self._keeper.save_model(self.model, path, epoch=progress.epoch)
+                self._keep(self.folder.path / f"epoch-{progress.epoch:03}.keras")
         row = epoch_row(
             progress.epoch,
             # The shortest number that float32 rounds to the rate.

@@ -112,6 +112,7 @@ _UNSET = {
     "eval_limit": "all",
     "data_dir": "the data's own place",
     "classifier_activation": "none",
+    "freeze": "none",
 }
 
 

@@ -120,26 +120,30 @@ def _model_call(model: Any) -> Callable[[Any], Any]:
 def _training_step(plan: Plan) -> Callable[[np.ndarray], Callable[[], Any]]:
     """Return batch -> the step that `keras_alexnet.train` compiles, without its augmentation."""
     from keras_alexnet.models.interface import named_outputs
+    from keras_alexnet.training.bodies import body_of
     from keras_alexnet.training.experiment import Experiment
     from keras_alexnet.training.network import build_network, compile_training
     from keras_alexnet.training.optim.optimizers import create_optimizer
 
-    keras = load_keras()
-    channels = plan.spec.channels
+    keras, channels, classes = load_keras(), plan.subject.channels, plan.subject.classes
+    if classes is None:
+        raise ConfigurationError(f"{plan.model}: nobody says how many classes it has")
     # Images come normalised, as they do to torchvision's networks.
+    experiment = Experiment(
+        model=plan.model,
+        aux_heads=plan.subject.aux,
+        mean=(0.0, 0.0, 0.0),
+        std=(1.0, 1.0, 1.0),
+        precision=plan.dtype,  # type: ignore[arg-type]
+    )
     normalized = replace(
-        plan.spec.preprocessing.at_size(*plan.image_size),
+        body_of(experiment).preprocessing.at_size(*plan.image_size),
         mean=(0.0,) * channels,
         std=(1.0,) * channels,
         scale=1.0,
         channels="RGB" if channels == 3 else "L",
     )
-    experiment = Experiment(
-        model=plan.model,
-        aux_heads=bool(plan.spec.aux),
-        precision=plan.dtype,  # type: ignore[arg-type]
-    )
-    network = build_network(experiment, plan.spec.classes, normalized)
+    network = build_network(experiment, classes, normalized)
     # A model around the network, as `training_model` makes one.
     images_in = keras.Input(network.input_shape[1:])
     outputs = named_outputs(network(images_in))
@@ -151,9 +155,9 @@ def _training_step(plan: Plan) -> Callable[[np.ndarray], Callable[[], Any]]:
     optimizer.build(trainer.trainable_variables)
 
     def step(images: np.ndarray) -> Callable[[], Any]:
-        classes = np.random.default_rng(1).integers(0, plan.spec.classes, len(images), np.int32)
+        true = np.random.default_rng(1).integers(0, classes, len(images), np.int32)
         x = keras.ops.convert_to_tensor(images)
-        labels = dict.fromkeys(outputs, keras.ops.convert_to_tensor(classes))
+        labels = dict.fromkeys(outputs, keras.ops.convert_to_tensor(true))
         return lambda: trainer.train_on_batch(x, labels)
 
     return step

@@ -23,8 +23,12 @@ ENGINE_NAMES = ("keras", "auto", *ENGINES)
 # Baseline -> packages that it needs.
 BASELINES: Mapping[str, tuple[str, ...]] = {
     "torchvision": ("torch", "torchvision"),
+    "timm": ("torch", "torchvision", "timm"),
     "openvino-torchvision": ("torch", "torchvision", "openvino"),
+    "openvino-timm": ("torch", "torchvision", "timm", "openvino"),
 }
+_OPENVINO = "openvino-"  # before the name of a library, whose network OpenVINO computes
+_LIBRARIES = tuple(name for name in BASELINES if not name.startswith(_OPENVINO))
 COUNTERPARTS = ("alexnet", "googlenet")  # torchvision's
 # So small that hundreds of steps on one batch leave the weights where they are: neither NaN nor
 # vanishing gradients may decide the speed.
@@ -36,7 +40,7 @@ class Plan:
     """What is measured.
 
     Attributes:
-        model: Name of the model, or a `.keras` file, for inference as it is.
+        model: Name of the model, or a `.keras` file, whose training begins from fresh weights.
         mode: `"inference"`, `"train"` (a step of SGD with momentum, auxiliary heads included) or
             `"pipeline"` (making training batches, without the model).
         batch_sizes: Images of a batch, each size measured on its own.
@@ -92,10 +96,11 @@ class Plan:
         return subject_of(self.model)
 
     def _check_file(self) -> None:
-        if (self.mode, self.dtype) != ("inference", "float32"):
+        if self.mode == "pipeline":
+            raise ConfigurationError(f"{self.model}: pipelines are measured for models by name")
+        if self.mode == "inference" and self.dtype != "float32":
             raise ConfigurationError(
-                f"{self.model} is measured at inference in float32, as it is; not in mode "
-                f"{self.mode!r} with dtype {self.dtype!r}"
+                f"{self.model} is measured at inference as it is; leave dtype {self.dtype!r} out"
             )
         wanted = self.subject.size
         if any(n not in (None, size) for n, size in zip(wanted, self.image_size, strict=True)):
@@ -109,14 +114,18 @@ class Subject:
     Attributes:
         size: Height and width that it is made for; of a file None where any will do.
         channels: Of its images.
-        torchvision: What torchvision calls it; None where it has none such.
+        classes: How many scores it gives; None where a file does not say.
+        library: The baseline whose network it is, `"torchvision"` or `"timm"`, or None.
+        twin: What that calls it.
         aux: Whether it trains with auxiliary heads.
         file: The `.keras` file, if it is one.
     """
 
     size: tuple[int | None, int | None]
     channels: int
-    torchvision: str | None
+    classes: int | None
+    library: str | None = None
+    twin: str | None = None
     aux: bool = False
     file: Path | None = None
 
@@ -130,16 +139,23 @@ def subject_of(model: str) -> Subject:
     """
     if Path(model).suffix != ".keras":
         spec = find_spec(model)
-        twin = model if model in COUNTERPARTS else None
-        return Subject(spec.default_size, spec.channels, twin, bool(spec.aux))
+        twin = _twin("", model)
+        return Subject(spec.default_size, spec.channels, spec.classes, *twin, bool(spec.aux))
     known = (read_record(model) or {}).get("model") or {}
     shape: Sequence[Any] = known.get("input_shape") or ()
     if len(shape) != 3:
         raise ModelFileError(f"{model}: no record says what images it takes; see porting convert")
     library, _, name = str(known.get("target") or known.get("name")).rpartition(":")
-    official = library == "torchvision" or (not library and name in COUNTERPARTS)
     height, width, channels = shape
-    return Subject((height, width), channels, name if official else None, file=Path(model))
+    twin = _twin(library, name)
+    return Subject((height, width), channels, known.get("classes"), *twin, file=Path(model))
+
+
+def _twin(library: str, name: str) -> tuple[str | None, str | None]:
+    """Return the baseline that has a network, and its name there; ours are torchvision's."""
+    if not library and name in COUNTERPARTS:
+        return "torchvision", name
+    return (library, name) if library in _LIBRARIES else (None, None)
 
 
 @dataclass(frozen=True)
@@ -168,11 +184,16 @@ class Competitor:
         if self.kind == "keras":
             how = {"keras": "", "auto": ", optimized"}.get(self.engine, f", {self.engine}")
             return f"Keras on {self.backend}{how}"
-        if self.kind == "openvino-torchvision":
-            return "OpenVINO of torchvision"
+        if self.is_openvino:
+            return f"OpenVINO of {self.kind.removeprefix(_OPENVINO)}"
         if self.workers is not None:
             return f"DataLoader, {self.workers} workers"
-        return f"torchvision {self.data_format}{', compiled' * self.compiled}"
+        return f"{self.kind} {self.data_format}{', compiled' * self.compiled}"
+
+    @property
+    def is_openvino(self) -> bool:
+        """Whether it is a library's network in OpenVINO."""
+        return self.kind.startswith(_OPENVINO)
 
 
 def keras_side(plan: Plan, backends: tuple[str, ...], engines: tuple[str, ...]) -> list[Competitor]:
@@ -204,20 +225,25 @@ def baselines(plan: Plan, against: str, *, compiled: bool = False) -> list[Compe
         MissingDependencyError: A package is not installed.
     """
     check_choice("baseline", against, BASELINES)
-    if against != "torchvision" and (plan.mode, plan.device) != ("inference", "cpu"):
+    library = against.removeprefix(_OPENVINO)
+    if against != library and (plan.mode, plan.device) != ("inference", "cpu"):
         raise ConfigurationError(f"{against} is for inference on a CPU, not for {plan.mode!r}")
-    if plan.mode != "pipeline" and plan.subject.torchvision is None:
+    if plan.mode == "pipeline":
+        if against != "torchvision":
+            raise ConfigurationError("pipelines are measured against torchvision's")
+    elif plan.subject.library != library:
+        theirs = {"torchvision": f"{' and '.join(COUNTERPARTS)} and "}.get(library, "")
         raise ConfigurationError(
-            f"torchvision has no {plan.model}, only {' and '.join(COUNTERPARTS)} and what was "
-            "converted from torchvision:NAME; leave --against out for absolute rates"
+            f"{library} has no {plan.model}, only {theirs}what was converted from {library}:NAME; "
+            "leave --against out for absolute rates"
         )
-    if compiled and (against, plan.mode == "pipeline") != ("torchvision", False):
-        raise ConfigurationError("--compile is for torchvision's networks")
+    if compiled and (against != library or plan.mode == "pipeline"):
+        raise ConfigurationError(f"--compile is for the networks of {' and '.join(_LIBRARIES)}")
     for package in BASELINES[against]:
         _need(package, f"baseline {against!r}")
     if plan.mode == "pipeline":
         return [Competitor(against, workers=n) for n in dict.fromkeys((0, plan.threads))]
-    if against != "torchvision":
+    if against != library:
         return [Competitor(against)]
     found = [Competitor(against), Competitor(against, data_format="channels_first")]
     return [*found, Competitor(against, compiled=True)] if compiled else found

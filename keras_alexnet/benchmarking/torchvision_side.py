@@ -1,4 +1,4 @@
-"""The other side of a benchmark, in a process of its own: torchvision's networks."""
+"""The other side of a benchmark, in a process of its own: torchvision's and timm's networks."""
 
 import contextlib
 from collections.abc import Callable
@@ -23,12 +23,8 @@ def open_steps(plan: Plan, competitor: Competitor) -> Callable[[int], StepWatch]
     torch = settle_torch(plan.device)
     torch.manual_seed(0)
     training = plan.mode == "train"
-    options: dict[str, Any] = {"aux_logits": training} if plan.subject.aux else {}
-    if plan.subject.torchvision in _SLOW_TO_BUILD:
-        options["init_weights"] = False
-    net = require("torchvision").models.get_model(plan.subject.torchvision, weights=None, **options)
-    net = net.train(training)
-    if competitor.kind == "openvino-torchvision":
+    net = _network(plan).train(training)
+    if competitor.is_openvino:
         return lambda batch: StepWatch(
             _openvino_step(plan, net, _images(plan, batch)),
             lambda _: None,
@@ -50,6 +46,20 @@ def open_steps(plan: Plan, competitor: Competitor) -> Callable[[int], StepWatch]
         return StepWatch(step(x), wait, seconds=plan.seconds, queued=plan.device == "gpu")
 
     return open_batch
+
+
+def _network(plan: Plan) -> Any:
+    """Return the library's network with weights of its own."""
+    subject = plan.subject
+    options: dict[str, Any] = {} if subject.classes is None else {"num_classes": subject.classes}
+    require("torchvision")  # before anything that might load another LLVM
+    if subject.library == "timm":
+        return require("timm").create_model(subject.twin, **options)
+    if subject.aux:
+        options["aux_logits"] = plan.mode == "train"
+    if subject.twin in _SLOW_TO_BUILD:
+        options["init_weights"] = False
+    return require("torchvision").models.get_model(subject.twin, weights=None, **options)
 
 
 def device_name(plan: Plan) -> str:
@@ -94,7 +104,7 @@ def _training_step(plan: Plan, torch: Any, net: Any, call: Any, device: str) -> 
 
     def step(x: Any) -> Callable[[], Any]:
         generator = np.random.default_rng(1)
-        labels = torch.from_numpy(generator.integers(0, plan.spec.classes, len(x))).to(device)
+        labels = torch.from_numpy(generator.integers(0, plan.subject.classes, len(x))).to(device)
 
         def run() -> Any:
             optimizer.zero_grad(set_to_none=True)

@@ -1,4 +1,4 @@
-"""`benchmark`: how fast a model is here, and against torchvision."""
+"""`benchmark`: how fast a model is here, and against torchvision or timm."""
 
 from pathlib import Path
 from typing import Annotated
@@ -61,10 +61,10 @@ def benchmark_command(
     ] = "keras",
     against: Annotated[
         str | None,
-        typer.Option(help=f"Baseline: {' or '.join(BASELINES)} (in OpenVINO).", show_default=False),
+        typer.Option(help=f"Baseline: {', '.join(BASELINES)}.", show_default=False),
     ] = None,
     compiled: Annotated[
-        bool, typer.Option("--compile", help="Let torchvision take part by torch.compile too.")
+        bool, typer.Option("--compile", help="Let the library take part by torch.compile too.")
     ] = False,
     batch_sizes: Annotated[
         str | None,

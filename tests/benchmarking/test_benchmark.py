@@ -152,7 +152,7 @@ def test_engines_against_openvino(engine: str, run_cli: Cli, tmp_path: Path) -> 
         ),
         (
             ["alexnet", "--against", "openvino-torchvision", "--compile"],
-            "--compile is for torchvision's networks",
+            "--compile is for the networks of torchvision and timm",
         ),
         (
             ["alexnet", "--mode", "train", "--against", "openvino-torchvision"],
@@ -520,15 +520,26 @@ def _file(folder: Path, target: str, size: int | None = 64) -> Path:
     x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3)(image))
     known = {"name": "small", "target": target, "input_shape": [size, size, 3]}
     model = {**known, "classes": 5, "include_preprocessing": False}
-    save_model(keras.Model(image, keras.layers.Dense(5)(x)), folder / "a.keras", {"model": model})
+    record = {"model": model, "preprocessing": None}
+    save_model(keras.Model(image, keras.layers.Dense(5)(x)), folder / "a.keras", record)
     return folder / "a.keras"
 
 
-@pytest.mark.parametrize("engine", ["keras", "auto"])
-def test_a_file_is_measured_against_the_network_that_it_was(engine: str, tmp_path: Path) -> None:
-    file = str(_file(tmp_path, "torchvision:squeezenet1_1"))
-    plan = replace(_plan(), model=file, image_size=(64, 64))
-    (ours,), (theirs, _) = competitors(plan, ("torch",), (engine,)), baselines(plan, "torchvision")
+@pytest.mark.parametrize("library", ["torchvision", "timm"])
+@pytest.mark.parametrize("work", ["keras", "auto", "training"])
+def test_a_file_is_measured_against_the_network_that_it_was(
+    work: str, library: str, tmp_path: Path
+) -> None:
+    name = {"torchvision": "squeezenet1_1", "timm": "test_resnet"}[library]
+    plan = replace(
+        _plan(),
+        model=str(_file(tmp_path, f"{library}:{name}")),
+        image_size=(64, 64),
+        mode="train" if work == "training" else "inference",
+    )
+    engine = "keras" if work == "training" else work
+    (ours,), (theirs, _) = competitors(plan, ("torch",), (engine,)), baselines(plan, library)
+    assert theirs.label == f"{library} channels_last"
     for side, competitor in ((keras_side, ours), (torchvision_side, theirs)):
         watch = side.open_steps(plan, competitor)(2)
         watch.warm()
@@ -544,10 +555,10 @@ def test_files_that_cannot_be_measured(tmp_path: Path) -> None:
         baselines(plan, "torchvision")
     with pytest.raises(ConfigurationError, match=r"a\.keras takes images of 64x64 pixels"):
         replace(plan, image_size=(64, 32))
-    with pytest.raises(
-        ConfigurationError, match=r"as it is; not in mode 'train' with dtype 'float32"
-    ):
-        replace(plan, mode="train")
+    with pytest.raises(ConfigurationError, match="as it is; leave dtype 'mixed_bfloat16' out"):
+        replace(plan, dtype="mixed_bfloat16")
+    with pytest.raises(ConfigurationError, match="pipelines are measured for models by name"):
+        replace(plan, mode="pipeline")
     with pytest.raises(ModelFileError, match="no such file"):
         replace(plan, model=str(tmp_path / "none.keras"))
     keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Flatten()]).save(tmp_path / "b.keras")

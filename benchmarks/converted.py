@@ -1,27 +1,31 @@
-"""Time networks that were converted from torchvision against torchvision, and their conversion.
+"""Time networks that were converted against those of torchvision and timm, and their conversion.
 
-    python benchmarks/converted.py [--networks resnet50 ...] [--json FILE] [--files FOLDER]
-        [--rounds 5] [--quick]
+    python benchmarks/converted.py [--networks torchvision:resnet50 ...] [--contests training ...]
+        [--json FILE] [--files FOLDER] [--rounds 5] [--quick]
 
 Seeded weights are converted by `python -m porting convert`, on each of two backends in turns with a
 network of one layer. What a conversion takes beyond that one's is "behind the imports"; memory is
-the largest process' peak beyond that one's, relative to the weights. Then inference of batches of
-32: the files as `keras_alexnet.load_model` opens them, and optimized, each in a process of its own,
-in turns with torchvision's network channels_last. Of all networks the tables go into
-`benchmarks/RESULTS.md`. What the JSON file holds is not measured again, what `--files` holds not
-converted.
+the largest process' peak beyond that one's, relative to the weights. Then the files are timed on
+batches of 32, each competitor in a process of its own, in turns with the library's network
+channels_last: as `keras_alexnet.load_model` opens them, optimized, and a training step; and what
+OpenVINO makes of them, in turns with what it makes of the library's network. What was measured of
+all networks goes into `benchmarks/RESULTS.md`. What the JSON file holds is not measured again, what
+`--files` holds not converted.
 """
 
 import argparse
+import itertools
 import json
+import math
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 from results import publish
 
@@ -33,14 +37,33 @@ from keras_alexnet.core.files import write_json
 from porting.conversion.network import prepare
 from porting.torch_side.targets import Target
 
+CONVERTED = "torchvision:resnet50"  # whose conversion is measured
 NETWORKS = [
-    *("resnet50", "mobilenet_v3_large", "densenet121"),
-    *("efficientnet_b0", "convnext_tiny", "vit_b_16"),
+    *(CONVERTED, "torchvision:mobilenet_v3_large", "torchvision:densenet121"),
+    *("torchvision:efficientnet_b0", "torchvision:convnext_tiny", "torchvision:vit_b_16"),
+    *("timm:convnext_nano", "timm:mobilenetv4_conv_small", "timm:hgnetv2_b0"),
+    "timm:vit_tiny_patch16_224",
 ]
-CONVERTED = "resnet50"  # whose conversion is measured
 BACKENDS = ("torch", "tensorflow")
 BATCH, SIZE = 32, (224, 224)
-GOALS = {"keras": 0.9, "auto": 1.0}  # in the median over the networks, on each backend
+
+
+class Contest(NamedTuple):
+    """What is measured, and which ratio is to be reached in the median over the networks."""
+
+    mode: str
+    engine: str
+    goal: float
+    backends: tuple[str, ...] = BACKENDS
+    against: str = ""  # before the name of the network's library
+
+
+CONTESTS = {
+    "as it is": Contest("inference", "keras", 0.9),
+    "optimized": Contest("inference", "auto", 1.0),
+    "training": Contest("train", "keras", 0.95),
+    "OpenVINO": Contest("inference", "openvino", 0.97, BACKENDS[:1], "openvino-"),
+}
 _ONE_LAYER = """
 import torch
 
@@ -53,6 +76,7 @@ def build():
 def convert(target: str, output: Path, source: Path | None, backend: str) -> tuple[float, int]:
     """Convert by the command; return the seconds, and the largest process' bytes at its peak."""
     command = [sys.executable, "-m", "porting", "convert", target, "--output", str(output)]
+    command += ["--input-size", f"{SIZE[0]}x{SIZE[1]}"]
     command += [] if source is None else ["--source", str(source)]
     start = time.perf_counter()
     process = subprocess.Popen(
@@ -66,10 +90,19 @@ def convert(target: str, output: Path, source: Path | None, backend: str) -> tup
 
 def weights_of(network: str, folder: Path) -> Path:
     """Return a file of lively seeded weights."""
-    path = folder / f"{network}.safetensors"
+    target = Target(network)
+    path = folder / f"{target.name}.safetensors"
     if not path.is_file():
         with tempfile.TemporaryDirectory(dir=folder) as inside:
-            prepare(Target(f"torchvision:{network}"), None, Path(inside)).weights.rename(path)
+            prepare(target, None, Path(inside), size=SIZE).weights.rename(path)
+    return path
+
+
+def file_of(network: str, folder: Path) -> Path:
+    """Return the `.keras` file of a network."""
+    path = folder / f"{Target(network).name}.keras"
+    if not path.is_file():
+        convert(network, path, weights_of(network, folder), BACKENDS[0])
     return path
 
 
@@ -86,8 +119,7 @@ def measure_conversion(folder: Path, rounds: int) -> list[str]:
         base, own = [], []
         for _ in range(rounds):
             base.append(convert(f"{small}:build", folder / "one_layer.keras", None, backend))
-            target = f"torchvision:{CONVERTED}"
-            own.append(convert(target, folder / "again.keras", source, backend))
+            own.append(convert(CONVERTED, folder / "again.keras", source, backend))
         (start, ground), (seconds, peak) = (
             tuple(map(median, zip(*found, strict=True))) for found in (base, own)
         )
@@ -98,23 +130,49 @@ def measure_conversion(folder: Path, rounds: int) -> list[str]:
     return lines
 
 
-def measure_inference(network: str, file: Path, rounds: int, seconds: float) -> dict[str, float]:
-    """Return "backend, engine" -> ratio to torchvision's images a second."""
-    plan = Plan(str(file), "inference", (BATCH,), SIZE, rounds, seconds, cores())
-    found = run(plan, [Competitor("torchvision"), *keras_side(plan, BACKENDS, tuple(GOALS))])
-    ratios = {}
-    for row in rows(found):
-        who = row.measured.competitor
-        if who.kind == "keras" and row.ratio is not None:
-            ratios[f"{who.backend}, {who.engine}"] = row.ratio.median
-    print(network, {name: round(ratio, 2) for name, ratio in ratios.items()}, flush=True)
+def measure(network: str, name: str, file: Path, rounds: int, seconds: float) -> dict[str, float]:
+    """Return "contest, backend" -> ratio to the library's images a second."""
+    contest = CONTESTS[name]
+    plan = Plan(str(file), contest.mode, (BATCH,), SIZE, rounds, seconds, cores())
+    baseline = Competitor(f"{contest.against}{Target(network).library}")
+    found = run(plan, [baseline, *keras_side(plan, contest.backends, (contest.engine,))])
+    ratios = {
+        column(name, row.measured.competitor.backend): row.ratio.median
+        for row in rows(found)
+        if row.measured.competitor.kind == "keras" and row.ratio is not None
+    }
+    print(network, {column: round(ratio, 2) for column, ratio in ratios.items()}, flush=True)
     return ratios
+
+
+def column(contest: str, backend: str | None) -> str:
+    """Return the heading of what is measured on a backend."""
+    return contest if len(CONTESTS[contest].backends) == 1 else f"{contest}, {backend}"
+
+
+def table(found: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Return the table of network -> "contest, backend" -> ratio, and its medians."""
+    goals = {
+        column(name, backend): contest.goal
+        for name, contest in CONTESTS.items()
+        for backend in contest.backends
+    }
+    lines = [f"| network | {' | '.join(goals)} |", f"|---|{'--:|' * len(goals)}"]
+    for network, ratios in found.items():
+        figures = (f"{ratios[name]:.2f}" if name in ratios else "" for name in goals)
+        lines.append(f"| {network} | {' | '.join(figures)} |")
+    medians = []
+    for name, goal in goals.items():
+        middle = median([ratios[name] for ratios in found.values() if name in ratios] or [math.nan])
+        medians.append(f"{middle:.2f} ({'reached' if middle >= goal else 'missed'}: {goal:g})")
+    return [*lines, f"| median | {' | '.join(medians)} |"]
 
 
 def main() -> None:
     """Measure and print two tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--networks", nargs="*", choices=NETWORKS, default=NETWORKS)
+    parser.add_argument("--contests", nargs="*", choices=CONTESTS, default=list(CONTESTS))
     parser.add_argument("--json", type=Path, help="what was measured, to go on with")
     parser.add_argument("--files", type=Path, help="folder for the files, kept")
     parser.add_argument("--rounds", type=int, default=5)
@@ -130,41 +188,21 @@ def main() -> None:
         if "conversion" not in known:
             known["conversion"] = measure_conversion(folder, rounds)
         print(*known["conversion"], sep="\n", flush=True)
-        for network in arguments.networks:
-            if network not in known["networks"]:
-                file = folder / f"{network}.keras"
-                if not file.is_file():
-                    source = weights_of(network, folder)
-                    convert(f"torchvision:{network}", file, source, BACKENDS[0])
-                ratios = measure_inference(network, file, rounds, seconds)
-                known["networks"][network] = ratios
+        for network, name in itertools.product(arguments.networks, arguments.contests):
+            ratios = known["networks"].setdefault(network, {})
+            if not all(column(name, backend) in ratios for backend in CONTESTS[name].backends):
+                ratios |= measure(network, name, file_of(network, folder), rounds, seconds)
             if arguments.json:
                 write_json(arguments.json, known)
-    conversion = known["conversion"]
-    found = {network: known["networks"][network] for network in arguments.networks}
-    columns = list(next(iter(found.values())))
-    titles = [name.replace(", keras", "").replace("auto", "optimized") for name in columns]
-    inference = [f"| network | {' | '.join(titles)} |", f"|---|{'--:|' * len(columns)}"]
-    for network, ratios in found.items():
-        figures = " | ".join(f"{ratios[name]:.2f}" for name in columns)
-        inference.append(f"| {network} | {figures} |")
-    middle = {name: median(ratios[name] for ratios in found.values()) for name in columns}
-    goals = {name: GOALS[name.rpartition(" ")[2]] for name in columns}
-    figures = " | ".join(
-        f"{middle[name]:.2f} ({'reached' if middle[name] >= goals[name] else 'missed'}: "
-        f"{goals[name]:g})"
-        for name in columns
-    )
-    inference.append(f"| median | {figures} |")
-    print(*inference, sep="\n")
+    speeds = table(known["networks"])
+    print(*speeds, sep="\n")
     if arguments.networks == NETWORKS:
         method = (
-            f"Medians of {rounds} rounds in turns. Inference: batches of {BATCH}, as many times as "
-            "fast as torchvision's network, eager and channels_last."
+            f"Medians of {rounds} rounds in turns. Batches of {BATCH}, as many times as fast as "
+            "the library's network, eager and channels_last, or in OpenVINO."
         )
-        publish(
-            "converted", [*conversion, "", *inference], method, packages=("torchvision", *BACKENDS)
-        )
+        packages = ("torchvision", "timm", "openvino", *BACKENDS)
+        publish("converted", [*known["conversion"], "", *speeds], method, packages=packages)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+
 
 @dataclass(frozen=True)
 class Tolerance:
@@ -10,6 +12,17 @@ class Tolerance:
     limit: float
     unit: str
     reason: str
+
+
+# Outputs for different images that differ by less than this share of their scale are too alike to
+# prove anything.
+LIVELY = 0.01
+
+
+def spread(outputs: np.ndarray) -> float:
+    """Return how much outputs (N, ...) differ between images, relative to the largest number."""
+    scale = float(np.abs(outputs).max())
+    return float(np.ptp(outputs, axis=0).max()) / scale if scale else 0.0
 
 
 _OF_SCALE = "largest |difference| / largest |reference|"

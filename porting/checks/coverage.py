@@ -16,7 +16,8 @@ from porting.checks.parity import Say
 from porting.conversion.network import prepare
 from porting.errors import UsageError
 from porting.graph.plan import Plan
-from porting.tolerances import TOLERANCES
+from porting.graph.torch_child import Proof
+from porting.tolerances import LIVELY, TOLERANCES, spread
 from porting.torch_side.targets import Target
 from porting.torch_side.zoos import names
 
@@ -36,6 +37,7 @@ class Covered:
             logit.
         failures: `BACKEND/DATA_FORMAT` -> why it could not be computed.
         round_trip: Whether the state_dict comes back byte by byte.
+        spread: How much the logits differ between images, relative to the largest.
         error: Why it could not be converted.
     """
 
@@ -46,6 +48,7 @@ class Covered:
     gaps: Mapping[str, float] = field(default_factory=dict)
     failures: Mapping[str, str] = field(default_factory=dict)
     round_trip: bool = False
+    spread: float | None = None
     error: str = ""
 
     @property
@@ -57,11 +60,17 @@ class Covered:
     def passed(self) -> bool:
         """Whether it was converted, agrees on every backend, and comes back.
 
-        Not every backend can compute channels_first; what it computes of that agrees.
+        Not every backend can compute channels_first; what it computes of that agrees. Logits that
+        hardly differ between images would prove nothing.
         """
         missing = [where for where in self.failures if not where.endswith("/channels_first")]
         agrees = bool(self.gaps) and not missing and self.worst <= TOLERANCES["logits"].limit
-        return not self.error and agrees and self.round_trip
+        return not self.error and agrees and self.round_trip and not self.dull
+
+    @property
+    def dull(self) -> bool:
+        """Whether its logits hardly differ between images."""
+        return self.spread is not None and self.spread < LIVELY
 
 
 def targets_of(pattern: str) -> list[Target]:
@@ -149,6 +158,7 @@ def _covered(
         gaps,
         failures,
         facts["round_trip"],
+        spread(next(iter(Proof.load(network.proof).outputs.values()))),
     )
 
 

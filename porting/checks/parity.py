@@ -14,6 +14,7 @@ from keras_alexnet.errors import KerasAlexNetError
 from porting.checks.compare import Compared, agreement, compare, softmax, top_classes
 from porting.checks.inputs import InputSet
 from porting.checks.results import Cell, Check, ParityResult, Photo, SetResult
+from porting.tolerances import spread
 
 Arrays = Mapping[str, np.ndarray]
 Say = Callable[[str], None]
@@ -88,7 +89,7 @@ def _run_and_compare(check: Check, folder: Path, say: Say, workers: Workers) -> 
         tuple(cells),
         _photos(check, tops),
         json.loads(str(reference["versions"])),
-        _spread(check, reference),
+        spread(reference[f"logits/{check.inputs[0].name}/{check.main_output}"]),
     )
 
 
@@ -177,10 +178,3 @@ def _photos(check: Check, tops: Mapping[str, Sequence[Any]]) -> tuple[Photo, ...
         Photo(path, {name: top[row] for name, top in tops.items()})
         for row, path in enumerate(photos.paths)
     )
-
-
-def _spread(check: Check, reference: Arrays) -> float:
-    """Return how much logits differ between images; near 0, a comparison would prove nothing."""
-    logits = reference[f"logits/{check.inputs[0].name}/{check.main_output}"]
-    scale = float(np.abs(logits).max())
-    return float(np.ptp(logits, axis=0).max()) / scale if scale else 0.0

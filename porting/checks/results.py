@@ -12,9 +12,6 @@ from porting.tolerances import TOLERANCES
 from porting.torch_side.reference_nets import Reference
 from porting.weights.counterpart import Counterpart
 
-# Below this share of their scale, logits of different images are too alike to prove anything.
-LIVELY = 0.01
-
 # Cells whose float64 gradients the framework does not have, with words of the error that proves it.
 CANNOT_DIFFERENTIATE = {("tensorflow", "channels_first"): "NHWC"}
 

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from keras_alexnet.core.tables import Column, Format, Sheet, write_sheet
-from porting.checks.results import LIVELY, Cell, ParityResult, parity_columns, relative_text
+from porting.checks.results import Cell, ParityResult, parity_columns, relative_text
 from porting.conversion.inspection import Inspection, TensorDifference
-from porting.tolerances import TOLERANCES
+from porting.tolerances import LIVELY, TOLERANCES
 from porting.training_checks.results import TrainingCell, TrainingResult
 
 _SHOWN = 4  # photos

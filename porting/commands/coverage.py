@@ -98,6 +98,11 @@ def notes(found: list[Covered]) -> list[str]:
     lines = [f"{sum(each.passed for each in found)} of {len(found)} networks"]
     lines += [f"{each.target}: {each.error}" for each in found if each.error]
     lines += [
+        f"{each.target}: logits of different images differ by only {each.spread:.1e} of their scale"
+        for each in found
+        if each.dull
+    ]
+    lines += [
         f"{each.target} on {where} could not be computed: {text.splitlines()[0]}"
         for each in found
         for where, text in each.failures.items()

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,17 @@ from porting.errors import GraphError, UsageError
 from porting.graph.builder import Built, build
 from porting.graph.reader import read
 from porting.graph.torch_child import Proof
-from porting.tolerances import TOLERANCES
+from porting.tolerances import LIVELY, TOLERANCES
 from porting.torch_side.reference_nets import in_inference
 from porting.torch_side.targets import Target
 from porting.weights.layouts import nchw_to_nhwc
 from porting.weights.recognition import variables_of
 from porting.weights.transfer import carry, fill, set_counterpart
+
+_DULL = (
+    "warning: outputs for different images of noise differ by only {:.1e} of their scale, so their "
+    "agreement proves little; compare photos with: python -m porting check"
+)
 
 
 def convert_network(
@@ -93,6 +99,8 @@ def save_network(
         preprocessing = network.preprocessing if include_preprocessing else None
         proof = Proof.load(network.proof)
         gap = prove(built, arrays, proof, preprocessing=preprocessing, forget=forget)
+        if proof.spread < LIVELY:
+            network = replace(network, notes=(*network.notes, _DULL.format(proof.spread)))
     else:
         fill(variables_of(built.model), built.counterpart, arrays, forget)
     if dtype not in (None, "float32"):

@@ -19,6 +19,7 @@ from porting.checkpoints.files import read_checkpoint, to_numpy, write_checkpoin
 from porting.checkpoints.states import under_own_names
 from porting.errors import TransferError, UsageError
 from porting.graph.reader import read
+from porting.tolerances import spread
 from porting.torch_side import zoos
 from porting.torch_side.liveliness import liven
 from porting.torch_side.reference_nets import fill, named_results
@@ -70,6 +71,12 @@ class Proof:
                 for key, value in before.items():
                     state[key].copy_(value)
         return cls(to_numpy(images), outputs, changed, lively)
+
+    @property
+    def spread(self) -> float:
+        """How much the main output differs between images, for lively weights at the most."""
+        outputs = (next(iter(table.values())) for table in (self.lively, self.outputs))
+        return max(map(spread, outputs))
 
     def save(self, path: str | Path) -> None:
         """Write it as `.npz`."""

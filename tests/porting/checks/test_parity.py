@@ -25,8 +25,8 @@ from porting.checks.check import check, default_sizes
 from porting.checks.compare import worst
 from porting.checks.inputs import sample_photos
 from porting.checks.request import CheckRequest
-from porting.checks.results import LIVELY, Cell, ParityResult, to_json
-from porting.tolerances import TOLERANCES
+from porting.checks.results import Cell, ParityResult, to_json
+from porting.tolerances import LIVELY, TOLERANCES
 from porting.torch_side.seeded import seeded_state_dict
 
 BACKENDS = ("tensorflow", "torch", "jax")

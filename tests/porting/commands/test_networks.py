@@ -2,6 +2,7 @@
 
 import importlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from keras_alexnet.errors import ModelFileError
 from porting.checkpoints.files import read_checkpoint, write_checkpoint
 from porting.checks.coverage import Covered
 from porting.commands.app import app
+from porting.commands.coverage import notes
 from porting.conversion import network, networks
 from porting.conversion.networks import relative_gap
 from porting.errors import GraphError, PortingError, TransferError, UsageError
@@ -373,3 +375,30 @@ def test_a_backend_that_could_not_compute_is_no_agreement(
     gaps = {"torch/channels_last": 1e-7}
     found = Covered("torchvision:swin_t", gaps=gaps, failures=failures, round_trip=True)
     assert found.passed is passed
+
+
+def test_logits_that_are_alike_are_no_agreement() -> None:
+    gaps = {"torch/channels_last": 1e-7}
+    alive = Covered("timm:x", gaps=gaps, round_trip=True, spread=0.2)
+    assert alive.passed
+    dull = replace(alive, spread=0.001)
+    assert not dull.passed
+    assert "differ by only 1.0e-03 of their scale" in notes([dull])[1]
+
+
+def test_a_network_that_hardly_sees_its_images_is_said(net: str, tmp_path: Path) -> None:
+    file = tmp_path / "blind.py"
+    file.write_text(
+        "import torch\n"
+        "def build():\n"
+        "    head = torch.nn.Linear(3 * 8 * 8, 4)\n"
+        "    torch.nn.init.zeros_(head.weight)\n"
+        "    torch.nn.init.ones_(head.bias)\n"
+        "    head.weight.data[0, 0] = 1e-4\n"
+        "    return torch.nn.Sequential(torch.nn.Flatten(), head)\n"
+    )
+    arguments = ["convert", f"{file}:build", "--input-shape", "3x8x8"]
+    done = CliRunner().invoke(app, [*arguments, "--output", str(tmp_path / "a.keras")])
+    assert done.exit_code == 0, done.output
+    said = " ".join(done.output.split())
+    assert "for different images of noise differ by only" in said

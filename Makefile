@@ -23,7 +23,7 @@ help:
 	@echo "make format        let ruff format the code"
 	@echo "make parity        measure the README's parity table again"
 	@echo "make models-table  write the README's table of models again"
-	@echo "make coverage      convert all of torchvision's classifiers, or LIBRARY=timm, hours; docs/coverage.md"
+	@echo "make coverage      convert all of torchvision's networks, or LIBRARY=timm, hours; docs/coverage.md"
 	@echo "make bench         measure all speeds, an hour or two; QUICK=--quick for a few rounds"
 
 install: $(INSTALLED)

@@ -17,9 +17,10 @@ NetworkName = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help=f"One of: {', '.join(SPECS)}; or any torch classifier: torchvision:NAME, timm:NAME "
-        "(also timm:local-dir:FOLDER, timm:hf-hub:USER/NAME), or FILE.py:FUNCTION, your own code, "
-        "which is run and returns a torch.nn.Module.",
+        help=f"One of: {', '.join(SPECS)}; or any torch network of images: torchvision:NAME, "
+        "timm:NAME (also timm:local-dir:FOLDER, timm:hf-hub:USER/NAME, and timm:features:NAME for "
+        "its maps), or FILE.py:FUNCTION, your own code, which is run and returns a "
+        "torch.nn.Module.",
     ),
 ]
 TransformInput = Annotated[

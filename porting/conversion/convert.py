@@ -95,7 +95,7 @@ def convert(
     """Convert a checkpoint into a `.keras` file that carries its origin.
 
     Args:
-        name: Architecture of this package; or any torch classifier, as `torchvision:NAME` or as
+        name: Architecture of this package; or any torch network of images, as `torchvision:NAME` or
             `FILE.py:FUNCTION`, which is run and returns a `torch.nn.Module`. Of these the model's
             logits are compared with torch's before the file gets its name.
         source: A weights file, or the name of torchvision weights. None stands for the weights that

@@ -1,4 +1,4 @@
-"""Any torch classifier into a native Keras model, with the proof that both compute the same."""
+"""Any torch network of images into a native Keras model, and the proof that both agree."""
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence

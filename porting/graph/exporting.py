@@ -42,6 +42,7 @@ def export(module: Any, example: Any, *, any_size: bool) -> Any:
         _without_autocast(),
     ):
         program = _exported(module, example, any_size)
+        _check_ranges(module, program)
         if _writes_into_shared(program.graph):
             program = program.run_decompositions({})
         return program
@@ -64,6 +65,20 @@ def _exported(module: Any, example: Any, any_size: bool) -> Any:
             f"{type(module).__name__} cannot be exported by torch.export: "
             f"{type(error).__name__}: {said}" + (f" (at {where})" if where else "")
         ) from error
+
+
+def _check_ranges(module: Any, program: Any) -> None:
+    """Check that what was followed holds for more images, and for larger ones, than the example.
+
+    An axis that has become 1 long, say, is taken for one that is repeated.
+    """
+    for symbol, found in program.range_constraints.items():
+        if found.upper.is_Integer:
+            raise GraphError(
+                f"what {type(module).__name__} computes of the images that it was followed with "
+                f"holds up to a length of {found.upper} alone ({symbol}): follow it with larger "
+                "ones (--input-shape), or convert it for images of one size"
+            )
 
 
 def _frames(error: BaseException) -> Iterator[str]:

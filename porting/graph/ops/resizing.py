@@ -109,23 +109,36 @@ def _computed(call: Any, x: Value, i: int) -> Any:
         return op("subtract", op("cumsum", ones, axis=0), 1.0), op("sum", ones, keepdims=True)
 
     (sources, many), (wanted, count) = places(x.shape[i]), places(call.shape[i])
-    last = op("subtract", many, 1.0)
-    scales = call.get("scale_factors")
-    if call.get("align_corners"):
-        scale = op("divide", last, op("maximum", op("subtract", count, 1.0), 1.0))
-        where = op("multiply", wanted, scale)
-    else:
-        scale = np.array([1 / scales[i - 2]], np.float32) if scales else op("divide", many, count)
-        middle = wanted if kind == "upsample_nearest2d" else op("add", wanted, 0.5)
-        where = op("multiply", middle, scale)
-        if kind == "upsample_bilinear2d":
-            where = op("maximum", op("subtract", where, 0.5), 0.0)
+    sources, last = op("expand_dims", sources, axis=1), op("subtract", many, 1.0)
+    scales, corners = call.get("scale_factors"), call.get("align_corners")
+    if kind == "upsample_bilinear2d":
+        # Where a place lies among the sources, and how far from each: of whole numbers but for one
+        # division, as places rounded to float32 are off by a share of their distance from 0.
+        if corners:
+            steps = op("maximum", op("subtract", count, 1.0), 1.0)
+            apart = op("subtract", op("multiply", wanted, last), op("multiply", sources, steps))
         else:
-            where = op("floor", where)
-    where = op("minimum", where, last)
+            ratio = (1.0, scales[i - 2]) if scales else (many, count)
+            middle = op("add", op("multiply", wanted, 2.0), 1.0)
+            steps = op("multiply", _number(ratio[1]), 2.0)
+            begin = op("subtract", op("multiply", middle, ratio[0]), ratio[1])
+            apart = op("subtract", begin, op("multiply", sources, steps))
+        distance = op("divide", apart, steps)
+        distance = op("maximum", distance, op("subtract", 0.0, sources))
+        distance = op("minimum", distance, op("subtract", last, sources))
+    else:
+        # As torch rounds it, which decides where two sources are equally far.
+        scale = _number(1 / scales[i - 2]) if scales else op("divide", many, count)
+        middle = wanted if kind == "upsample_nearest2d" else op("add", wanted, 0.5)
+        where = op("minimum", op("floor", op("multiply", middle, scale)), last)
+        distance = op("subtract", where, sources)
     # Each place reads those that are less than 1 from where it is: two, or one.
-    distance = op("abs", op("subtract", where, op("expand_dims", sources, axis=1)))
-    return op("maximum", op("subtract", 1.0, distance), 0.0)
+    return op("maximum", op("subtract", 1.0, op("abs", distance)), 0.0)
+
+
+def _number(value: Any) -> Any:
+    """Return a number as an array of float32, a tensor as it is."""
+    return np.array([value], np.float32) if isinstance(value, float) else value
 
 
 def _ones(call: Any, op: Any, x: Value, i: int, length: Dim) -> Any:

@@ -1,6 +1,8 @@
 """Networks that return other things than logits: maps, several outputs, for images of any size."""
 
+import json
 from collections import OrderedDict, namedtuple
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -10,6 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from helpers.graphs import Function, converted, filled, images
 from helpers.models import BOTH
+from helpers.project import RunPython
 from torch import nn
 from torchvision.models import resnet
 from torchvision.models._utils import IntermediateLayerGetter
@@ -146,6 +149,14 @@ def test_a_size_that_nothing_tells_is_refused(options: dict[str, Any], message: 
         filled(module, read(module, images(2, 3, 8, 8), any_size=True))
 
 
+def test_images_too_small_to_tell_what_larger_ones_need_are_refused() -> None:
+    """Of maps of one row torch.export takes the resize for a repetition, of larger images too."""
+    module = segmentation("fcn")
+    with pytest.raises(GraphError, match=r"holds up to a length of 32 alone.*larger ones"):
+        read(module, images(2, 3, 32, 32), any_size=True)
+    read(module, images(2, 3, 32, 32))
+
+
 class Features(nn.Module):
     """Maps of several sizes, and a vector."""
 
@@ -218,7 +229,7 @@ def test_another_shape_is_no_agreement() -> None:
     assert relative_gap(np.ones((2, 3)), np.ones((2, 1))) == float("inf")
 
 
-def test_several_outputs_survive_the_file(tmp_path: Any) -> None:
+def test_several_outputs_survive_the_file(tmp_path: Path) -> None:
     module, x = segmentation("fcn"), images(2, 3, 64, 64)
     model = porting.from_torch(module, x)
     model.save(tmp_path / "a.keras")
@@ -227,3 +238,45 @@ def test_several_outputs_survive_the_file(tmp_path: Any) -> None:
     placed = x.permute(0, 2, 3, 1).numpy()
     first, second = (m.predict_on_batch(placed)["out"] for m in (model, again))
     np.testing.assert_array_equal(first, second)
+
+
+CHILD = """
+import json, sys
+import keras, numpy as np
+folder, gaps = sys.argv[1], {}
+for name, wanted in np.load(f"{folder}/wanted.npz").items():
+    kind, size, output = name.split("/")
+    model = keras.saving.load_model(f"{folder}/{kind}.keras")
+    found = model(np.load(f"{folder}/{size}.npy"), training=False)
+    found = np.asarray(found[output] if isinstance(found, dict) else found)
+    gaps[name] = float(np.abs(found.transpose(0, 3, 1, 2) - wanted).max() / np.abs(wanted).max())
+print(json.dumps(gaps))
+"""
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", pytest.param("jax", marks=pytest.mark.slow)])
+def test_odd_sizes_elsewhere(backend: str, tmp_path: Path, run_python: RunPython) -> None:
+    """By plain Keras, one file for images of any size."""
+    torch.manual_seed(0)
+    modules = {
+        "deeplabv3": segmentation("deeplabv3", aux=False),
+        "nearest": resized(mode="nearest"),
+        "exact": resized(mode="nearest-exact"),
+        "corners": resized(mode="bilinear", align_corners=True),
+    }
+    results = {}
+    for kind, module in modules.items():
+        built = filled(module, read(module, images(2, 3, 64, 64), any_size=True))
+        built.model.save(tmp_path / f"{kind}.keras")
+        for height, width in ((61, 83), (130, 45)):
+            x = images(2, 3, height, width)
+            np.save(tmp_path / f"{height}.npy", x.permute(0, 2, 3, 1).contiguous().numpy())
+            for name, maps in wanted(module, x).items():
+                results[f"{kind}/{height}/{name}"] = maps
+    np.savez(tmp_path / "wanted.npz", **results)
+    done = run_python(
+        CHILD, tmp_path, on_path=False, KERAS_BACKEND=backend, CUDA_VISIBLE_DEVICES=""
+    )
+    gaps = json.loads(done.stdout.splitlines()[-1])
+    assert len(gaps) == len(results) == 2 * len(modules)
+    assert {name: gap for name, gap in gaps.items() if gap > 1e-5} == {}

@@ -63,14 +63,23 @@ def _resized(image: Image.Image | np.ndarray, preprocessing: Preprocessing) -> I
         image = Image.fromarray(image)
     if image.mode != preprocessing.mode:
         image = image.convert(preprocessing.mode)
-    width, height = image.size
-    short, long = sorted((width, height))
-    if short != preprocessing.resize_size:
-        long = int(preprocessing.resize_size * long / short)
-        short = preprocessing.resize_size
-        size = (short, long) if width <= height else (long, short)
+    if (size := _resized_size(image, preprocessing)) != image.size:
         image = image.resize(size, Image.Resampling[preprocessing.interpolation.upper()])
     return image
+
+
+def _resized_size(image: Image.Image, preprocessing: Preprocessing) -> tuple[int, int]:
+    """Return the width and height that an image is resized to."""
+    width, height = image.size
+    if preprocessing.squash:
+        height, width = preprocessing.squashed_size
+        return width, height
+    short, long = sorted((width, height))
+    if short == preprocessing.resize_size:
+        return image.size
+    long = int(preprocessing.resize_size * long / short)
+    short = preprocessing.resize_size
+    return (short, long) if width <= height else (long, short)
 
 
 def center_crop(pixels: np.ndarray, crop_size: tuple[int, int]) -> np.ndarray:

@@ -27,6 +27,7 @@ class Preprocessing:
         scale: Divisor of the pixels 0..255: 255 where mean and deviation are those of [0, 1].
         interpolation: Filter of the resize, Pillow's of that name: `"nearest"`, `"bilinear"`,
             `"bicubic"` or `"lanczos"`.
+        squash: Whether both sides are resized, to `squashed_size`, whatever their ratio was.
     """
 
     resize_size: int = 256
@@ -36,6 +37,15 @@ class Preprocessing:
     channels: Literal["RGB", "BGR", "L"] = "RGB"
     scale: float = 255.0
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
+    squash: bool = False
+
+    @property
+    def squashed_size(self) -> tuple[int, int]:
+        """Height and width of a squashed image in pixels: the crop's and its margin."""
+        height, width = (
+            round(side * self.resize_size / max(self.crop_size)) for side in self.crop_size
+        )
+        return height, width
 
     @property
     def mode(self) -> Literal["RGB", "L"]:
@@ -71,6 +81,7 @@ class Preprocessing:
             ("mean", _are(_is_finite, found.mean, count), f"{count} numbers"),
             ("std", _are(_is_positive, found.std, count), f"{count} numbers above 0"),
             ("scale", _is_positive(found.scale), "a number above 0"),
+            ("squash", isinstance(found.squash, bool), "true or false"),
         ):
             if not right:
                 raise damaged(

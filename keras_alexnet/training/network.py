@@ -26,7 +26,8 @@ def input_preprocessing(experiment: Experiment) -> Preprocessing:
     own = body_of(experiment).preprocessing
     size = experiment.input_size
     crop = own.crop_size if size is None else (size, size)
-    preprocessing = own.at_size(*crop)
+    # Images are resized as in training, where the ratio of their sides stays.
+    preprocessing = replace(own.at_size(*crop), squash=False)
     resize = experiment.eval_resize or experiment.augmentation.resize
     if resize is None and experiment.augmentation.crop != "random-resized":
         resize = max(crop)

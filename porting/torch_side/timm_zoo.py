@@ -227,12 +227,12 @@ def _labels(config: Any) -> tuple[str, ...] | None:
 def _preprocessing(config: Any) -> dict[str, Any] | None:
     """Return what timm's evaluation transform does, as the fields of a `Preprocessing`.
 
-    That is None where it changes the sides' ratio or puts borders around
-    (timm/data/transforms_factory.py, `crop_mode`), which no record here says.
+    That is None where it puts borders around (timm/data/transforms_factory.py, `crop_mode`), which
+    no record here says.
     """
     data = require("timm.data").resolve_data_config({}, pretrained_cfg=config.to_dict())
     channels, *size = data["input_size"]
-    square = size[0] == size[1] and data["crop_mode"] == "center"
+    square = size[0] == size[1] and data["crop_mode"] in ("center", "squash")
     if not square or channels not in (1, 3) or data["interpolation"] not in INTERPOLATIONS:
         return None
     return {
@@ -242,6 +242,7 @@ def _preprocessing(config: Any) -> dict[str, Any] | None:
         "std": list(data["std"])[:channels],
         "channels": "RGB" if channels == 3 else "L",
         "interpolation": data["interpolation"],
+        "squash": data["crop_mode"] == "squash",
     }
 
 

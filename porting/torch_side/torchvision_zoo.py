@@ -93,7 +93,10 @@ class _Evaluation:
 
     def __init__(self, preprocessing: Preprocessing) -> None:
         self.preprocessing = preprocessing
-        self.resize_size = [preprocessing.resize_size]
+        squashed = preprocessing.squash
+        self.resize_size = list(
+            preprocessing.squashed_size if squashed else [preprocessing.resize_size]
+        )
         self.crop_size = list(preprocessing.crop_size)
         self.interpolation = _interpolation(preprocessing)
         self.antialias = True

@@ -362,3 +362,15 @@ def test_arrays_that_are_no_image(array: np.ndarray, found: str) -> None:
     text = rf"an image array must be uint8 of shape \(height, width, 3\); got {found}"
     with pytest.raises(ConfigurationError, match=text):
         resize_and_crop(array)
+
+
+@pytest.mark.parametrize(
+    ("crop", "resize"), [((224, 224), 224), ((224, 224), 256), ((100, 160), 200)]
+)
+def test_squashed_photos_are_torchvisions(crop: tuple[int, int], resize: int) -> None:
+    """Both sides are resized, as timm does for some weights."""
+    rng = np.random.default_rng(0)
+    photo = Image.fromarray(rng.integers(0, 256, (300, 411, 3), np.uint8))
+    record = Preprocessing(resize, crop, interpolation="bicubic", squash=True)
+    wanted = torchvision_zoo.cropped(photo, torchvision_zoo.transforms("timm's", record))
+    np.testing.assert_array_equal(resize_and_crop(photo, record), np.asarray(wanted))

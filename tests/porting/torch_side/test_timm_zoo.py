@@ -59,7 +59,9 @@ def test_a_record_is_timms_own_transform() -> None:
 
     rng = np.random.default_rng(0)
     photo = Image.fromarray(rng.integers(0, 256, (300, 411, 3), np.uint8))
-    for name in ("resnet18.a1_in1k", "convnext_nano.r384_in12k_ft_in1k", "mixer_b16_224"):
+    squashed = "convnext_base.fb_in22k_ft_in1k_384"
+    assert timm.get_pretrained_cfg(squashed).crop_mode == "squash"
+    for name in ("resnet18.a1_in1k", "convnext_nano.r384_in12k_ft_in1k", "mixer_b16_224", squashed):
         found = timm_zoo.info(name, "DEFAULT")
         preprocessing = Preprocessing.from_record(found.preprocessing)
         config = timm.data.resolve_data_config(
@@ -69,9 +71,12 @@ def test_a_record_is_timms_own_transform() -> None:
         got = normalize(resize_and_crop(photo, preprocessing), preprocessing)
         assert found.shape == tuple(wanted.shape)
         np.testing.assert_allclose(got.transpose(2, 0, 1), wanted.numpy(), atol=2e-6)
-    squashed = "convnext_base.fb_in22k_ft_in1k_384"
-    assert timm.get_pretrained_cfg(squashed).crop_mode == "squash"
-    assert timm_zoo.info(squashed, "DEFAULT").preprocessing is None
+    bordered = next(
+        name
+        for name in timm.list_pretrained()
+        if timm.get_pretrained_cfg(name).crop_mode == "border"
+    )
+    assert timm_zoo.info(bordered, "DEFAULT").preprocessing is None
 
 
 def test_what_timm_says_of_weights() -> None:

@@ -88,6 +88,7 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/grouped_conv.py $(if $(QUICK),--rounds 1)
 	$(BIN)/python benchmarks/convert.py $(QUICK)
 	$(BIN)/python benchmarks/import_time.py $(QUICK)
+	$(BIN)/python benchmarks/predictor.py $(QUICK)
 	$(if $(IMAGES),$(BIN)/python benchmarks/prediction_job.py --images $(IMAGES) $(QUICK))
 
 clean:

@@ -139,12 +139,16 @@ def normalize(
         >>> normalize(np.full((1, 1, 3), 255, np.uint8)).round().tolist()
         [[[2.0, 2.0, 3.0]]]
     """
-    x = np.asarray(pixels, np.float32)
-    if preprocessing.channels == "BGR":
-        x = x[..., ::-1]
-    mean = np.asarray(preprocessing.mean, np.float32)
-    std = np.asarray(preprocessing.std, np.float32)
-    x = (x / np.float32(preprocessing.scale) - mean) / std
+    given = np.asarray(pixels)
+    x = np.array(
+        given[..., ::-1] if preprocessing.channels == "BGR" else given, np.float32, order="C"
+    )
+    # In place and row by row: three numbers at a time take NumPy four times as long.
+    width = x.shape[-2] if x.ndim > 1 else 1
+    rows = x.reshape(*x.shape[:-2], width * x.shape[-1])
+    rows /= np.float32(preprocessing.scale)
+    rows -= np.tile(np.asarray(preprocessing.mean, np.float32), width)
+    rows /= np.tile(np.asarray(preprocessing.std, np.float32), width)
     if transform_input:
         scale = np.asarray(TRANSFORM_INPUT_SCALE, np.float32)
         x = x * scale + np.asarray(TRANSFORM_INPUT_OFFSET, np.float32)

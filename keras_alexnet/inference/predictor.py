@@ -12,6 +12,7 @@ from keras_alexnet.data.preprocessing import normalize
 from keras_alexnet.errors import ModelFileError
 from keras_alexnet.inference.views import ViewBatches, Views
 from keras_alexnet.layers import keras
+from keras_alexnet.models.fast.quicken import quicken
 from keras_alexnet.models.interface import input_of, is_channels_first, last_activation, main_output
 from keras_alexnet.models.record import read_record
 from keras_alexnet.models.weights import load_model
@@ -63,7 +64,7 @@ class Predictor:
         views: Views | str = Views.CENTER,
     ) -> None:
         scores, self._softmax = _scores(model)
-        self._network = keras.Model(model.inputs[0], scores, name=model.name)
+        self._network = quicken(keras.Model(model.inputs[0], scores, name=model.name))
         if keras.backend.backend() == "tensorflow":
             # XLA takes longer to compile, and then computes no faster.
             self._network.jit_compile = False

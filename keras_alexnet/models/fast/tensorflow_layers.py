@@ -73,12 +73,20 @@ def _normalize(layer: Any, inputs: Any, training: Any = None, mask: Any = None) 
     moving_mean, moving_variance = (
         tf.convert_to_tensor(v) for v in (layer.moving_mean, layer.moving_variance)
     )
+    scale = tf.convert_to_tensor(layer.gamma) if layer.scale else tf.ones_like(moving_mean)
+    offset = tf.convert_to_tensor(layer.beta) if layer.center else tf.zeros_like(moving_mean)
     learns = bool(training and layer.trainable)
+    if not learns and inputs.shape[0] == 1 and inputs.dtype == tf.float32:
+        # TensorFlow fuses the convolution before with the operation below, which makes it faster
+        # but for a single image, where oneDNN's takes up to 80 times as long.
+        return tf.nn.batch_normalization(
+            inputs, moving_mean, moving_variance, offset, scale, layer.epsilon
+        )
     nothing = tf.zeros((0,), tf.float32)
     result = tf.raw_ops.FusedBatchNormV3(
         x=inputs,  # (N, H, W, C)
-        scale=tf.convert_to_tensor(layer.gamma) if layer.scale else tf.ones_like(moving_mean),
-        offset=tf.convert_to_tensor(layer.beta) if layer.center else tf.zeros_like(moving_mean),
+        scale=scale,
+        offset=offset,
         mean=nothing if learns else moving_mean,
         variance=nothing if learns else moving_variance,
         epsilon=layer.epsilon,

@@ -56,6 +56,10 @@ for training in (True, False, None):
     compare(lambda: layers.BatchNormalization(scale=False, center=False), maps, training)
     compare(lambda: layers.BatchNormalization(trainable=False), maps, training)
 compare(lambda: layers.BatchNormalization(), values((1, 1, 1, 6)), True)
+# A single image, which is normalised by other operations.
+compare(lambda: layers.BatchNormalization(), maps[:1], False)
+compare(lambda: layers.BatchNormalization(scale=False, center=False), maps[:1], None)
+compare(lambda: layers.BatchNormalization(trainable=False), maps[:1], True)
 for policy, rounding in (("mixed_bfloat16", 2**-8), ("mixed_float16", 2**-11)):
     for training in (True, False):
         compare(

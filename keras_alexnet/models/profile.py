@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from keras_alexnet.core.keras_internals import MissingPartError, graph_parts, run_node
+from keras_alexnet.core.keras_internals import graph_parts, run_node
 from keras_alexnet.errors import ConfigurationError
 from keras_alexnet.layers import keras
 from keras_alexnet.models.interface import is_channels_first
@@ -49,7 +49,7 @@ def profile_model(model: Any, size: tuple[int, int] | None = None) -> tuple[Oper
     """
     parts = graph_parts()
     if parts is None:
-        raise MissingPartError("graph of a functional model")
+        raise ConfigurationError(f"this Keras does not say what {model.name} is made of")
     if len(getattr(model, "inputs", None) or ()) != 1 or len(model.inputs[0].shape) != 4:
         raise ConfigurationError(f"{model.name} is no functional model of one image")
     image = keras.Input(batch_shape=(1, *_image_shape(model, size)), dtype=model.inputs[0].dtype)

@@ -89,7 +89,7 @@ def targets_of(pattern: str) -> list[Target]:
     found = names(target.library, target.known_as)
     if not found:
         raise UsageError(f"{target.library} has no network like {target.known_as!r}")
-    return [Target(f"{target.library}:{name}") for name in found]
+    return [target.at(name) for name in found]
 
 
 def coverage(

@@ -66,8 +66,8 @@ class Target:
         return self.whole.text.partition(":")[2]
 
     def at(self, name: str) -> Self:
-        """Return the same of timm's network of another name."""
-        return replace(self, text=f"{_OF_FEATURES if self.features else 'timm:'}{name}")
+        """Return the same of its library's network of another name."""
+        return replace(self, text=f"{_OF_FEATURES if self.features else f'{self.library}:'}{name}")
 
     @property
     def features(self) -> bool:

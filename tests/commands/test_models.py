@@ -95,6 +95,30 @@ def test_summary_as_markdown(run_cli: Run) -> None:
     assert "BatchNorm of vectors 8,212 FLOPs" in notes[-1]
 
 
+def test_summary_of_a_file(run_cli: Run, tmp_path: Path) -> None:
+    """Of any model: here of one of ours, whose figures its spec gives, too."""
+    from keras_alexnet import create_model
+
+    file = tmp_path / "mine.keras"
+    create_model("lenet5").save(file)
+    code, out, _ = run_cli("summary", str(file), "--format", "json")
+    assert code == 0
+    found, known = json.loads(out), profile(SPECS["lenet5"]).totals
+    assert found["totals"] == {"parameters": known.parameters, "macs": known.macs}
+    assert {"name", "kind", "receptive_field", "macs"} <= found["operations"][0].keys()
+    code, out, _ = run_cli("summary", str(file))
+    assert code == 0
+    assert "total" in out
+    for more in (["--classes", "3"], ["--aux-heads"], ["--plot", "a.svg"]):
+        code, out, err = run_cli("summary", str(file), *more)
+        assert (code, out) == (2, "")
+        assert "is what it is: --classes, --aux-heads and --plot are for models by name" in err
+    code, _, err = run_cli("summary", str(file), "--input-size", "64")
+    assert (code, err) == (2, "error: lenet5 takes images of 28x28 pixels alone\n")
+    code, _, err = run_cli("summary", str(tmp_path / "gone.keras"))
+    assert (code, err) == (2, f"error: {tmp_path / 'gone.keras'}: no such file\n")
+
+
 def test_summary_as_a_table_in_a_pipe_is_whole(run_cli: Run) -> None:
     code, out, _ = run_cli("summary", "googlenet", "--classes", "7")
     assert code == 0

@@ -4,7 +4,7 @@ import math
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from keras_alexnet.core.machine import installed_versions
 from keras_alexnet.errors import KerasAlexNetError
 from keras_alexnet.specs.schema import DATA_FORMATS
 from porting.checks.parity import Say
+from porting.checks.results import finite
 from porting.conversion.network import prepare
 from porting.errors import UsageError
 from porting.graph.plan import Plan
@@ -54,7 +55,7 @@ class Covered:
     @property
     def worst(self) -> float:
         """The largest of the differences."""
-        return max(self.gaps.values(), default=float("inf"))
+        return max(self.gaps.values(), default=math.inf)
 
     @property
     def passed(self) -> bool:
@@ -165,19 +166,31 @@ def _covered(
 def from_json(content: Mapping[str, Any]) -> list[Covered]:
     """Return what `to_json` made into JSON."""
     names = {each.name for each in fields(Covered)}
-    return [
+    found = [
         Covered(**{name: value for name, value in network.items() if name in names})
         for network in content["networks"]
     ]
+    return [
+        replace(each, gaps={n: _endless(gap) for n, gap in each.gaps.items()}) for each in found
+    ]
+
+
+def _endless(gap: float | None) -> float:
+    return math.inf if gap is None else gap
 
 
 def to_json(found: Sequence[Covered]) -> dict[str, Any]:
-    """Return a coverage as JSON-serialisable values."""
+    """Return a coverage as JSON-serialisable values; infinite differences become null."""
     versions = installed_versions(("keras", "torch", "torchvision", "timm", "tensorflow", "jax"))
     return {
         "passed": sum(each.passed for each in found),
         "networks": [
-            {**vars(each), "passed": each.passed, "worst": each.worst if each.gaps else None}
+            {
+                **vars(each),
+                "gaps": {name: finite(gap) for name, gap in each.gaps.items()},
+                "passed": each.passed,
+                "worst": finite(each.worst),
+            }
             for each in found
         ],
         "versions": versions,

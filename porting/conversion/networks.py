@@ -1,5 +1,6 @@
 """Any torch network of images into a native Keras model, and the proof that both agree."""
 
+import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -172,12 +173,14 @@ def largest_gap(found: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray
 def relative_gap(found: np.ndarray, wanted: np.ndarray) -> float:
     """Return the largest difference, relative to the largest number that is wanted.
 
-    It is infinite where the shapes differ.
+    It is infinite where the shapes differ, or a number is none: the largest of several gaps is then
+    no other one.
     """
     if found.shape != wanted.shape:
-        return float("inf")
+        return math.inf
     # A fresh vision transformer's logits are all 0.
-    return float(np.abs(found - wanted).max() / (np.abs(wanted).max() or 1.0))
+    gap = float(np.abs(found - wanted).max() / (np.abs(wanted).max() or 1.0))
+    return math.inf if math.isnan(gap) else gap
 
 
 def _pixels_of(images: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:

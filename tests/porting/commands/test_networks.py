@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 import porting
 from keras_alexnet.errors import ModelFileError
 from porting.checkpoints.files import read_checkpoint, write_checkpoint
-from porting.checks.coverage import Covered
+from porting.checks.coverage import Covered, from_json, to_json
 from porting.commands.app import app
 from porting.commands.coverage import notes
 from porting.conversion import network, networks
@@ -375,6 +375,13 @@ def test_a_backend_that_could_not_compute_is_no_agreement(
     gaps = {"torch/channels_last": 1e-7}
     found = Covered("torchvision:swin_t", gaps=gaps, failures=failures, round_trip=True)
     assert found.passed is passed
+
+
+def test_what_is_no_number_is_no_agreement_in_any_format() -> None:
+    gaps = {"torch/channels_last": 1e-7, "torch/channels_first": float("inf")}
+    found = Covered("timm:x", gaps=gaps, round_trip=True)
+    assert not found.passed
+    assert from_json(json.loads(json.dumps(to_json([found]), allow_nan=False))) == [found]
 
 
 def test_logits_that_are_alike_are_no_agreement() -> None:

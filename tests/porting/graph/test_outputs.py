@@ -225,8 +225,11 @@ def test_the_proof_compares_every_output(monkeypatch: pytest.MonkeyPatch) -> Non
         porting.from_torch(module, x)
 
 
-def test_another_shape_is_no_agreement() -> None:
-    assert relative_gap(np.ones((2, 3)), np.ones((2, 1))) == float("inf")
+def test_another_shape_and_what_is_no_number_are_no_agreement() -> None:
+    ones, wrong = np.ones((2, 3)), np.full((2, 3), np.nan)
+    assert relative_gap(ones, np.ones((2, 1))) == float("inf")
+    assert largest_gap({"a": ones, "b": wrong}, {"a": ones, "b": ones}) == float("inf")
+    assert largest_gap({"a": ones, "b": ones}, {"a": ones, "b": ones}) == 0
 
 
 def test_several_outputs_survive_the_file(tmp_path: Path) -> None:

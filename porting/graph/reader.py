@@ -160,6 +160,8 @@ class _Reader:
         torch = self.torch
         if self._is_number(node) or op.startswith(_SYMBOLIC):
             return None
+        if op == "getitem" and not node.users:
+            return None
         inputs = [each for each in node.all_input_nodes if not self._is_number(each)]
         static = torch.is_tensor(value) and all(isinstance(n, int) for n in value.shape)
         alike = op in _FILL and all(self._of_one(n) is not None for n in value.shape)
@@ -172,7 +174,7 @@ class _Reader:
         if base not in RULES:
             return base
         values = value if isinstance(value, list | tuple) else [value]
-        for each in values:
+        for each in (each for i, each in enumerate(values) if i not in _unread(node)):
             if torch.is_tensor(each) and not each.is_floating_point():
                 return f"{base} of {str(each.dtype).removeprefix('torch.')} numbers"
         self.nodes.append(
@@ -330,6 +332,16 @@ class _Reader:
                 f"dropout of the attention weights is left out of {len(dropped)} modules, "
                 f"{dropped[0]} first; it matters for training alone"
             )
+
+
+def _unread(node: Any) -> set[int]:
+    """Return which of several results of a node nobody reads."""
+    picks = [user for user in node.users if name_of(user.target) == "getitem"]
+    if len(picks) < len(node.users):
+        return set()
+    value = node.meta.get("val")
+    places = range(len(value)) if isinstance(value, list | tuple) else ()
+    return set(places) - {user.args[1] for user in picks if user.users}
 
 
 def _calls(node: Any) -> dict[str, tuple[str, str]]:

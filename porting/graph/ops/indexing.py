@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from porting.graph.axes import Axes, Value, axes_of, axis_of, factors
-from porting.graph.ops.shape import joined
+from porting.graph.ops.shape import expanded, joined
 from porting.graph.plan import Dim
 
 
@@ -171,9 +171,11 @@ def taken(call: Any, x: Value, i: int, array: np.ndarray) -> Value:
 def _tile(call: Any) -> Value:
     x, times = call.network_value("input"), call.get("dims") or call["repeats"]
     x = replace(x, axes=((),) * (len(times) - len(x.axes)) + x.axes)
-    times = [1] * (len(x.axes) - len(times)) + [_count(n) for n in times]
+    times = [1] * (len(x.axes) - len(times)) + list(times)
     for i, n in enumerate(times):
-        if n > 1:
+        if isinstance(n, Dim) and n.unknown and not x.axes[i]:
+            x = expanded(call, x, i, n)
+        elif (n := _count(n)) > 1:
             x, at = call.mover.isolate(x, i)
             tensor = call.op("tile", x.tensor, [n if j == at else 1 for j in range(len(x.order))])
             x = _longer(x, i, at, tensor, n)

@@ -39,6 +39,13 @@ def _function(name: str, call: Any) -> Value:
     return _reduced(call, lambda x, axis: call.op(name, x, axis=axis, keepdims=True))
 
 
+def _extreme(name: str, call: Any) -> list[Value]:
+    """The largest or smallest along an axis; where it stood is left out, nobody having asked."""
+    if call.get("dim") is None:
+        raise call.fail("over all images together it is not supported")
+    return [_function(name, call)]
+
+
 def _var(call: Any) -> Value:
     x = call.value("input")
     correction = call.get("correction", 1 if call.get("unbiased", True) else 0)
@@ -83,6 +90,8 @@ RULES: dict[str, Callable[[Any], Any]] = {
     "sum": partial(_function, "sum"),
     "amax": partial(_function, "max"),
     "amin": partial(_function, "min"),
+    "max": partial(_extreme, "max"),
+    "min": partial(_extreme, "min"),
     "var": _var,
     "linalg_vector_norm": _norm,
     "softmax": _softmax,

@@ -53,18 +53,22 @@ def _expand(call: Any) -> Value:
     missing = [i for i, dim in enumerate(call.shape) if dim != ONE and not x.axes[i]]
     if not missing or call.build.users_of(call.node) <= _BROADCASTING:
         return x
-    x = call.mover.plain(x)
     for i in missing:
-        dim = call.shape[i]
-        if dim.unknown and dim != call.build.plan.input[1][0]:
-            raise call.fail(f"an expansion to {dim} is not supported")
-        if dim.unknown:
-            tensor = call.op("add", x.tensor, call.build.batch_of_zeros(len(x.axes), i))
-        else:
-            tensor = call.op("repeat", x.tensor, dim.static, axis=i)
-        axes = (*x.axes[:i], axis_of(dim), *x.axes[i + 1 :])
-        x = Value(tensor, axes, axes, x.nonnegative)
+        x = expanded(call, x, i, call.shape[i])
     return x
+
+
+def expanded(call: Any, x: Value, i: int, dim: Dim) -> Value:
+    """Return a value whose axis `i`, of length 1, is repeated to a length; to the batch's, too."""
+    x = call.mover.plain(x)
+    if dim.unknown and dim != call.build.plan.input[1][0]:
+        raise call.fail(f"an expansion to {dim} is not supported")
+    if dim.unknown:
+        tensor = call.op("add", x.tensor, call.build.batch_of_zeros(len(x.axes), i))
+    else:
+        tensor = call.op("repeat", x.tensor, dim.static, axis=i)
+    axes = (*x.axes[:i], axis_of(dim), *x.axes[i + 1 :])
+    return Value(tensor, axes, axes, x.nonnegative)
 
 
 def joined(call: Any, values: list[Value], i: int) -> Value:

@@ -320,6 +320,8 @@ CASES: dict[str, dict[str, Make]] = {
     "mean": {"maps": f(lambda x: x.mean((2, 3))), "all": f(lambda x: x.flatten(1).mean(-1, True))},
     "sum": {"": f(lambda x: x.sum(1, keepdim=True))},
     "amax": {"": f(lambda x: x.amax((2, 3)))},
+    "max": {"values": f(lambda x: x.max(1)[0].flatten(1))},
+    "min": {"kept": f(lambda x: x.min(2, keepdim=True).values * x)},
     "amin": {"": f(lambda x: x.amin(1))},
     "var": {"": f(lambda x: x.var(1)), "biased": f(lambda x: x.var((2, 3), unbiased=False))},
     "linalg_vector_norm": {"": f(lambda x: F.normalize(x, dim=1))},
@@ -378,7 +380,12 @@ CASES: dict[str, dict[str, Make]] = {
     "expand_as": {"": f(lambda x: x.mean(2, True).expand_as(x).softmax(1))},
     "reshape_as": {"": f(lambda x: x.flatten(1).reshape_as(x) + x)},
     "tile": {"": f(lambda x: x.tile(2, 3, 1) + 1)},
-    "repeat": {"": f(lambda x: x.mean(3, True).repeat(1, 2, 1, 3).square())},
+    "repeat": {
+        "": f(lambda x: x.mean(3, True).repeat(1, 2, 1, 3).square()),
+        "batch": f(
+            lambda x: torch.linspace(0, 1, 9).view(1, 1, 1, 9).repeat(x.shape[0], 1, 8, 1).sin() * x
+        ),
+    },
     "repeat_interleave": {
         "": f(lambda x: x.repeat_interleave(3, 1).square()),
         "images": f(

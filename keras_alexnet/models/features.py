@@ -1,6 +1,6 @@
 """Intermediate outputs of a model by layer, torch module or stage."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from keras_alexnet.errors import ConfigurationError
@@ -44,8 +44,8 @@ def feature_extractor(model: Any, nodes: Sequence[str] | dict[str, str]) -> Any:
     outputs = {}
     for node, output in wanted.items():
         layer = keras_name(stages.get(node) or modules.get(node, node))
-        inside = [name for name in known if name.startswith(f"{layer}_")]
-        if layer not in known and not inside:
+        inside = names_in(layer, known)
+        if not inside:
             raise ConfigurationError(
                 f"{model.name} has no layer or stage {node!r}. "
                 f"Stages: {', '.join(stages) or 'none'}. "
@@ -53,6 +53,15 @@ def feature_extractor(model: Any, nodes: Sequence[str] | dict[str, str]) -> Any:
             )
         outputs[output] = known[layer if layer in known else inside[-1]].output
     return keras.Model(model.input, outputs, name=f"{model.name}_features")
+
+
+def names_in(module: str, names: Iterable[str]) -> list[str]:
+    """Return which names of layers are a torch module's, or of what lies in it.
+
+    `module` may have dots, as torch has them.
+    """
+    own = keras_name(module)
+    return [name for name in names if name == own or name.startswith(f"{own}_")]
 
 
 def _names_of(model: Any) -> tuple[Mapping[str, str], Mapping[str, str]]:

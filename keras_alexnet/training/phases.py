@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator
 from typing import Any
 
 from keras_alexnet.errors import ConfigurationError, listed
-from keras_alexnet.specs.schema import keras_name
+from keras_alexnet.models.features import names_in
 from keras_alexnet.training.bodies import Body
 from keras_alexnet.training.experiment import Experiment
 from keras_alexnet.training.optim.optimizers import create_optimizer
@@ -32,12 +32,7 @@ def frozen_layers(model: Any, body: Body, freeze: str | None) -> frozenset[str]:
     """
     fixed, heads = set[str](), body.heads(model)
     for part in filter(None, (freeze or "").split(",")):
-        name = keras_name(part.strip())
-        found = {
-            layer.name
-            for layer in model.layers
-            if layer.name == name or layer.name.startswith(f"{name}_")
-        }
+        found = set(names_in(part.strip(), (layer.name for layer in model.layers)))
         if not found:
             beginnings = dict.fromkeys(
                 layer.name.partition("_")[0] for layer in model.layers if layer.weights

@@ -174,7 +174,8 @@ class _Reader:
         if base not in RULES:
             return base
         values = value if isinstance(value, list | tuple) else [value]
-        for each in (each for i, each in enumerate(values) if i not in _unread(node)):
+        unread = _unread(node, len(values))
+        for each in (each for i, each in enumerate(values) if i not in unread):
             if torch.is_tensor(each) and not each.is_floating_point():
                 return f"{base} of {str(each.dtype).removeprefix('torch.')} numbers"
         self.nodes.append(
@@ -334,14 +335,12 @@ class _Reader:
             )
 
 
-def _unread(node: Any) -> set[int]:
-    """Return which of several results of a node nobody reads."""
+def _unread(node: Any, count: int) -> set[int]:
+    """Return which of so many results of a node nobody reads."""
     picks = [user for user in node.users if name_of(user.target) == "getitem"]
-    if len(picks) < len(node.users):
+    if count == 1 or len(picks) < len(node.users):
         return set()
-    value = node.meta.get("val")
-    places = range(len(value)) if isinstance(value, list | tuple) else ()
-    return set(places) - {user.args[1] for user in picks if user.users}
+    return set(range(count)) - {user.args[1] for user in picks if user.users}
 
 
 def _calls(node: Any) -> dict[str, tuple[str, str]]:

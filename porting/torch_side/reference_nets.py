@@ -136,7 +136,8 @@ def forward(net: Any, images: Any, outputs: Sequence[Output]) -> dict[str, Any]:
     def found(output: Output) -> Any:
         if output.module is None:
             # What a user's function of one of our networks calls its logits is up to it.
-            return main_result(result) if output.name == MAIN_OUTPUT else returned[output.name]
+            main = next(iter(returned))
+            return returned[main if output.name == MAIN_OUTPUT else output.name]
         # In training torchvision's GoogLeNet has run its heads.
         if output.module in maps:
             return maps[output.module]

@@ -19,6 +19,7 @@ from porting.conversion.sources import downloaded, is_a_name, missing
 from porting.errors import UsageError
 from porting.graph.builder import Built, build
 from porting.graph.plan import Plan
+from porting.graph.torch_child import Proof
 from porting.torch_side.reference_nets import Reference
 from porting.torch_side.targets import Target
 from porting.torch_side.timm_zoo import CONFIG, WEIGHTS_FILES, in_folder, repository_of, weights_in
@@ -44,7 +45,6 @@ class Network:
         target: What it is.
         shape: Channels, height and width of its images.
         classes: How many classes an image, or each pixel, has; None for other outputs.
-        of_pixels: Whether its main output has more axes than images and classes.
         plan: The file of its plan.
         weights: The file of its weights, under its own keys.
         proof: The file of what torch computes.
@@ -61,7 +61,6 @@ class Network:
     target: Target
     shape: tuple[int, int, int]
     classes: int | None
-    of_pixels: bool
     plan: Path
     weights: Path
     proof: Path
@@ -77,6 +76,12 @@ class Network:
     def size(self) -> Size:
         """Height and width of the images in pixels."""
         return self.shape[1:]
+
+    @property
+    def tells_classes(self) -> bool:
+        """Whether its main output is scores of an image's classes, (N, classes)."""
+        main = next(iter(Proof.load(self.proof).outputs.values()))
+        return self.classes is not None and main.ndim == 2
 
     @property
     def reference(self) -> Reference:
@@ -241,7 +246,6 @@ def prepare(
             target,
             shape,
             answer["classes"],
-            answer["of_pixels"],
             folder / "plan.npz",
             path if own and path else folder / "weights.safetensors",
             folder / "proof.npz",

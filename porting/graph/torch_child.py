@@ -165,7 +165,6 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
     proof.save(folder / "proof.npz")
     return {
         "classes": _classes_in(proof.outputs),
-        "of_pixels": next(iter(proof.outputs.values())).ndim > 2,
         "aux_heads": aux_heads,
         "renamed": renamed,
         "notes": plan.notes,

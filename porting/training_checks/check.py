@@ -170,7 +170,7 @@ def _check_network(
             workers=workers,
             timeout=request.timeout,
         )
-        if network.classes is None or network.of_pixels:
+        if not network.tells_classes:
             raise UsageError(
                 f"{target.text} is no classifier of images; its training needs a loss of its own"
             )

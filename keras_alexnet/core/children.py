@@ -15,7 +15,8 @@ from threading import Thread
 from typing import Any, Self
 
 from keras_alexnet.core.backend import leave_wrappers_out
-from keras_alexnet.errors import ChildError, KerasAlexNetError, one_line
+from keras_alexnet.core.files import out_of_room
+from keras_alexnet.errors import ChildError, ConfigurationError, KerasAlexNetError, one_line
 
 ROOT = Path(__file__).resolve().parents[2]
 _TAIL = 40  # lines of output in an error
@@ -199,6 +200,12 @@ def enter_child(main: Callable[[dict[str, Any]], object]) -> None:
             # Frameworks and converters raise whatever they happen to raise on what they cannot do.
             traceback.print_exc()
             reply = {"error": one_line(error, named=True)}
+            if (full := out_of_room(error)) is not None:
+                folder = Path(tempfile.gettempdir()).parent  # that of this process lies in it
+                words = (
+                    f"no room for temporary files in {folder} ({full.strerror}); free some there"
+                )
+                reply = {"mistake": words, "kind": ConfigurationError.__name__}
         unfinished = path.with_suffix(".part")
         unfinished.write_text(json.dumps(reply))
         unfinished.rename(path.with_suffix(_DONE))

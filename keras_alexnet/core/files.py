@@ -2,8 +2,10 @@
 
 import codecs
 import contextlib
+import errno
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +21,9 @@ def _as_hexadecimal(error: UnicodeError) -> tuple[str, int]:
     hidden = error.object[error.start : error.end]
     return "".join(f"\\x{ord(character) & 0xFF:02x}" for character in hidden), error.end
 
+
+_NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+_NUMBER = re.compile(r"\bos error (\d+)\b")
 
 # How texts with names of files, which are bytes, are written.
 READABLY = "keras_alexnet.readably"
@@ -61,6 +66,21 @@ def reason_of(error: OSError) -> str:
     return os.strerror(error.errno) if error.errno else str(error)
 
 
+def out_of_room(error: BaseException | None) -> OSError | None:
+    """Return the system's error behind another one, where a disk is full; otherwise None.
+
+    HDF5 fails once more while it closes the file, and safetensors tells the number alone.
+    """
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+            return error
+        told = _NUMBER.search(str(error))
+        if told and (number := int(told[1])) in _NO_ROOM:
+            return OSError(number, os.strerror(number))
+        error = error.__cause__ or error.__context__
+    return None
+
+
 @contextlib.contextmanager
 def atomic_output(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`, and rename it to `path` once the block succeeded.
@@ -82,6 +102,10 @@ def atomic_output(path: str | Path) -> Iterator[Path]:
         if error.filename is not None and Path(error.filename) not in (temporary, path):
             raise
         raise ConfigurationError(f"cannot write {path}: {reason_of(error)}") from error
+    except Exception as error:  # whatever a writer makes of the system's
+        if (full := out_of_room(error)) is None:
+            raise
+        raise ConfigurationError(f"cannot write {path}: {reason_of(full)}") from error
     finally:
         temporary.unlink(missing_ok=True)
 

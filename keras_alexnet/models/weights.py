@@ -1,19 +1,18 @@
 """Weights of a Keras file into a model, layer by layer name."""
 
-import errno
 import tempfile
 import zipfile
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
+from keras_alexnet.core.files import out_of_room
 from keras_alexnet.errors import ModelFileError, one_line
 from keras_alexnet.layers import keras
 from keras_alexnet.models.archives import check_model_file, check_weights_file
 from keras_alexnet.models.fast.quicken import quicken
 
 _MOST_LISTED = 20
-_NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 
 def load_model(path: str | Path) -> Any:
@@ -33,9 +32,9 @@ def load_model(path: str | Path) -> Any:
     except ModelFileError:
         raise
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        if (full := out_of_room(error)) is not None:
             raise ModelFileError(
-                f"{path}: no room to unpack it in {tempfile.gettempdir()} ({error.strerror}); "
+                f"{path}: no room to unpack it in {tempfile.gettempdir()} ({full.strerror}); "
                 "free some there"
             ) from error
         # Keras raises whatever its readers happen to raise on damaged input.

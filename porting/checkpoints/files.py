@@ -168,7 +168,8 @@ def as_tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 
 def _write_torch(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    require("torch").save(as_tensors(arrays), path)
+    with path.open("wb") as file:  # whose errors are the system's; torch's own writer tells none
+        require("torch").save(as_tensors(arrays), file)
 
 
 def _write_safetensors(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

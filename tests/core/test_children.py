@@ -14,7 +14,7 @@ import pytest
 from helpers.project import ROOT
 
 from keras_alexnet.core.children import Workers, call_child
-from keras_alexnet.errors import ChildError
+from keras_alexnet.errors import ChildError, ConfigurationError
 from porting.errors import UsageError
 
 CHILDREN = {
@@ -30,6 +30,11 @@ CHILDREN = {
     "surprised": (
         "from keras_alexnet.core.children import enter_child\n"
         "def main(job):\n    print('on the way')\n    return job['what']\nenter_child(main)"
+    ),
+    "filling": (
+        "import errno, os\nfrom keras_alexnet.core.children import enter_child\n"
+        "def main(job):\n    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))\n"
+        "enter_child(main)"
     ),
     "echoing": (
         "import os\nfrom keras_alexnet.core.children import enter_child\n"
@@ -92,6 +97,12 @@ def test_a_failure_is_told_with_its_output(children: Path, name: str, texts: lis
 def test_an_error_of_ours_is_the_same_in_the_parent(children: Path) -> None:
     with pytest.raises(UsageError, match=r"^bad colour$"):
         call_child("complaining_child", {"what": "colour"}, timeout=60)
+
+
+def test_a_full_disk_is_told_in_one_line(children: Path) -> None:
+    text = r"^no room for temporary files in .* \(No space left on device\); free some there$"
+    with pytest.raises(ConfigurationError, match=text):
+        call_child("filling_child", {}, timeout=60)
 
 
 def test_a_foreign_error_is_told_in_one_line_and_with_the_output(children: Path) -> None:

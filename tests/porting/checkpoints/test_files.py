@@ -257,6 +257,39 @@ def test_a_full_disk_is_told_in_one_line(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def _h5py_closing() -> None:
+    """What h5py does: it fails once more, in its own words, in the wake of the system's error."""
+    try:
+        raise OSError(errno.ENOSPC, "Can't synchronously write data")
+    finally:
+        raise RuntimeError("Can't decrement id ref count (file write failed)")
+
+
+def _safetensors() -> None:
+    raise ValueError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+
+@pytest.mark.parametrize("fail", [_h5py_closing, _safetensors])
+def test_a_full_disk_in_a_writers_own_words(fail: Callable[[], None], tmp_path: Path) -> None:
+    text = r"cannot write .*w\.keras: No space left on device$"
+    with pytest.raises(ConfigurationError, match=text), atomic_output(tmp_path / "w.keras"):
+        fail()
+    with pytest.raises(RuntimeError, match="something else"), atomic_output(tmp_path / "w.keras"):
+        raise RuntimeError("something else (os error 2)")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_torch_files_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real writer, whose own error would say nothing of the disk."""
+    stock = Path.open
+    monkeypatch.setattr(Path, "open", lambda path, *a, **k: stock(Path("/dev/full"), *a, **k))
+    with pytest.raises(ConfigurationError, match=r"w\.pth: No space left on device$"):
+        write_checkpoint(tmp_path / "w.pth", {"a": np.ones(100_000, np.float32)})
+    monkeypatch.undo()
+    assert not list(tmp_path.iterdir())
+
+
 def test_errors_of_other_files_pass_through(tmp_path: Path) -> None:
     """Only trouble with the output itself is reported as such."""
     with pytest.raises(FileNotFoundError, match="elsewhere"), atomic_output(tmp_path / "w.npz"):

@@ -21,6 +21,8 @@ _VIEWS = {
     *("transpose", "swapaxes", "permute", "t", "numpy_T", "expand", "expand_as", "diagonal"),
     *("alias", "contiguous", "detach", "to", "type_as"),
 }
+# What torch says of code that fixes the height or the width, which it names by the axis.
+_FIXED_SIZE = re.compile(r"Constraints violated \(.*size\(\)\[[23]\]")
 # A line of the tracer's, of torch's modules, is not what asked for an operation.
 _NOT_THE_CAUSE = re.compile(r"[\\/]torch[\\/](nn|_|fx|export|utils)")
 
@@ -56,6 +58,11 @@ def _exported(module: Any, example: Any, any_size: bool) -> Any:
         return torch.export.export(module, (example,), dynamic_shapes=(free,), strict=False)
     except Exception as error:  # whatever the module's own code raises
         text = str(error).strip()
+        if any_size and _FIXED_SIZE.match(text):
+            raise GraphError(
+                f"the code of {type(module).__name__} fixes the size of its images; convert it for "
+                "images of one size"
+            ) from error
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         said = lines[0] if lines else "no message"
         if "DataDependent" in type(error).__name__:

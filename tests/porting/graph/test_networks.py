@@ -262,7 +262,7 @@ def test_any_height_and_width(name: str, data_format: str) -> None:
 
 
 def test_a_size_that_the_code_fixes_stays_fixed() -> None:
-    with pytest.raises(GraphError, match="VisionTransformer cannot be exported"):
+    with pytest.raises(GraphError, match="code of VisionTransformer fixes the size of its images"):
         read(vit().eval(), images(2, 3, 32, 32), any_size=True)
 
 

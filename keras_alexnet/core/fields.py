@@ -32,17 +32,18 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(numbers[0]), int(numbers[-1])
 
 
-def parse_shape(text: str) -> tuple[int, int, int]:
-    """Read `3x96x128` as channels, height and width of an image.
+def parse_shape(text: str) -> tuple[int, ...]:
+    """Read `3x96x128` as channels, height and width of an image, or the shape of another input.
 
     Raises:
-        ConfigurationError: The text is not CHANNELSxHEIGHTxWIDTH.
+        ConfigurationError: The text is no shape.
     """
     numbers = text.strip().lower().split("x")
-    if not (len(numbers) == 3 and all(n.isdecimal() and int(n) > 0 for n in numbers)):
-        raise ConfigurationError(f"shape {text!r} is not CHANNELSxHEIGHTxWIDTH, such as 3x96x128")
-    channels, height, width = map(int, numbers)
-    return channels, height, width
+    if not all(n.isdecimal() and int(n) > 0 for n in numbers):
+        raise ConfigurationError(
+            f"shape {text!r} is not CHANNELSxHEIGHTxWIDTH, such as 3x96x128, nor another shape"
+        )
+    return tuple(map(int, numbers))
 
 
 def comma_separated(parse: Callable[[str], T]) -> Callable[[str], tuple[T, ...]]:

@@ -134,7 +134,7 @@ def input_of(model: Any, record: dict[str, Any] | None) -> ModelInput:
 
 
 def is_channels_first(model: Any, channels: str | None = None) -> bool:
-    """Return whether a model of one image takes it as (C, h, w).
+    """Return whether a model takes its image, or the first of several, as (C, h, w).
 
     Its layers say so, or where none does the axis with as many values as there are channels, which
     are `"RGB"`, `"BGR"` or `"L"`, or None where they are not known.
@@ -142,7 +142,8 @@ def is_channels_first(model: Any, channels: str | None = None) -> bool:
     Raises:
         ModelFileError: Neither end of the shape has so many.
     """
-    shape = tuple(model.inputs[0].shape[1:])
+    shapes = [tuple(each.shape[1:]) for each in model.inputs]
+    shape = next((shape for shape in shapes if len(shape) == 3), shapes[0])
     counts = (1, 3) if channels is None else (len(channels),)
     formats = data_formats(model.layers)
     if channels is not None and len(channels) not in (shape[0], shape[-1]):

@@ -131,7 +131,7 @@ class _Variants(ABC):
                 if counterpart.first_layer is not None
                 else normalised[-1]
                 if normalised
-                else model.input
+                else model.inputs[0]
             )
             self._recorder = (key, load_keras().Model(model.input, nodes))
         return self._recorder[1]
@@ -209,14 +209,14 @@ def _forward(
         model = variants.get(inputs, data_format)
         pixels = inputs.pixels()
         images = pixels if variants.preprocessing else normalize(pixels, inputs.preprocessing)
-        images = _placed(images, data_format)
+        given = _given(images, inputs, data_format)
         results[f"pixels/{inputs.name}"] = pixels
-        logits = model.predict(images, batch_size=_BATCH, verbose=0)
-        given = named_outputs(logits)
+        logits = model.predict(given, batch_size=_BATCH, verbose=0)
+        returned = named_outputs(logits)
         for output in variants.counterpart(data_format).outputs:
-            if output.name in given:
+            if output.name in returned:
                 results[f"logits/{inputs.name}/{output.name}"] = output.to_torch(
-                    _float32(given[output.name]), data_format
+                    _float32(returned[output.name]), data_format
                 )
 
         report_progress(f"{data_format}: {inputs.name}, layers")
@@ -225,7 +225,8 @@ def _forward(
             f"layer/{pair.module}": pair.transform
             for pair in variants.counterpart(data_format).pairs
         }
-        for name, value in recorder.predict_on_batch(images[: job["layer_images"]]).items():
+        few = load_keras().tree.map_structure(lambda each: each[: job["layer_images"]], given)
+        for name, value in recorder.predict_on_batch(few).items():
             kind, *module = name.split("/", maxsplit=1)
             array, transform = _float32(value), transforms.get(name)
             if transform is not None:
@@ -247,7 +248,8 @@ def _gradients(
         images = images * TRANSFORM_INPUT_SCALE + TRANSFORM_INPUT_OFFSET
     with float64_allowed(job["backend"]):
         model = variants.build(inputs.size, data_format, _Settings(dtype="float64"))
-        gradients = weight_gradients(job["backend"], model, _placed(images, data_format))
+        given = _given(images, inputs, data_format)
+        gradients = weight_gradients(job["backend"], model, given)
     found = {
         variable.path: gradient
         for variable, gradient in zip(model.trainable_variables, gradients, strict=True)
@@ -259,9 +261,17 @@ def _gradients(
     }
 
 
-def _placed(images: np.ndarray, data_format: str) -> np.ndarray:
-    """Return images (N, H, W, C) in a data format."""
-    return images if data_format == "channels_last" else np.ascontiguousarray(nhwc_to_nchw(images))
+def _given(images: np.ndarray, inputs: InputSet, data_format: str) -> Any:
+    """Return what a model takes: images (N, H, W, C) in a data format, and what is beside them.
+
+    It is as much of the set as there are images, in their precision.
+    """
+    last, others = data_format == "channels_last", inputs.others()
+    first = images if last else np.ascontiguousarray(nhwc_to_nchw(images))
+    if not others:
+        return first
+    placed = (nchw_to_nhwc(each) if last and each.ndim == 4 else each for each in others)
+    return [first, *(each[: len(images)].astype(images.dtype, order="C") for each in placed)]
 
 
 def _float32(value: Any) -> np.ndarray:

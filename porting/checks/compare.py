@@ -146,9 +146,14 @@ class Agreement:
 
 
 def agreement(reference: np.ndarray, candidate: np.ndarray) -> Agreement:
-    """Compare the predictions of two sets of logits, (N, classes, ...); others never agree."""
+    """Compare the predictions of two sets of logits, (N, classes, ...); other shapes never agree.
+
+    Of one number for each image, (N,), there is nothing to choose.
+    """
     if reference.shape != candidate.shape:
         return Agreement(len(reference), 0.0, 0, 0.0)
+    if reference.ndim == 1:
+        reference, candidate = reference[:, None], candidate[:, None]
     reference, candidate = (
         np.moveaxis(logits, 1, -1).reshape(-1, logits.shape[1]) for logits in (reference, candidate)
     )

@@ -10,14 +10,14 @@ from keras_alexnet.specs.shared import AUX_LOSS_WEIGHT
 from porting.checks.inputs import gradient_labels
 
 
-def weight_gradients(backend: str, model: Any, images: np.ndarray) -> list[np.ndarray]:
+def weight_gradients(backend: str, model: Any, inputs: Any) -> list[np.ndarray]:
     """Return the gradient of the training loss by every trainable variable.
 
-    Dropout is off and batch norm uses its stored statistics. `images` are in the model's data
-    format, their labels those of `gradient_labels`. Of maps and other outputs than (N, classes),
-    half the mean of their squares is the loss.
+    Dropout is off and batch norm uses its stored statistics. `inputs` are as the
+    model takes them, the labels those of `gradient_labels`. Of maps and other outputs than (N,
+    classes), half the mean of their squares is the loss.
     """
-    gradients = _GRADIENTS[backend](model, images)
+    gradients = _GRADIENTS[backend](model, inputs)
     return [np.asarray(gradient) for gradient in gradients]
 
 
@@ -38,26 +38,27 @@ def _loss_of(output: Any) -> Any:
     return keras.ops.mean(losses)
 
 
-def _tensorflow_gradients(model: Any, images: np.ndarray) -> list[Any]:
+def _tensorflow_gradients(model: Any, inputs: Any) -> list[Any]:
     tf = require("tensorflow")
     with tf.GradientTape() as tape:
-        loss = _loss(model(images, training=False))
+        loss = _loss(model(inputs, training=False))
     variables = [variable.value for variable in model.trainable_variables]
     return [gradient.numpy() for gradient in tape.gradient(loss, variables)]
 
 
-def _torch_gradients(model: Any, images: np.ndarray) -> list[Any]:
+def _torch_gradients(model: Any, inputs: Any) -> list[Any]:
     keras = load_keras()
-    _loss(model(keras.ops.convert_to_tensor(images), training=False)).backward()
+    tensors = keras.tree.map_structure(keras.ops.convert_to_tensor, inputs)
+    _loss(model(tensors, training=False)).backward()
     return [variable.value.grad.cpu().numpy() for variable in model.trainable_variables]
 
 
-def _jax_gradients(model: Any, images: np.ndarray) -> list[Any]:
+def _jax_gradients(model: Any, inputs: Any) -> list[Any]:
     jax = require("jax")
     fixed = [variable.value for variable in model.non_trainable_variables]
 
     def loss(trainable: list[Any]) -> Any:
-        outputs, _ = model.stateless_call(trainable, fixed, images, training=False)
+        outputs, _ = model.stateless_call(trainable, fixed, inputs, training=False)
         return _loss(outputs)
 
     trainable = [variable.value for variable in model.trainable_variables]

@@ -13,7 +13,7 @@ from keras_alexnet.data.preprocessing import load_images
 from keras_alexnet.data.sources.folders import expand
 from keras_alexnet.specs.preprocessing import Preprocessing
 from porting.errors import UsageError
-from porting.weights.table import Size
+from porting.weights.table import Shape, Size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +21,7 @@ class InputSet:
     """So many images of one size (height, width) in pixels: photos from files, or seeded noise.
 
     `name` is unique, such as `photos 224x224`. `preprocessing` brings a photo to this size and to
-    the network's values.
+    the network's values. `beside` is the shape of each further input, of one image.
     """
 
     name: str
@@ -30,12 +30,17 @@ class InputSet:
     paths: tuple[str, ...] = ()
     count: int = 0
     seed: int = 0
+    beside: tuple[Shape, ...] = ()
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> "InputSet":
         """Return the set whose fields travelled as JSON, which knows no tuples."""
-        preprocessing = Preprocessing.from_record(fields["preprocessing"])
-        return cls(**{**fields, "size": tuple(fields["size"]), "preprocessing": preprocessing})
+        own = {
+            "size": tuple(fields["size"]),
+            "preprocessing": Preprocessing.from_record(fields["preprocessing"]),
+            "beside": tuple(map(tuple, fields["beside"])),
+        }
+        return cls(**{**fields, **own})
 
     def pixels(self) -> np.ndarray:
         """Return the images, uint8 (N, height, width, C): R, G, B or grey."""
@@ -45,6 +50,11 @@ class InputSet:
         channels = len(self.preprocessing.channels)
         return rng.integers(0, 256, (self.count, *self.size, channels), dtype=np.uint8)
 
+    def others(self) -> list[np.ndarray]:
+        """Return the further inputs, normal noise, float32 (count, *shape), as torch has them."""
+        rng = np.random.default_rng([self.seed, *self.size, 1])
+        return [rng.normal(0, 1, (self.count, *s)).astype(np.float32) for s in self.beside]
+
 
 def input_sets(
     images: Sequence[str | Path] | None,
@@ -53,11 +63,13 @@ def input_sets(
     *,
     noise: int,
     seed: int,
+    beside: Sequence[Shape] = (),
 ) -> list[InputSet]:
     """Return the input sets of a check: photos and `noise` images of noise at every size.
 
     `images` are files and folders, None stands for scikit-learn's two sample photos, where they are
-    installed. `preprocessing` is what the network's images go through, at its own size.
+    installed. `preprocessing` is what the network's images go through, at its own size. Noise is
+    `beside` them, of these shapes.
 
     Raises:
         UsageError: Nothing is left to compare.
@@ -76,6 +88,7 @@ def input_sets(
             sets.append(InputSet(f"photos {title}", (height, width), record, names, len(paths)))
         if noise:
             sets.append(InputSet(f"noise {title}", (height, width), record, count=noise, seed=seed))
+    sets = [dataclasses.replace(each, beside=tuple(beside)) for each in sets]
     if not sets:
         raise UsageError("nothing to compare: no photos, and noise images are switched off")
     return sets

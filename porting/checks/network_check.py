@@ -41,20 +41,21 @@ def check_network(
             request.source,
             folder,
             size=request.sizes[0] if request.sizes else None,
-            shape=request.input_shape,
+            shapes=request.input_shapes,
             allow_pickle=request.allow_pickle,
             which=request.which,
             seed=request.seed,
             workers=workers,
             timeout=request.timeout,
         )
-        known = network.preprocessing
-        if known is None and network.shape[0] not in _PLAIN:
+        preprocessing, size = network.preprocessing, network.size
+        if size is None or (preprocessing is None and network.channels not in _PLAIN):
+            shape = "x".join(map(str, network.shapes[0]))
             raise UsageError(
-                f"{target.text} reads images of {network.shape[0]} channels; a check has photos "
-                "and noise of 1 and 3"
+                f"{target.text} reads {shape} first; a check has photos and noise of 1 and 3 "
+                "channels"
             )
-        preprocessing = known or _PLAIN[network.shape[0]].at_size(*network.size)
+        preprocessing = preprocessing or _PLAIN[network.channels].at_size(*size)
         candidate = request.candidate
         if candidate is None:
             say(f"building it on {chosen[0]}")
@@ -77,11 +78,12 @@ def check_network(
                 candidate,
                 inputs=tuple(
                     input_sets(
-                        request.images if network.shape[0] == 3 else [],
-                        [network.size],
+                        request.images if network.channels == 3 else [],
+                        [size],
                         preprocessing,
                         noise=request.noise,
                         seed=request.seed,
+                        beside=network.shapes[1:],
                     )
                 ),
                 backends=chosen,

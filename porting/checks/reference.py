@@ -51,21 +51,24 @@ def main(job: dict[str, Any]) -> None:
         inputs = InputSet.from_json(fields)
         report_progress(f"{reference.title}: {inputs.name}")
         pixels, images = _prepare(reference.model, inputs)
+        given = [images, *map(torch.from_numpy, inputs.others())]
         results[f"pixels/{inputs.name}"] = pixels
         with torch.no_grad():
-            batches = [forward(net, batch, outputs) for batch in images.split(_BATCH)]
+            parts = zip(*(each.split(_BATCH) for each in given), strict=True)
+            batches = [forward(net, outputs, *part) for part in parts]
             for output in batches[0]:
                 logits = torch.cat([batch[output] for batch in batches])
                 results[f"logits/{inputs.name}/{output}"] = to_numpy(logits)
-            layers = _record(net, modules, first, images[: job["layer_images"]], outputs)
+            few = [each[: job["layer_images"]] for each in given]
+            layers = _record(net, modules, first, few, outputs)
         for module, value in layers.items():
             where = "input/" + inputs.name if module is None else f"layer/{inputs.name}/{module}"
             as_torch = value.ndim != 4 or modules.get(module or "") is not None
             results[where] = value if as_torch else nchw_to_nhwc(value)
         if job["gradients"] == inputs.name:
-            gradient_images = images[: job["layer_images"]]
+            in_double = [each.double() for each in few]
     report_progress(f"{reference.title}: gradients")
-    for key, gradient in _gradients(net.double(), gradient_images.double(), outputs).items():
+    for key, gradient in _gradients(net.double(), in_double, outputs).items():
         results[f"gradient/{key}"] = gradient
     results["versions"] = np.array(
         json.dumps({name: require(name).__version__ for name in (*reference.packages, "numpy")})
@@ -91,7 +94,7 @@ def _prepare(model: str, inputs: InputSet) -> tuple[np.ndarray, Any]:
 
 
 def _record(
-    net: Any, modules: Iterable[str], first: Any, images: Any, wanted: Sequence[Output]
+    net: Any, modules: Iterable[str], first: Any, given: Sequence[Any], wanted: Sequence[Output]
 ) -> dict[str | None, np.ndarray]:
     """Return module -> output for a batch, and None -> what `first` reads."""
     outputs: dict[str | None, np.ndarray] = {}
@@ -108,21 +111,21 @@ def _record(
             lambda _module, inputs: outputs.__setitem__(None, to_numpy(inputs[0]).copy())
         )
     )
-    forward(net, images, wanted)
+    forward(net, wanted, *given)
     for hook in hooks:
         hook.remove()
     return outputs
 
 
-def _gradients(net: Any, images: Any, wanted: Sequence[Output]) -> dict[str, np.ndarray]:
+def _gradients(net: Any, given: Sequence[Any], wanted: Sequence[Output]) -> dict[str, np.ndarray]:
     """Return key -> gradient of the training loss, with dropout off and frozen statistics.
 
     In float64: in float32 the rounding of two frameworks puts some values on different sides of a
     ReLU or of a max pool's choice, which moves single gradients by up to 1 %.
     """
     with exact_gradients():
-        outputs = forward(net, images, wanted)
-        labels = gradient_labels(len(images))
+        outputs = forward(net, wanted, *given)
+        labels = gradient_labels(len(given[0]))
         net.zero_grad()
         training_loss(outputs, require("torch").from_numpy(labels)).backward()
     # Heads that inference leaves out have none.

@@ -7,9 +7,9 @@ from pathlib import Path
 from keras_alexnet.core.backend import BACKENDS, installed_backends, pip_line, require
 from keras_alexnet.core.fields import comma_separated, option, parse_shape, parse_size
 from keras_alexnet.specs.schema import DATA_FORMATS
-from porting.conversion.sources import ALLOW_PICKLE, TRANSFORM_INPUT, WHICH
+from porting.conversion.sources import ALLOW_PICKLE, INPUT_SHAPE, TRANSFORM_INPUT, WHICH
 from porting.errors import UsageError
-from porting.weights.table import Size
+from porting.weights.table import Shape, Size
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,11 @@ class CheckRequest:
     )
     noise: int = option(2, "Noise images of each size.", min=0)
     seed: int = option(0, "Of the noise and of seeded weights.", min=0)
-    input_shape: tuple[int, int, int] | None = option(
+    input_shapes: Sequence[Shape] | None = option(
         None,
-        "CHANNELSxHEIGHTxWIDTH of a FILE.py:FUNCTION, by default 3x224x224.",
-        parse=parse_shape,
+        INPUT_SHAPE,
+        parse=comma_separated(parse_shape),
+        flag="--input-shape",
         metavar="TEXT",
     )
     backends: Sequence[str] | None = option(

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from keras_alexnet.core.fields import parse_shape, parse_size
+from keras_alexnet.core.fields import comma_separated, parse_shape, parse_size
 from keras_alexnet.core.files import check_output, read_text
 from keras_alexnet.models.interface import MAIN_OUTPUT
 from keras_alexnet.specs import find_spec
@@ -22,6 +22,7 @@ from porting.commands.common import (
 )
 from porting.commands.console import print_diff, print_inspection
 from porting.conversion import convert as conversion, inspection
+from porting.conversion.sources import INPUT_SHAPE
 from porting.errors import UsageError
 from porting.torch_side.seeded import seeded_state_dict
 
@@ -57,7 +58,7 @@ def convert_command(
     ] = None,
     input_shape: Annotated[
         str | None,
-        typer.Option(help="CHANNELSxHEIGHTxWIDTH of a FILE.py:FUNCTION, by default 3x224x224."),
+        typer.Option(help=INPUT_SHAPE),
     ] = None,
     labels: Annotated[
         Path | None, typer.Option(help="Text file with a class name per line.")
@@ -77,7 +78,7 @@ def convert_command(
         aux_heads=aux_heads,
         transform_input=transform_input,
         input_size=_input_size(input_size),
-        input_shape=parse_shape(input_shape) if input_shape else None,
+        input_shapes=comma_separated(parse_shape)(input_shape) if input_shape else None,
         labels=_labels(labels),
         allow_pickle=allow_pickle,
         which=which,

@@ -18,6 +18,7 @@ from porting.conversion.sources import Source, open_source
 from porting.errors import TransferError, UsageError
 from porting.torch_side.targets import Target
 from porting.weights.counterpart import Counterpart
+from porting.weights.table import Shape
 from porting.weights.transfer import (
     carry,
     load_arrays,
@@ -87,7 +88,7 @@ def convert(
     aux_heads: bool = False,
     transform_input: bool | None = None,
     input_size: tuple[int | None, int | None] | None = None,
-    input_shape: tuple[int, int, int] | None = None,
+    input_shapes: Sequence[Shape] | None = None,
     labels: Sequence[str] | None = None,
     allow_pickle: bool = False,
     which: str | None = None,
@@ -108,7 +109,8 @@ def convert(
         aux_heads: Whether to keep the auxiliary classifiers.
         transform_input: As in `open_source`.
         input_size: Height and width in pixels, None for any; by default the architecture's.
-        input_shape: Channels, height and width, for a `FILE.py:FUNCTION`.
+        input_shapes: Channels, height and width, for a `FILE.py:FUNCTION`; of several inputs the
+            shape of each.
         labels: Class names to store; torchvision's weights bring their own.
         allow_pickle: As in `open_source`.
         which: As in `open_source`.
@@ -149,11 +151,11 @@ def convert(
             include_preprocessing=include_preprocessing,
             classes=classes,
             size=input_size,
-            shape=input_shape,
+            shapes=input_shapes,
             allow_pickle=allow_pickle,
             which=which,
         )
-    if source is None or input_shape is not None:
+    if source is None or input_shapes is not None:
         raise UsageError(
             f"{name} needs a source of weights, and an input size rather than an input shape"
         )

@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from porting.torch_side.targets import Target
 from porting.torch_side.timm_zoo import CONFIG, WEIGHTS_FILES, in_folder, repository_of, weights_in
 from porting.torch_side.weights_info import WeightsInfo
 from porting.torch_side.zoos import describe
-from porting.weights.table import Size
+from porting.weights.table import Shape, Size
 
 # Of an image where neither the user nor torchvision says anything else.
 _SIZE: Size = (224, 224)
@@ -43,7 +43,7 @@ class Network:
 
     Attributes:
         target: What it is.
-        shape: Channels, height and width of its images.
+        shapes: Channels, height and width of its images; of several inputs the shape of each.
         classes: How many classes an image, or each pixel, has; None for other outputs.
         plan: The file of its plan.
         weights: The file of its weights, under its own keys.
@@ -59,7 +59,7 @@ class Network:
     """
 
     target: Target
-    shape: tuple[int, int, int]
+    shapes: tuple[Shape, ...]
     classes: int | None
     plan: Path
     weights: Path
@@ -73,9 +73,15 @@ class Network:
     notes: tuple[str, ...] = ()
 
     @property
-    def size(self) -> Size:
-        """Height and width of the images in pixels."""
-        return self.shape[1:]
+    def channels(self) -> int:
+        """The channels of its first input."""
+        return self.shapes[0][0]
+
+    @property
+    def size(self) -> Size | None:
+        """Height and width of the images in pixels; None where its first input is none."""
+        _, *size = self.shapes[0]
+        return (size[0], size[1]) if len(size) == 2 else None
 
     @property
     def tells_classes(self) -> bool:
@@ -98,7 +104,7 @@ class Network:
     @property
     def preprocessing(self) -> Preprocessing | None:
         """What happens to photos before, where that is known."""
-        if self.info is None or self.info.preprocessing is None:
+        if self.info is None or self.info.preprocessing is None or self.size is None:
             return None
         return Preprocessing.from_record(self.info.preprocessing).at_size(*self.size)
 
@@ -118,7 +124,7 @@ class Network:
         """Return the network whose fields travelled as JSON."""
         given = {field.name: fields[field.name] for field in dataclasses.fields(cls)}
         given |= {name: Path(given[name]) for name in ("plan", "weights", "proof")}
-        given |= {name: tuple(given[name]) for name in ("shape", "notes")}
+        given |= {"shapes": tuple(map(tuple, given["shapes"])), "notes": tuple(given["notes"])}
         if (info := given["info"]) is not None:
             given["info"] = WeightsInfo.from_json(info)
         return cls(**{**given, "target": Target(**given["target"])})
@@ -164,7 +170,7 @@ def prepare(
     folder: Path,
     *,
     classes: int | None = None,
-    shape: tuple[int, int, int] | None = None,
+    shapes: Sequence[Shape] | None = None,
     size: tuple[int | None, int | None] | None = None,
     allow_pickle: bool = False,
     which: str | None = None,
@@ -181,7 +187,7 @@ def prepare(
             weights, those of a folder of timm's, and for lively seeded ones of other networks.
         folder: An existing folder for the child's files.
         classes: Number of classes; by default those of the weights, or the network's own.
-        shape: Channels, height and width of the images.
+        shapes: Channels, height and width of the images; of several inputs the shape of each.
         size: Height and width alone, of colour images; None in it for any.
         allow_pickle: As in `read_checkpoint`.
         which: As in `read_checkpoint`.
@@ -226,14 +232,14 @@ def prepare(
         channels = info.shape[0] if info else 3
         if height is None or width is None:
             height, width = info.shape[1:] if info else _SIZE
-        shape = shape or (channels, height, width)
+        shapes = tuple(shapes or [(channels, height, width)])
         job = {
             "target": target.text,
             "path": None if path is None else str(path),
             "allow_pickle": allow_pickle,
             "which": which,
             "classes": classes,
-            "shape": shape,
+            "shapes": shapes,
             "any_size": any_size,
             "official": official is not None,
             "lively": target.library is not None,
@@ -244,7 +250,7 @@ def prepare(
         own = path is not None and not answer["renamed"]  # the user's file as it is
         return Network(
             target,
-            shape,
+            shapes,
             answer["classes"],
             folder / "plan.npz",
             path if own and path else folder / "weights.safetensors",

@@ -148,12 +148,12 @@ def prove(
         GraphError: The outputs differ.
         TransferError: The weights do not fit.
     """
-    variables, images, gaps = variables_of(built.model), proof.images, list[float]()
+    variables, inputs, gaps = variables_of(built.model), list(proof.inputs), list[float]()
     if preprocessing is not None:
-        images = _pixels_of(images, preprocessing)
+        inputs[0] = _pixels_of(inputs[0], preprocessing)
     for weights, wanted in (({**arrays, **proof.changed}, proof.lively), (arrays, proof.outputs)):
         fill(variables, built.counterpart, weights, forget)
-        found = outputs_of(built, images)
+        found = outputs_of(built, inputs)
         for name, array in wanted.items():
             gaps.append(gap := relative_gap(found[name], array))
             if not gap <= TOLERANCES["logits"].limit:
@@ -191,13 +191,15 @@ def _pixels_of(images: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
     return (images * std + mean) * preprocessing.scale
 
 
-def outputs_of(built: Built, images: np.ndarray) -> dict[str, np.ndarray]:
-    """Return what a model computes of images (N, C, H, W), by name and as torch has it."""
+def outputs_of(built: Built, inputs: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    """Return what a model computes, by name and as torch has it, as it has the inputs."""
     from keras_alexnet.models.fast.quicken import sparing_memory
 
-    placed = images if built.data_format == "channels_first" else nchw_to_nhwc(images)
+    last = built.data_format == "channels_last"
+    placed = (nchw_to_nhwc(each) if last and each.ndim == 4 else each for each in inputs)
+    given = [np.ascontiguousarray(each, np.float32) for each in placed]
     with sparing_memory(built.model):
-        returned = built.model.predict_on_batch(np.ascontiguousarray(placed, np.float32))
+        returned = built.model.predict_on_batch(given if len(given) > 1 else given[0])
     found = named_outputs(returned)
     return {
         output.name: output.to_torch(np.asarray(found[output.name], np.float32), built.data_format)
@@ -206,7 +208,7 @@ def outputs_of(built: Built, images: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def from_torch(
-    module: Any, example: Any, *, data_format: str | None = None, dtype: str | None = None
+    module: Any, *examples: Any, data_format: str | None = None, dtype: str | None = None
 ) -> Any:
     """Return a torch module as a native Keras model with its weights.
 
@@ -215,15 +217,17 @@ def from_torch(
     module's. Layers are called after the modules (`layer1_0_conv1`).
 
     Args:
-        module: A `torch.nn.Module` of one batch of images (N, C, H, W) that returns a tensor, such
-            as logits (N, classes), or several in a dict, list or tuple. It stays as it is.
-        example: Images, or one, (N, C, H, W), as the module takes them.
+        module: A `torch.nn.Module` of images (N, C, H, W) that returns a tensor, such as logits (N,
+            classes), or several in a dict, list or tuple. It stays as it is.
+        *examples: What it is called with, a tensor for each of its arguments: images, or one, (N,
+            C, H, W), and further ones or other numbers about them, such as (N, features).
         data_format: `"channels_last"` or `"channels_first"`, by default Keras' setting.
         dtype: Keras dtype policy, by default Keras' setting.
 
     Returns:
-        A functional `keras.Model`. Its outputs were compared with the module's. Several are a dict
-        by the names of torch's, or `output0`, `output1` ...; feature maps are in the data format.
+        A functional `keras.Model`. Its outputs were compared with the module's. Several inputs are
+        a list in the module's order, with its names. Several outputs are a dict by the names of
+        torch's, or `output0`, `output1` ...; images and feature maps are in the data format.
 
     Raises:
         GraphError: The module cannot be converted, or the model computed something else.
@@ -238,13 +242,18 @@ def from_torch(
         (None, 10)
     """
     torch = require("torch")
-    if example.shape[0] < 2:  # a batch of one would be taken for a constant
-        example = torch.cat([example, example])
-    if not example.any():  # which would prove little
-        example = torch.randn(example.shape, generator=torch.Generator().manual_seed(0))
-    plan = read(module, example)
+    generator = torch.Generator().manual_seed(0)
+
+    def telling(example: Any) -> Any:
+        if example.shape[0] < 2:  # a batch of one would be taken for a constant
+            example = torch.cat([example, example])
+        # Zeros would prove little.
+        return example if example.any() else torch.randn(example.shape, generator=generator)
+
+    inputs = list(map(telling, examples))
+    plan = read(module, *inputs)
     with in_inference(module):
-        proof = Proof.of(module, example)
+        proof = Proof.of(module, *inputs)
     arrays = {key: to_numpy(value) for key, value in module.state_dict().items()}
     built = build(plan, data_format, "float32")
     prove(built, arrays, proof)

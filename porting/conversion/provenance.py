@@ -82,7 +82,7 @@ def graph_record(
             "classes": network.classes,
             "outputs": [output.name for output in built.counterpart.outputs],
             "include_preprocessing": include_preprocessing,
-            "input_shape": list(built.model.input_shape[1:]),
+            **_inputs_of(built.model),
         },
         "source": {
             "file": network.weights.name if network.digest else None,
@@ -98,6 +98,12 @@ def graph_record(
         "counterpart": built.counterpart.to_json(),
         "versions": _versions(),
     }
+
+
+def _inputs_of(model: Any) -> dict[str, Any]:
+    if len(model.inputs) == 1:
+        return {"input_shape": list(model.input_shape[1:])}
+    return {"inputs": {each.name: list(each.shape[1:]) for each in model.inputs}}
 
 
 def _announced(info: WeightsInfo | None) -> dict[str, Any]:

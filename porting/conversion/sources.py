@@ -27,6 +27,10 @@ TRANSFORM_INPUT = (
     "Whether the source network applies torchvision's transform_input. By default as torchvision "
     "does: yes for its pretrained GoogLeNet, otherwise no."
 )
+INPUT_SHAPE = (
+    "CHANNELSxHEIGHTxWIDTH of a FILE.py:FUNCTION, by default 3x224x224; of one with several inputs "
+    "the shape of each, such as 3x224x224,12."
+)
 ALLOW_PICKLE = "Read a .npy dictionary, which is a pickle."
 WHICH = (
     "Which weights of a file that holds several: model, ema (averages), or the name of an entry or "

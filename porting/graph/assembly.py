@@ -20,8 +20,8 @@ Result = Value | list[Value] | Parameter | np.ndarray
 # Constants up to so many numbers stand in the model's configuration, others are weights.
 _SMALL = 1024
 
-# Beginnings of the names of the input and of the normalisation that a model of ours holds.
-_OURS = ("image", "preprocessing_", "transform_input")
+# Beginnings of the names of the normalisation that a model of ours holds.
+_OURS = ("preprocessing_", "transform_input")
 
 _OF_BATCH_NORM = ("weight", "bias", "running_mean", "running_var")
 # Operations that become layers -> the arguments that become their weights.
@@ -45,7 +45,7 @@ class Assembly:
         plan: The network.
         data_format: Of the image and of every feature map.
         dtype: Keras dtype policy of the layers.
-        image: The tensor that the network reads, in the data format.
+        inputs: Name -> the tensor that the network reads, an image in the data format.
         puts: Key -> the variable that holds it.
         constants: Layer's name -> the layer and the constant that it holds.
         results: What has come of each name of the plan.
@@ -56,7 +56,7 @@ class Assembly:
     plan: Plan
     data_format: str
     dtype: Any
-    image: Any
+    inputs: dict[str, Any] = field(default_factory=dict)
     puts: dict[str, Put] = field(default_factory=dict)
     constants: dict[str, tuple[Any, np.ndarray]] = field(default_factory=dict)
     results: dict[str, Result] = field(default_factory=dict)
@@ -233,14 +233,19 @@ class Assembly:
         """Return zeros of shape (1,), int32, taken from the image."""
         if self._zeros is None:
             ops = self.keras.ops
-            corner = self._named(self.image[:1, 0, 0, 0], "constants_pixel")
+            corner = self._named(self._numbers(slice(1)), "constants_pixel")
             self._zeros = self._named(ops.zeros_like(corner, dtype="int32"), "constants_zero")
         return self._zeros
+
+    def _numbers(self, images: slice) -> Any:
+        """Return one number of each of these images."""
+        first = next(iter(self.inputs.values()))
+        return first[(images, *[0] * (len(first.shape) - 1))]
 
     def batch_of_zeros(self, rank: int, axis: int) -> Any:
         """Return zeros of the batch's length along one of so many axes, to broadcast with."""
         ops = self.keras.ops
-        pixels = self._named(self.image[:, 0, 0, 0], "batch_pixels")
+        pixels = self._named(self._numbers(slice(None)), "batch_pixels")
         zeros = self._named(ops.zeros_like(pixels), "batch_zeros")
         shape = [-1 if i == axis else 1 for i in range(rank)]
         return self._named(ops.reshape(zeros, shape), "batch_reshape")

@@ -10,16 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from keras_alexnet.core.backend import load_keras
 from keras_alexnet.core.keras_internals import maker_of
 from keras_alexnet.models.interface import MAIN_OUTPUT
 from keras_alexnet.specs.preprocessing import Preprocessing
 from porting.errors import GraphError
-from porting.graph.assembly import Assembly, clean, is_wide
+from porting.graph.assembly import Assembly, clean
 from porting.graph.axes import Value, axes_of, factors, image_order, length
 from porting.graph.call import Call
 from porting.graph.ops import RULES
-from porting.graph.plan import Node, Plan
+from porting.graph.plan import Node, Plan, Shape
 from porting.weights.counterpart import Counterpart, LayerPair, Output
 from porting.weights.layouts import Transform, rearranged
 from porting.weights.table import Carried, Put
@@ -43,7 +42,7 @@ _KINDS = {
 class Built:
     """A Keras model without weights, and what of it corresponds to what of torch's network.
 
-    `data_format` is that of its image and of every feature map.
+    `data_format` is that of its images and of every feature map.
     """
 
     model: Any
@@ -61,9 +60,9 @@ def build(
 
     Args:
         plan: The network.
-        data_format: Of its image and its feature maps, by default Keras' setting.
+        data_format: Of its images and its feature maps, by default Keras' setting.
         dtype: Keras dtype policy, by default Keras' setting.
-        preprocessing: What it does to its images first; by default nothing.
+        preprocessing: What it does to its first input first; by default nothing.
 
     Raises:
         GraphError: An operation is used in a way that has no counterpart here.
@@ -71,23 +70,36 @@ def build(
     from keras_alexnet.models.builder import input_layers, resolve_data_format
     from keras_alexnet.models.initialization import weights_will_follow
 
-    keras, data_format = load_keras(), resolve_data_format(data_format)
-    _, (_, *lengths) = plan.input
-    channels, *size = (None if dim.unknown else dim.size for dim in lengths)
-    shape = (*size, channels) if data_format == "channels_last" else (channels, *size)
-    # In float64 nothing may go through float32; other policies take images as they come.
-    image = keras.Input(shape, name="image", dtype="float64" if is_wide(dtype) else None)
+    data_format = resolve_data_format(data_format)
+    assembly = Assembly(plan, data_format, dtype)
     with weights_will_follow():
-        x = input_layers(image, data_format, preprocessing, transform_input=False)
-        return _assembled(Assembly(plan, data_format, dtype, x), image)
+        inputs = [_input(assembly, name, shape) for name, shape in plan.inputs.items()]
+        first, *others = inputs
+        x = input_layers(first, data_format, preprocessing, transform_input=False)
+        assembly.inputs = dict(zip(plan.inputs, [x, *others], strict=True))
+        return _assembled(assembly, inputs if others else first)
 
 
-def _assembled(assembly: Assembly, image: Any) -> Built:
-    """Return the model of an input."""
-    plan, x = assembly.plan, assembly.image
-    name, shape = plan.input
-    axes = axes_of(shape)
-    assembly.results[name] = Value(x, axes, image_order(axes, assembly.data_format))
+def _input(assembly: Assembly, name: str, shape: Shape) -> Any:
+    """Return a Keras input; the only one is called `image`, several have torch's names."""
+    keras, lengths = assembly.keras, [None if dim.unknown else dim.size for dim in shape[1:]]
+    if len(lengths) == 3 and assembly.data_format == "channels_last":
+        lengths = [*lengths[1:], lengths[0]]
+    return keras.Input(
+        lengths,
+        name=assembly.name(name if len(assembly.plan.inputs) > 1 else "image"),
+        # In float64 nothing may go through float32; other policies take images as they come.
+        dtype="float64" if assembly.wide else None,
+    )
+
+
+def _assembled(assembly: Assembly, inputs: Any) -> Built:
+    """Return the model of an input, or of a list of them."""
+    plan = assembly.plan
+    for name, tensor in assembly.inputs.items():
+        axes = axes_of(plan.inputs[name])
+        order = image_order(axes, assembly.data_format) if len(axes) == 4 else axes
+        assembly.results[name] = Value(tensor, axes, order)
     assembly.results |= {**plan.parameters, **plan.constants}
     for node in plan.nodes:
         call = Call(assembly, node)
@@ -107,7 +119,7 @@ def _assembled(assembly: Assembly, image: Any) -> Built:
         with _as_deep_as_elsewhere():
             alone = list(tensors) == [MAIN_OUTPUT]
             returned = tensors[MAIN_OUTPUT] if alone else tensors
-            model = assembly.keras.Model(image, returned, name=name)
+            model = assembly.keras.Model(inputs, returned, name=name)
     except RecursionError as error:
         raise GraphError(
             f"{plan.title} is a chain of more operations than Keras can follow: it finds a model's "

@@ -6,7 +6,7 @@ import logging
 import re
 import types
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ _FIXED_SIZE = re.compile(r"Constraints violated \(.*size\(\)\[[23]\]")
 _NOT_THE_CAUSE = re.compile(r"[\\/]torch[\\/](nn|_|fx|export|utils)")
 
 
-def export(module: Any, example: Any, *, any_size: bool) -> Any:
+def export(module: Any, examples: Sequence[Any], *, any_size: bool) -> Any:
     """Return a module's exported program, in inference mode; arguments as for `reader.read`.
 
     Stochastic depth leaves a dropout in it. What writes into numbers that another value shares is
@@ -43,19 +43,24 @@ def export(module: Any, example: Any, *, any_size: bool) -> Any:
         _marked(module),
         _without_autocast(),
     ):
-        program = _exported(module, example, any_size)
+        program = _exported(module, tuple(examples), any_size)
         _check_ranges(module, program)
         if _writes_into_shared(program.graph):
             program = program.run_decompositions({})
         return program
 
 
-def _exported(module: Any, example: Any, any_size: bool) -> Any:
+def _exported(module: Any, examples: tuple[Any, ...], any_size: bool) -> Any:
     torch = require("torch")
     # A batch of one would be taken for a constant.
-    free = dict.fromkeys((0, 2, 3) if any_size else (0,), torch.export.Dim.DYNAMIC)
+    free = tuple(
+        dict.fromkeys(
+            (0, 2, 3) if any_size and example.ndim == 4 else (0,), torch.export.Dim.DYNAMIC
+        )
+        for example in examples
+    )
     try:
-        return torch.export.export(module, (example,), dynamic_shapes=(free,), strict=False)
+        return torch.export.export(module, examples, dynamic_shapes=free, strict=False)
     except Exception as error:  # whatever the module's own code raises
         text = str(error).strip()
         if any_size and _FIXED_SIZE.match(text):

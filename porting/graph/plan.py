@@ -14,7 +14,7 @@ import numpy as np
 
 from porting.errors import GraphError
 
-FORMAT = 1
+FORMAT = 2
 _MEMBER = "plan.json"
 
 
@@ -148,7 +148,8 @@ class Plan:
 
     Attributes:
         title: Name of its class.
-        input: Name of the image, and its shape (N, C, H, W).
+        inputs: Name -> shape, in the order of the network's arguments: images (N, C, H, W), and
+            what else there may be, such as (N, features).
         nodes: The operations in order.
         parameters: Name -> tensor of the state_dict that nodes refer to.
         constants: Name -> array that nodes refer to.
@@ -160,7 +161,7 @@ class Plan:
     """
 
     title: str
-    input: tuple[str, Shape]
+    inputs: Mapping[str, Shape]
     nodes: tuple[Node, ...]
     parameters: Mapping[str, Parameter]
     constants: Mapping[str, np.ndarray]
@@ -170,12 +171,17 @@ class Plan:
     aliases: Mapping[str, str] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
+    @property
+    def batch(self) -> Dim:
+        """The number of images."""
+        return next(iter(self.inputs.values()))[0]
+
     def save(self, path: str | Path) -> None:
         """Write it as one `.npz`: the constants, and everything else as JSON beside them."""
         fields = {
             "format": FORMAT,
             "title": self.title,
-            "input": [self.input[0], _shape_to_json(self.input[1])],
+            "inputs": {name: _shape_to_json(shape) for name, shape in self.inputs.items()},
             "nodes": [_node_to_json(node) for node in self.nodes],
             "parameters": {name: dataclasses.asdict(p) for name, p in self.parameters.items()},
             "outputs": self.outputs,
@@ -203,7 +209,7 @@ class Plan:
             constants = {name: arrays[name] for name in arrays.files if name != _MEMBER}
         return cls(
             fields["title"],
-            (fields["input"][0], _shape_from_json(fields["input"][1])),
+            {name: _shape_from_json(shape) for name, shape in fields["inputs"].items()},
             tuple(map(_node_from_json, fields["nodes"])),
             {
                 name: Parameter(p["key"], tuple(p["shape"]), p["trainable"], p["buffer"])

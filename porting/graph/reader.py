@@ -30,22 +30,22 @@ _FILL = {
 }
 _MAKE_ANEW = {*_FILL, "arange", "empty", "eye", "linspace", "empty_like", "new_empty"}
 _MOST_LISTED = 8
-_LENGTHS = ("batch", "channels", "height", "width")
+_BATCH, _LENGTHS = "batch", ("channels", "height", "width")
 
 
-def read(module: Any, example: Any, *, any_size: bool = False) -> Plan:
+def read(module: Any, *examples: Any, any_size: bool = False) -> Plan:
     """Return a torch module in inference mode as a plan.
 
     Args:
-        module: A `torch.nn.Module` of one image batch that returns logits, or a dict or a tuple of
-            tensors.
-        example: Images (N, C, H, W), float, N > 1; the plan takes any number of them.
+        module: A `torch.nn.Module` that returns logits, or a dict or a tuple of tensors.
+        *examples: What it is called with: images (N, C, H, W), and what else it reads of each of
+            them, such as (N, features); float, N > 1. The plan takes any number of images.
         any_size: Whether the plan takes any height and width, too.
 
     Raises:
         GraphError: It cannot be exported, or has operations that have no counterpart here.
     """
-    program = export(module, example, any_size=any_size)
+    program = export(module, examples, any_size=any_size)
     with require("torch").no_grad():
         return _Reader(module, program).plan()
 
@@ -61,7 +61,7 @@ class _Reader:
         self.parameters: dict[str, Parameter] = {}
         self.nodes: list[Node] = []
         self.renamed: dict[str, str] = {}  # what an operation in place has made of a value
-        self.input: tuple[str, Shape] | None = None
+        self.inputs: dict[str, Shape] = {}
         self.symbols: dict[Any, str] = {}
         self.modules = dict(module.named_modules())
         self.notes: list[str] = []
@@ -88,14 +88,12 @@ class _Reader:
                     ]
                 )
             )
-        if self.input is None:
-            raise GraphError(f"{type(self.module).__name__} reads no image")
         outputs = self._outputs(graph)
         used = {name for node in self.nodes for name in references(node.arguments)}
         self._note_attention()
         return Plan(
             title=type(self.module).__name__,
-            input=self.input,
+            inputs=self.inputs,
             nodes=tuple(self.nodes),
             parameters={n: p for n, p in self.parameters.items() if n in used},
             constants={
@@ -121,7 +119,6 @@ class _Reader:
             if first.setdefault(id(parameter), name) != name:
                 self.aliases[name] = first[id(parameter)]
         state = {**self.program.constants, **self.program.state_dict}
-        inputs = []
         for node in graph.nodes:
             if node.op != "placeholder":
                 continue
@@ -136,23 +133,25 @@ class _Reader:
             elif key is not None or node.name in constants:
                 self.known[node.name] = state[key or constants[node.name]].detach().clone()
             else:
-                inputs.append(node)
-        if len(inputs) != 1:
-            raise GraphError(
-                f"{type(self.module).__name__} reads {len(inputs)} inputs; networks of one image "
-                "can be converted"
-            )
-        (node,) = inputs
-        batch = node.meta["val"].shape[0]
+                self._input(node)
+
+    def _input(self, node: Any) -> None:
+        title, value = type(self.module).__name__, node.meta["val"]
+        if not (self.torch.is_tensor(value) and value.is_floating_point()):
+            raise GraphError(f"the input {node.name!r} of {title} is no tensor of floating point")
+        batch, *lengths = value.shape
         if isinstance(batch, int):
             raise GraphError(
-                f"{type(self.module).__name__} works for batches of {batch} images only: its code "
-                "fixes their number"
+                f"{title} works for batches of {batch} images only: its code fixes their number"
             )
-        for length, name in zip(node.meta["val"].shape, _LENGTHS, strict=True):
-            if not isinstance(length, int):
-                self.symbols[length.node.expr] = name
-        self.input = (node.name, self._shape(node.meta["val"]))
+        self.symbols[batch.node.expr] = _BATCH
+        if len(lengths) == 3:  # an image
+            for length, name in zip(lengths, _LENGTHS, strict=True):
+                if not isinstance(length, int):
+                    self.symbols.setdefault(
+                        length.node.expr, f"{name}_of_{node.name}" if self.inputs else name
+                    )
+        self.inputs[node.name] = self._shape(value)
 
     def _call(self, node: Any) -> str | None:
         """Read one operation; return its name where it is unknown."""
@@ -240,7 +239,7 @@ class _Reader:
         if isinstance(value, int):
             return value
         dim = self._dim(value)
-        return dim.size if set(dim.unknown) <= {_LENGTHS[0]} else None
+        return dim.size if set(dim.unknown) <= {_BATCH} else None
 
     def _value(self, value: Any) -> Any:
         torch = self.torch

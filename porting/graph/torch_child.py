@@ -23,7 +23,7 @@ from porting.tolerances import spread
 from porting.torch_side import zoos
 from porting.torch_side.liveliness import liven
 from porting.torch_side.reference_nets import fill, named_results
-from porting.torch_side.seeded import live_images
+from porting.torch_side.seeded import live_inputs
 from porting.torch_side.targets import Target, classes_of
 from porting.weights.problems import list_problems, problems_of
 from porting.weights.table import Shape
@@ -40,28 +40,28 @@ class Proof:
     """What torch computes, for the Keras model to be compared with.
 
     Attributes:
-        images: Images of noise, (N, C, H, W).
+        inputs: What it reads: images of noise, (N, C, H, W), and what else.
         outputs: Name -> what the network returns for the weights as they are.
         changed: Key -> value of those weights that are others in the second comparison.
         lively: Name -> what it returns for these.
     """
 
-    images: np.ndarray
+    inputs: Sequence[np.ndarray]
     outputs: Mapping[str, np.ndarray]
     changed: Mapping[str, np.ndarray]
     lively: Mapping[str, np.ndarray]
 
     @classmethod
-    def of(cls, net: Any, images: Any) -> Self:
+    def of(cls, net: Any, *inputs: Any) -> Self:
         """Let a network in inference mode compute it; its weights stay what they are."""
         torch = require("torch")
         with torch.no_grad():
-            outputs = _arrays(net(images))
+            outputs = _arrays(net(*inputs))
             state = net.state_dict()
             before = {key: value.clone() for key, value in state.items()}
             try:
-                liven(net, images, seed=_SEED)
-                lively = _arrays(net(images))
+                liven(net, *inputs, seed=_SEED)
+                lively = _arrays(net(*inputs))
                 changed = {
                     key: to_numpy(value).copy()
                     for key, value in state.items()
@@ -70,7 +70,7 @@ class Proof:
             finally:
                 for key, value in before.items():
                     state[key].copy_(value)
-        return cls(to_numpy(images), outputs, changed, lively)
+        return cls([to_numpy(each) for each in inputs], outputs, changed, lively)
 
     @property
     def spread(self) -> float:
@@ -85,7 +85,8 @@ class Proof:
             for field in _TABLES
             for name, array in getattr(self, field).items()
         }
-        np.savez(path, images=self.images, **arrays)
+        arrays |= {f"{_INPUT}{i}": array for i, array in enumerate(self.inputs)}
+        np.savez(path, **arrays)  # type: ignore[arg-type]
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -99,23 +100,23 @@ class Proof:
                 }
                 for field in _TABLES
             }
-            return cls(arrays["images"], **tables)
+            count = sum(name.startswith(_INPUT) for name in arrays.files)
+            return cls([arrays[f"{_INPUT}{i}"] for i in range(count)], **tables)
 
 
 # The fields of a proof that are arrays by name.
 _TABLES = ("outputs", "changed", "lively")
+_INPUT = "inputs/"
 
 
 def _arrays(result: Any) -> dict[str, np.ndarray]:
     return {name: to_numpy(value) for name, value in named_results(result).items()}
 
 
-def _images(shape: Sequence[int]) -> Any:
-    """Return images (N, C, H, W) with structure, as normalised ones are spread."""
-    channels, height, width = shape
+def _inputs(shapes: Sequence[Sequence[int]]) -> list[Any]:
+    """Return what a network reads: images with structure (N, C, H, W), noise of other shapes."""
     rng = np.random.default_rng(_IMAGE_SEED)
-    images = live_images(rng, channels, _IMAGES, (height, width))
-    return require("torch").from_numpy(images)
+    return list(map(require("torch").from_numpy, live_inputs(rng, shapes, _IMAGES)))
 
 
 def main(job: dict[str, Any]) -> dict[str, Any]:
@@ -124,13 +125,14 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
     if "library" in job:
         return zoos.answer(job)
     target, folder = Target(job["target"]), Path(job["folder"])
-    shape = tuple(job["shape"])
+    shapes = job["shapes"]
+    size = tuple(shapes[0][1:])
     arrays = None
     if job["path"] is not None:
         content = read_checkpoint(job["path"], allow_pickle=job["allow_pickle"], which=job["which"])
         arrays = content.arrays
     aux_heads = arrays is None or target.has_aux_heads(arrays)
-    options = {"size": shape[1:], "official": job["official"], "aux_heads": aux_heads}
+    options = {"size": size, "official": job["official"], "aux_heads": aux_heads}
     classes = job["classes"]
     report_progress(f"building {target.text}")
     require("torch").manual_seed(job["seed"])
@@ -140,7 +142,7 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
         classes = classes_of(_shapes(net.state_dict()), _shapes(arrays))
         if classes is not None:
             net = whole.build(classes=classes, **options)
-    images = _images(shape)
+    inputs = _inputs(shapes)
     renamed = False
     if arrays is not None:
         given = under_own_names(arrays, net.state_dict())
@@ -148,17 +150,17 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
         renamed = own is not given
         load(net, own, job["path"])
     if target.features:
-        net, renamed = target.features_of(net, shape[1:]), True
-    with _explained(net, images):
+        net, renamed = target.features_of(net, size), True
+    with _explained(net, inputs):
         if arrays is None and job["lively"]:
-            liven(net, images, seed=job["seed"])
+            liven(net, *inputs, seed=job["seed"])
         if arrays is None or renamed:  # before anything may change it, as some do to be quicker
             state = {key: to_numpy(value) for key, value in net.state_dict().items()}
             write_checkpoint(folder / "weights.safetensors", state)
         report_progress(f"following {target.text}")
-        plan = read(net, images, any_size=job["any_size"])
+        plan = read(net, *inputs, any_size=job["any_size"])
         report_progress("computing in torch")
-        proof = Proof.of(net, images)
+        proof = Proof.of(net, *inputs)
     if not net.state_dict():
         raise UsageError(f"{target.text} has no weights, so there is nothing to convert")
     plan.save(folder / "plan.npz")
@@ -197,18 +199,18 @@ def _shapes(state: Mapping[str, Any]) -> dict[str, Shape]:
 
 
 @contextlib.contextmanager
-def _explained(net: Any, images: Any) -> Iterator[None]:
+def _explained(net: Any, inputs: Sequence[Any]) -> Iterator[None]:
     """Within this block, let a network's own error stand for that of its export, if it has one."""
     try:
         yield
     except Exception:  # whatever torch or the network's code raises
         try:
             with require("torch").no_grad():
-                net(images)
+                net(*inputs)
         except Exception as error:
-            shape = "x".join(map(str, images.shape[1:]))
+            shapes = ",".join("x".join(map(str, each.shape[1:])) for each in inputs)
             raise UsageError(
-                f"{type(net).__name__} cannot compute images of shape {shape} ({error}); name the "
+                f"{type(net).__name__} cannot compute inputs of shape {shapes} ({error}); name the "
                 "right one: --input-size, or --input-shape for a FILE.py:FUNCTION"
             ) from error
         raise

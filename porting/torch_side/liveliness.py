@@ -14,7 +14,7 @@ from porting.torch_side.reference_nets import batch_norms
 _FAINT = 0.02
 
 
-def liven(net: Any, images: Any, *, seed: int) -> None:
+def liven(net: Any, *inputs: Any, seed: int) -> None:
     """Change the weights that hide errors, in place.
 
     Tensors of one number get different ones, zeros and faint scales among them. The running
@@ -22,7 +22,7 @@ def liven(net: Any, images: Any, *, seed: int) -> None:
 
     Args:
         net: A `torch.nn.Module` in inference mode.
-        images: A few images (N, C, H, W) as it takes them, N > 1.
+        *inputs: What it reads: a few images (N, C, H, W) as it takes them, N > 1, and what else.
         seed: Of the numbers.
     """
     torch = require("torch")
@@ -40,7 +40,7 @@ def liven(net: Any, images: Any, *, seed: int) -> None:
                 parameter.copy_(moved)
         norms = [norm for norm in batch_norms(net).values() if norm.running_mean is not None]
         with _measuring(norms):
-            net(images)
+            net(*inputs)
         for norm in norms:
             # Divided by what it varies in a few images alone, a channel would magnify rounding from
             # layer to layer: torch's own logits of a fresh GoogLeNet are then 3e-5 of their scale

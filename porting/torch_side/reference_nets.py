@@ -112,7 +112,7 @@ def fill(net: Any, arrays: Mapping[str, np.ndarray]) -> None:
     net.load_state_dict(state, strict=True)
 
 
-def forward(net: Any, images: Any, outputs: Sequence[Output]) -> dict[str, Any]:
+def forward(net: Any, outputs: Sequence[Output], *inputs: Any) -> dict[str, Any]:
     """Run a network and its auxiliary heads, which torchvision's leaves out in inference.
 
     Images are (N, C, H, W). What is returned is name -> tensor, in the order of `outputs`.
@@ -127,7 +127,7 @@ def forward(net: Any, images: Any, outputs: Sequence[Output]) -> dict[str, Any]:
         for module in (head.reads, head.module)
     ]
     try:
-        result = net(images)
+        result = net(*inputs)
     finally:
         for hook in hooks:
             hook.remove()

@@ -6,7 +6,7 @@ the mean and deviation that it has in a pretrained network.
 """
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -127,7 +127,7 @@ def _calibrate(
         outputs = outputs_of(spec, aux_heads=aux_heads)
         rng = np.random.default_rng([seed, 1])
         images = live_images(rng, spec.channels, 8, size or spec.default_size)
-        forward(net, torch.from_numpy(images), outputs)
+        forward(net, outputs, torch.from_numpy(images))
     return {key: value.numpy() for key, value in net.state_dict().items()}
 
 
@@ -154,3 +154,15 @@ def live_images(rng: np.random.Generator, channels: int, count: int, size: Size)
         columns = np.arange(width) * cells // width
         images += blocks[:, :, rows[:, None], columns] / 2
     return images.astype(np.float32)
+
+
+def live_inputs(
+    rng: np.random.Generator, shapes: Sequence[Sequence[int]], count: int
+) -> list[np.ndarray]:
+    """Return normalised images for every shape (C, H, W), and normal noise for others."""
+    return [
+        live_images(rng, shape[0], count, (shape[1], shape[2]))
+        if len(shape) == 3
+        else rng.normal(0, 1, (count, *shape)).astype(np.float32)
+        for shape in shapes
+    ]

@@ -187,7 +187,7 @@ def _check_network(
             network.reference,
             counterpart_in(candidate),
             network.weights,
-            channels=network.shape[0],
+            channels=network.channels,
             plan=network.plan,
             **_steps(request, chosen),
         )

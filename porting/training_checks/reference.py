@@ -57,7 +57,7 @@ def main(job: dict[str, Any]) -> None:
         report_progress("step")
         optimizer.zero_grad()
         with exact_gradients():
-            loss = training_loss(forward(net, batch, counterpart.outputs), classes)
+            loss = training_loss(forward(net, counterpart.outputs, batch), classes)
             loss.backward()
         optimizer.step()
         history.record(loss.item(), {key: sample(array) for key, array in weights().items()})

@@ -61,7 +61,7 @@ def _expand(call: Any) -> Value:
 def expanded(call: Any, x: Value, i: int, dim: Dim) -> Value:
     """Return a value whose axis `i`, of length 1, is repeated to a length; to the batch's, too."""
     x = call.mover.plain(x)
-    if dim.unknown and dim != call.build.plan.input[1][0]:
+    if dim.unknown and dim != call.build.plan.batch:
         raise call.fail(f"an expansion to {dim} is not supported")
     if dim.unknown:
         tensor = call.op("add", x.tensor, call.build.batch_of_zeros(len(x.axes), i))

@@ -165,8 +165,10 @@ def _training_step(plan: Plan) -> Callable[[np.ndarray], Callable[[], Any]]:
 
 def _check_finite(outputs: Any) -> None:
     """Refuse to time what does not work."""
-    values = next(iter(outputs.values())) if isinstance(outputs, dict) else outputs
-    if not isinstance(values, np.ndarray):
-        values = load_keras().ops.convert_to_numpy(load_keras().ops.cast(values, "float32"))
-    if not np.isfinite(values).all():
-        raise ConfigurationError("the model's outputs are not finite; use another dtype")
+    keras = load_keras()
+    for each in keras.tree.flatten(outputs):
+        values = each
+        if not isinstance(each, np.ndarray):
+            values = keras.ops.convert_to_numpy(keras.ops.cast(each, "float32"))
+        if not np.isfinite(values).all():
+            raise ConfigurationError("the model's outputs are not finite; use another dtype")

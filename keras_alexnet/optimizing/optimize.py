@@ -35,40 +35,43 @@ class OptimizedModel:
         self._run = run
 
     def __call__(self, x: Any) -> Any:
-        """Compute the main output of a batch.
+        """Compute the main output of a batch, or all of a model without one.
 
         Args:
             x: Images as the Keras model takes them, as an array or a tensor: float, or uint8.
 
         Returns:
             What the Keras model gives for them with `training=False`; of several outputs the one
-            called `"logits"`. An array for an array, and a tensor of Keras' backend or of the
-            engine's framework for one.
+            called `"logits"`, else all in the model's dict or list. Arrays for an array, and
+            tensors of Keras' backend or of the engine's framework for one.
 
         Raises:
             ConfigurationError: The images have another shape.
         """
         self._check(x)
         if isinstance(x, np.ndarray):
-            return self._run.to_numpy(self._run(x))
+            return self._arrays(x)
         if self._run.is_tensor(x):
             return self._run(x)
         if not keras.ops.is_tensor(x):
             raise ConfigurationError(
                 f"images must be a NumPy array or a tensor, got {type(x).__name__}"
             )
-        y = self._run.to_numpy(self._run(keras.ops.convert_to_numpy(x)))
-        return keras.ops.convert_to_tensor(y)
+        arrays = self._arrays(keras.ops.convert_to_numpy(x))
+        return keras.tree.map_structure(keras.ops.convert_to_tensor, arrays)
 
-    def predict(self, x: np.ndarray, batch_size: int = 32) -> np.ndarray:
-        """Compute the main output of many images, a batch at a time.
+    def _arrays(self, x: np.ndarray) -> Any:
+        return keras.tree.map_structure(self._run.to_numpy, self._run(x))
+
+    def predict(self, x: np.ndarray, batch_size: int = 32) -> Any:
+        """Compute for many images what a call does, a batch at a time.
 
         Args:
             x: Images (N, ...) as for a call.
             batch_size: Images of a batch.
 
         Returns:
-            The outputs (N, ...), an array.
+            The outputs (N, ...), arrays.
 
         Raises:
             ConfigurationError: The images have another shape, or `batch_size` is not positive.
@@ -85,8 +88,8 @@ class OptimizedModel:
             if count < batch_size and start and self._run.fixed_batches:
                 # A size of its own would be compiled for this one batch.
                 batch = batch[np.arange(batch_size) % count]
-            results.append(self._run.to_numpy(self._run(batch))[:count])
-        return np.concatenate(results)
+            results.append(keras.tree.map_structure(lambda y, n=count: y[:n], self._arrays(batch)))
+        return keras.tree.map_structure(lambda *parts: np.concatenate(parts), *results)
 
     def _check(self, x: Any) -> None:
         shape = tuple(getattr(x, "shape", ()))
@@ -111,8 +114,8 @@ def optimize(model: Any, engine: str = "auto", batch_size: int | None = None) ->
     Its layers are fused into as few operations as give the same result: batch norm goes into the
     convolution before it (in float64), padding, activations and what is added afterwards into
     convolutions and pools, tables that no image changes become numbers, dropout goes away. Of
-    several outputs the one called `"logits"` stays. The weights are copied: the Keras model is not
-    changed, and training it further does not change the result.
+    several outputs the one called `"logits"` stays, or all where none is. The weights are copied:
+    the Keras model is not changed, and training it further does not change the result.
 
     Args:
         model: A functional Keras model of float32, built or loaded from a file, in either data

@@ -10,7 +10,7 @@ import numpy as np
 from keras_alexnet.core.keras_internals import maker_of
 from keras_alexnet.errors import ConfigurationError
 from keras_alexnet.layers import keras
-from keras_alexnet.models.interface import MAIN_OUTPUT, data_formats, main_output
+from keras_alexnet.models.interface import data_formats, main_output
 from keras_alexnet.optimizing.converters import call_of, convert
 from keras_alexnet.optimizing.operations import Operation
 from keras_alexnet.optimizing.plan_builder import Builder
@@ -22,13 +22,15 @@ class Plan:
 
     Attributes:
         name: The model's name.
-        operations: In the order of computation; the last one's value is the result.
-        data_format: Layout of the model's input and of a map that it returns.
+        operations: In the order of computation; the i-th one's value is number i.
+        outputs: The values that the network returns, in a dict or list where the model does.
+        data_format: Layout of the model's input and of the maps that it returns.
         input_shape: Of a batch, as the model takes it; None where it varies.
     """
 
     name: str
     operations: tuple[Operation, ...]
+    outputs: Any
     data_format: str
     input_shape: tuple[int | None, ...]
 
@@ -40,25 +42,27 @@ def make_plan(model: Any) -> Plan:
         model: A functional model of one image.
 
     Raises:
-        ConfigurationError: It is none, it has several outputs without a main one, does not compute
-            in float32, or has a layer that cannot be copied.
+        ConfigurationError: It is none, does not compute in float32, or has a layer that cannot be
+            copied.
     """
-    image, output = main_tensors(model)
-    nodes = _nodes(output, image)
+    image, structure = main_tensors(model)
+    outputs = keras.tree.flatten(structure)
+    nodes = _nodes(outputs, image)
     layers = [layer for layer, _ in nodes]
     _check_precision(model, layers)
     uses = Counter(id(tensor) for _, node in nodes for tensor in node.input_tensors)
-    uses[id(output)] += 1
+    uses.update(map(id, outputs))
     builder = Builder(
         _data_format(model, layers), uses, values={id(image): 0}, constants=_constants(nodes, image)
     )
     for layer, node in nodes:
         if not all(id(tensor) in builder.constants for tensor in node.outputs):
             convert(layer, node, builder)
-    operations = builder.finish(output)
+    operations, numbers = builder.finish(outputs)
     if not operations:
         raise ConfigurationError(f"{model.name} has no layer that computes something")
-    return Plan(model.name, operations, builder.data_format, tuple(image.shape))
+    returned = keras.tree.pack_sequence_as(structure, numbers)
+    return Plan(model.name, operations, returned, builder.data_format, tuple(image.shape))
 
 
 def stock_plan(model: Any) -> Plan:
@@ -69,14 +73,16 @@ def stock_plan(model: Any) -> Plan:
     """
     image, _ = main_tensors(model)
     _check_precision(model, model.layers)
-    return Plan(model.name, (), _data_format(model, model.layers), tuple(image.shape))
+    return Plan(model.name, (), None, _data_format(model, model.layers), tuple(image.shape))
 
 
 def main_tensors(model: Any) -> tuple[Any, Any]:
-    """Return the Keras tensors of a model's image and of its main output.
+    """Return the Keras tensor of a model's image, and that of its main output.
+
+    Without a main one it is all of them, in a dict or list as the model has them.
 
     Raises:
-        ConfigurationError: There is no such pair.
+        ConfigurationError: It is no functional model of one image.
     """
     known = isinstance(model, keras.Model)
     inputs = (getattr(model, "inputs", None) or []) if known else []
@@ -94,20 +100,13 @@ def main_tensors(model: Any) -> tuple[Any, Any]:
             f"it takes {shapes}"
         )
     output = main_output(model)
-    if output is None:
-        several = model.output
-        names = ", ".join(several) if isinstance(several, dict) else f"a list of {len(several)}"
-        raise ConfigurationError(
-            f"{model.name} has several outputs ({names}) and none is called {MAIN_OUTPUT!r}; "
-            f"optimize a keras.Model of the one that you need"
-        )
-    return inputs[0], output
+    return inputs[0], model.output if output is None else output
 
 
-def _nodes(output: Any, image: Any) -> list[tuple[Any, Any]]:
-    """Return what computes `output` from `image`: operations with their nodes, inputs first."""
+def _nodes(outputs: list[Any], image: Any) -> list[tuple[Any, Any]]:
+    """Return what computes `outputs` from `image`: operations with their nodes, inputs first."""
     order: dict[int, tuple[Any, Any]] = {}
-    pending = [(output, False)]
+    pending = [(output, False) for output in reversed(outputs)]
     while pending:
         tensor, ready = pending.pop()
         if tensor is image or id(tensor) in order:

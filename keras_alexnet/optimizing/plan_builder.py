@@ -1,6 +1,7 @@
 """A plan under construction: which values there are, and which operations others can take in."""
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -87,9 +88,10 @@ class Builder:
             return all(map(self.never_negative, operation.inputs))
         return op.never_negative(operation)
 
-    def finish(self, output: Any) -> tuple[op.Operation, ...]:
-        """Return the operations that an output needs, numbered anew; it is the last one's value."""
-        needed, pending = set(), [self.value(output)]
+    def finish(self, outputs: Iterable[Any]) -> tuple[tuple[op.Operation, ...], list[int]]:
+        """Return the operations that outputs need, numbered anew, and which values these are."""
+        returned = list(map(self.value, outputs))
+        needed, pending = set(), list(returned)
         while pending:
             number = pending.pop()
             if number and number not in needed:
@@ -97,7 +99,8 @@ class Builder:
                 pending += self.operations[number - 1].inputs
         kept = sorted(needed)
         numbers = {0: 0} | {old: new for new, old in enumerate(kept, 1)}
-        return tuple(
+        operations = tuple(
             replace(each, inputs=tuple(numbers[i] for i in each.inputs))
             for each in (self.operations[old - 1] for old in kept)
         )
+        return operations, [numbers[old] for old in returned]

@@ -86,7 +86,7 @@ class Proof:
             for name, array in getattr(self, field).items()
         }
         arrays |= {f"{_INPUT}{i}": array for i, array in enumerate(self.inputs)}
-        np.savez(path, **arrays)  # type: ignore[arg-type]
+        np.savez(path, **arrays)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:

@@ -16,7 +16,8 @@ from keras_alexnet.core.keras_internals import without_tensorflow
 from keras_alexnet.exporting.exporter import ExportRequest, export_model
 from keras_alexnet.exporting.formats import find_format
 from keras_alexnet.layers import keras
-from keras_alexnet.optimizing.plan import MAIN_OUTPUT, Plan, main_tensors
+from keras_alexnet.models.interface import MAIN_OUTPUT
+from keras_alexnet.optimizing.plan import Plan, main_tensors
 
 
 class _Runtime:
@@ -29,10 +30,13 @@ class _Runtime:
         self._format.require(int8=False)
         self._folder = tempfile.TemporaryDirectory(prefix="keras-alexnet-")
         folder = Path(self._folder.name)
-        # A model of the main output alone, over the same layers.
-        single = keras.Model(*main_tensors(model), name=model.name)
+        # A model of what is computed alone, over the same layers.
+        image, outputs = main_tensors(model)
+        named = isinstance(outputs, dict)
+        self._outputs = {name: name for name in outputs} if named else MAIN_OUTPUT
+        needed = keras.Model(image, outputs, name=model.name)
         with without_tensorflow():
-            single.save(folder / "model.keras")
+            needed.save(folder / "model.keras")
         self._file = folder / f"model{self._format.suffix}"
         export_model(ExportRequest(folder / "model.keras", self._format, self._file))
         (folder / "model.keras").unlink()
@@ -61,14 +65,17 @@ class OpenVinoEngine(_Runtime):
         self._fixed = batch_size
         self._compiled: dict[int | None, Any] = {}
 
-    def __call__(self, x: Any) -> np.ndarray:
+    def __call__(self, x: Any) -> Any:
         """Run a batch."""
         batch = np.ascontiguousarray(x, np.float32)
         size = len(batch) if len(batch) == self._fixed else None
         if size not in self._compiled:
             self._compiled[size] = self._compile(size)
-        # Its memory is written to again by the next call.
-        return np.array(self._compiled[size].infer([batch], share_inputs=True)[0])
+        results = self._compiled[size].infer([batch], share_inputs=True)
+        # Their memory is written to again by the next call.
+        if isinstance(self._outputs, str):
+            return np.array(results[0])
+        return {name: np.array(results[name]) for name in self._outputs}
 
     def _compile(self, batch_size: int | None) -> Any:
         network = self._network
@@ -90,7 +97,9 @@ class OnnxRuntimeEngine(_Runtime):
         )
         (self._input,) = (image.name for image in self._session.get_inputs())
 
-    def __call__(self, x: Any) -> np.ndarray:
+    def __call__(self, x: Any) -> Any:
         """Run a batch."""
         batch = np.ascontiguousarray(x, np.float32)
-        return self._session.run([MAIN_OUTPUT], {self._input: batch})[0]
+        names = keras.tree.flatten(self._outputs)
+        found = self._session.run(names, {self._input: batch})
+        return keras.tree.pack_sequence_as(self._outputs, found)

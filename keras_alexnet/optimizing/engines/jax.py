@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from keras_alexnet.core.backend import require
+from keras_alexnet.layers import keras
 from keras_alexnet.optimizing import operations as op
 from keras_alexnet.optimizing.plan import Plan
 
@@ -41,7 +42,7 @@ class JaxEngine:
         return np.asarray(x)
 
     def __call__(self, x: Any) -> Any:
-        """Run a batch, an array or tensor in the model's layout; return a tensor in that."""
+        """Run a batch, an array or tensor in the model's layout; return tensors in that."""
         return self._compiled(jnp.asarray(x, jnp.float32), self._weights)
 
     def _compute(self, x: Any, weights: list[Any]) -> Any:
@@ -50,8 +51,12 @@ class JaxEngine:
         for each, own in zip(self._plan.operations, weights, strict=True):
             inputs = [values[i] for i in each.inputs]
             values.append(_STEPS[type(each)](each, *inputs, *own))
-        y = values[-1]
-        return jnp.transpose(y, (0, 3, 1, 2)) if channels_first and y.ndim == 4 else y
+
+        def placed(number: int) -> Any:
+            y = values[number]
+            return jnp.transpose(y, (0, 3, 1, 2)) if channels_first and y.ndim == 4 else y
+
+        return keras.tree.map_structure(placed, self._plan.outputs)
 
 
 def _weights(each: op.Operation) -> tuple[Any, ...]:

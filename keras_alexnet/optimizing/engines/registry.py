@@ -19,7 +19,7 @@ class Engine(Protocol):
     fixed_batches: bool  # whether each size of a batch costs a compilation
 
     def __call__(self, x: Any) -> Any:
-        """Compute the output, a tensor, of a batch, an array or tensor in the model's layout."""
+        """Compute a batch, an array or tensor in the model's layout; return the plan's outputs."""
 
     def is_tensor(self, x: Any) -> bool:
         """Say whether `x` is a tensor of this engine's framework."""

@@ -16,8 +16,8 @@ class StockEngine:
     def __init__(self, model: Any) -> None:
         self._model = keras.Model(*main_tensors(model), name=model.name)
 
-    def __call__(self, x: Any) -> np.ndarray:
-        """Compute the main output of a batch."""
+    def __call__(self, x: Any) -> Any:
+        """Compute a batch."""
         return self._model.predict_on_batch(x)
 
     def is_tensor(self, x: Any) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from keras_alexnet.core.backend import require
+from keras_alexnet.layers import keras
 from keras_alexnet.optimizing import operations as op
 from keras_alexnet.optimizing.plan import Plan
 
@@ -36,7 +37,7 @@ class TensorFlowEngine:
         return x.numpy()
 
     def __call__(self, x: Any) -> Any:
-        """Run a batch, an array or tensor in the model's layout; return a tensor in that."""
+        """Run a batch, an array or tensor in the model's layout; return tensors in that."""
         x = tf.cast(x, tf.float32)
         image = tuple(x.shape[1:])
         if image not in self._graphs:
@@ -50,8 +51,12 @@ class TensorFlowEngine:
         values = [tf.transpose(x, (0, 2, 3, 1)) if channels_first else x]  # (N, H, W, C)
         for each in self._plan.operations:
             values.append(_STEPS[type(each)](each, *[values[i] for i in each.inputs]))
-        y = values[-1]
-        return tf.transpose(y, (0, 3, 1, 2)) if channels_first and len(y.shape) == 4 else y
+
+        def placed(number: int) -> Any:
+            y = values[number]
+            return tf.transpose(y, (0, 3, 1, 2)) if channels_first and len(y.shape) == 4 else y
+
+        return keras.tree.map_structure(placed, self._plan.outputs)
 
 
 def _affine(each: op.Affine, x: Any) -> Any:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from keras_alexnet.core.backend import require
+from keras_alexnet.layers import keras
 from keras_alexnet.optimizing.engines.torch_steps import MAKERS, PACKED, OnTorch
 from keras_alexnet.optimizing.plan import Plan
 
@@ -28,14 +29,17 @@ class TorchEngine(OnTorch):
             self._steps = [
                 (makers[type(each)](each, self), each.inputs) for each in plan.operations
             ]
+        self._outputs = plan.outputs
         last_read = {value: i for i, (_, inputs) in enumerate(self._steps) for value in inputs}
+        for value in keras.tree.flatten(plan.outputs):
+            last_read.pop(value, None)
         self._last = [
             [value for value, last in last_read.items() if last == i]
             for i in range(len(self._steps))
         ]
 
     def __call__(self, x: Any) -> Any:
-        """Run a batch, an array or tensor in the model's layout; return a tensor in that."""
+        """Run a batch, an array or tensor in the model's layout; return tensors in that."""
         with torch.inference_mode():
             x = torch.as_tensor(x, device=self.device).to(torch.float32)
             if self.channels_first:
@@ -45,7 +49,4 @@ class TorchEngine(OnTorch):
                 values[i + 1] = step(*[values[j] for j in inputs])
                 for value in self._last[i]:
                     del values[value]
-            y = values[len(self._steps)]
-            if y.ndim == 4 and self.channels_first:
-                y = y.permute(0, 3, 1, 2)
-            return y.contiguous()
+            return self.returned(values, self._outputs)

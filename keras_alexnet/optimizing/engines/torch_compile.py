@@ -35,7 +35,7 @@ class TorchCompileEngine(OnTorch):
         self._compiled: dict[tuple[int, ...], Any] = {}
 
     def __call__(self, x: Any) -> Any:
-        """Run a batch, an array or tensor in the model's layout; return a tensor in that.
+        """Run a batch, an array or tensor in the model's layout; return tensors in that.
 
         Raises:
             CompilationError: A new shape cannot be compiled.
@@ -73,25 +73,22 @@ class TorchCompileEngine(OnTorch):
 
 
 class _Network(torch.nn.Module):  # type: ignore[name-defined]
-    """A plan as a module: images in the model's layout to its output in that."""
+    """A plan as a module: images in the model's layout to its outputs in that."""
 
     def __init__(self, plan: Plan, engine: OnTorch) -> None:
         super().__init__()
-        self._channels_first = engine.channels_first
+        self._engine, self._outputs = engine, plan.outputs
         makers: dict[type[op.Operation], Any] = MAKERS | {op.LRN: _sliced_lrn}
         self._steps = [(makers[type(each)](each, engine), each.inputs) for each in plan.operations]
 
     def forward(self, x: Any) -> Any:
         """Compute the plan."""
-        if self._channels_first:
+        if self._engine.channels_first:
             x = x.permute(0, 2, 3, 1)  # (N, H, W, C)
         values = [x.contiguous()]
         for step, inputs in self._steps:
             values.append(step(*[values[i] for i in inputs]))
-        y = values[-1]
-        if y.ndim == 4 and self._channels_first:
-            y = y.permute(0, 3, 1, 2)
-        return y.contiguous()
+        return self._engine.returned(values, self._outputs)
 
 
 def _sliced_lrn(each: op.LRN, engine: OnTorch) -> Step:

@@ -33,6 +33,17 @@ class OnTorch:
         """Return an array as a float32 tensor on the device."""
         return torch.tensor(np.asarray(array, np.float32), device=self.device)
 
+    def returned(self, values: Any, outputs: Any) -> Any:
+        """Return those of a plan's values that are its outputs, in the model's layout."""
+
+        def placed(number: int) -> Any:
+            y = values[number]
+            if y.ndim == 4 and self.channels_first:
+                y = y.permute(0, 3, 1, 2)
+            return y.contiguous()
+
+        return keras.tree.map_structure(placed, outputs)
+
     def is_tensor(self, x: Any) -> bool:
         """Say whether `x` is a tensor of this framework."""
         return isinstance(x, torch.Tensor)

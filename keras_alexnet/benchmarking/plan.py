@@ -143,6 +143,8 @@ def subject_of(model: str) -> Subject:
         return Subject(spec.default_size, spec.channels, spec.classes, *twin, bool(spec.aux))
     known = (read_record(model) or {}).get("model") or {}
     shape: Sequence[Any] = known.get("input_shape") or ()
+    if inputs := known.get("inputs"):
+        raise ModelFileError(f"{model}: takes {len(inputs)} inputs; models of one are measured")
     if len(shape) != 3:
         raise ModelFileError(f"{model}: no record says what images it takes; see porting convert")
     library, _, name = str(known.get("target") or known.get("name")).rpartition(":")

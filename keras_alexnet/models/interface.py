@@ -117,7 +117,13 @@ def input_of(model: Any, record: dict[str, Any] | None) -> ModelInput:
         ModelFileError: It takes no single image of these channels, or its record is damaged.
     """
     inputs = getattr(model, "inputs", None) or []
-    shape = tuple(inputs[0].shape[1:]) if len(inputs) == 1 else ()
+    if len(inputs) > 1:
+        names = ", ".join(each.name for each in inputs)
+        raise ModelFileError(
+            f"{model.name} takes {len(inputs)} inputs ({names}) where one image is given; call it "
+            "in Python with a list of them"
+        )
+    shape = tuple(inputs[0].shape[1:]) if inputs else ()
     if len(shape) != 3:
         raise ModelFileError(f"{model.name} is no model of one image (h, w, C) or (C, h, w)")
     labels = preprocessing = None

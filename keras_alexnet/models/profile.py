@@ -40,22 +40,27 @@ def profile_model(model: Any, size: tuple[int, int] | None = None) -> tuple[Oper
     """Return the operations of a functional model in the order of computation.
 
     Args:
-        model: It takes one image.
-        size: Height and width in pixels, by default the model's.
+        model: It takes one image, or several inputs.
+        size: Height and width of images in pixels, by default the model's.
 
     Raises:
         ConfigurationError: The model takes images of any size and none is named, or of another
-            size; or it is no functional model of one image.
+            size; or it is no functional model of images.
     """
     parts = graph_parts()
     if parts is None:
         raise ConfigurationError(f"this Keras does not say what {model.name} is made of")
-    if len(getattr(model, "inputs", None) or ()) != 1 or len(model.inputs[0].shape) != 4:
-        raise ConfigurationError(f"{model.name} is no functional model of one image")
-    image = keras.Input(batch_shape=(1, *_image_shape(model, size)), dtype=model.inputs[0].dtype)
-    values = {id(model.inputs[0]): image}
-    views: dict[int, View | None] = {id(model.inputs[0]): View(1, 1)}
-    start = 2 if is_channels_first(model) else 1
+    inputs = getattr(model, "inputs", None) or ()
+    if not any(len(each.shape) == 4 for each in inputs):
+        raise ConfigurationError(f"{model.name} is no functional model of images")
+    first = is_channels_first(model)
+    values, views = {}, dict[int, View | None]()
+    for each in inputs:
+        is_image, shape = len(each.shape) == 4, tuple(each.shape[1:])
+        shape = _image_shape(model.name, shape, size, first) if is_image else shape
+        values[id(each)] = keras.Input(batch_shape=(1, *shape), dtype=each.dtype)
+        views[id(each)] = View(1, 1) if is_image else _NOTHING
+    start = 2 if first else 1
 
     def size_of(shape: Shape) -> Shape:
         return shape[start : start + 2]
@@ -90,16 +95,16 @@ def profile_model(model: Any, size: tuple[int, int] | None = None) -> tuple[Oper
     return tuple(rows)
 
 
-def _image_shape(model: Any, size: tuple[int, int] | None) -> Shape:
-    first = is_channels_first(model)
-    known = tuple(model.inputs[0].shape[1:])
+def _image_shape(
+    name: str, known: tuple[int | None, ...], size: tuple[int, int] | None, first: bool
+) -> tuple[int | None, ...]:
     channels, own = (known[0], known[1:]) if first else (known[-1], known[:-1])
-    size = size or own
-    if None in size:
-        raise ConfigurationError(f"{model.name} takes images of any size: name one (input size)")
-    if any(mine not in (None, wanted) for mine, wanted in zip(own, size, strict=True)):
-        raise ConfigurationError(f"{model.name} takes images of {own[0]}x{own[1]} pixels alone")
-    return (channels, *size) if first else (*size, channels)
+    wanted_size = size or own
+    if None in wanted_size:
+        raise ConfigurationError(f"{name} takes images of any size: name one (input size)")
+    if any(mine not in (None, wanted) for mine, wanted in zip(own, wanted_size, strict=True)):
+        raise ConfigurationError(f"{name} takes images of {own[0]}x{own[1]} pixels alone")
+    return (channels, *wanted_size) if first else (*wanted_size, channels)
 
 
 def _text(shapes: Sequence[Shape]) -> str:

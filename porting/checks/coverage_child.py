@@ -42,7 +42,7 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
             else:
                 variant = network.build(data_format=data_format)
                 fill(variables_of(variant.model), variant.counterpart, arrays)
-            outputs = outputs_of(variant, proof.inputs)
+            outputs = outputs_of(variant, *proof.inputs)
         except Exception as error:  # this format cannot be computed here; the error is the proof
             found[data_format] = one_line(error, named=True)
             continue

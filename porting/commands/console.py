@@ -86,11 +86,19 @@ def print_photos(result: ParityResult) -> None:
 def print_training(result: TrainingResult) -> None:
     """Print the table of a training check, and where a training went astray."""
     check = result.check
-    heads = ", auxiliary heads" if len(check.counterpart.outputs) > 1 else ""
+    outputs = check.counterpart.outputs
+    heads = ""
+    if len(outputs) > 1:
+        names = ", ".join(output.name for output in outputs)
+        heads = ", auxiliary heads" if check.plan is None else f", outputs {names}"
+    first, *others = ("x".join(map(str, shape)) for shape in check.shapes)
+    shapes = first.partition("x")[2] or first
+    if others:
+        shapes += f" and what is beside them ({', '.join(others)})"
     limit, loss = f"<= {TOLERANCES['training'].limit:g}", f"{result.losses[-1]:.6g}"
     sheet = Sheet(
         f"{check.model}: {check.steps} SGD steps in Keras against {check.reference.title} in "
-        f"float64, {check.batch_size} images of {check.size[0]}x{check.size[1]}{heads}",
+        f"float64, {check.batch_size} images of {shapes}{heads}",
         _columns(
             ("training", "computed in"),
             ("all weights", "farthest", "tensor", "last loss", "verdict"),

@@ -153,7 +153,7 @@ def prove(
         inputs[0] = _pixels_of(inputs[0], preprocessing)
     for weights, wanted in (({**arrays, **proof.changed}, proof.lively), (arrays, proof.outputs)):
         fill(variables, built.counterpart, weights, forget)
-        found = outputs_of(built, inputs)
+        found = outputs_of(built, *inputs)
         for name, array in wanted.items():
             gaps.append(gap := relative_gap(found[name], array))
             if not gap <= TOLERANCES["logits"].limit:
@@ -191,7 +191,7 @@ def _pixels_of(images: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
     return (images * std + mean) * preprocessing.scale
 
 
-def outputs_of(built: Built, inputs: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+def outputs_of(built: Built, *inputs: np.ndarray) -> dict[str, np.ndarray]:
     """Return what a model computes, by name and as torch has it, as it has the inputs."""
     from keras_alexnet.models.fast.quicken import sparing_memory
 

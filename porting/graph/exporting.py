@@ -18,7 +18,8 @@ from porting.torch_side.reference_nets import DROP_PATHS, in_inference
 _VIEWS = {
     *("slice", "select", "narrow", "chunk", "split", "split_with_sizes", "tensor_split", "unbind"),
     *("view", "view_as", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "getitem"),
-    *("transpose", "swapaxes", "permute", "t", "numpy_T", "expand", "expand_as", "diagonal"),
+    *("transpose", "swapaxes", "swapdims", "permute", "movedim", "moveaxis", "t", "numpy_T", "mT"),
+    *("expand", "expand_as", "diagonal"),
     *("alias", "contiguous", "detach", "to", "type_as"),
 }
 # What torch says of code that fixes the height or the width, which it names by the axis.
@@ -52,13 +53,10 @@ def export(module: Any, examples: Sequence[Any], *, any_size: bool) -> Any:
 
 def _exported(module: Any, examples: tuple[Any, ...], any_size: bool) -> Any:
     torch = require("torch")
-    # A batch of one would be taken for a constant.
-    free = tuple(
-        dict.fromkeys(
-            (0, 2, 3) if any_size and example.ndim == 4 else (0,), torch.export.Dim.DYNAMIC
-        )
-        for example in examples
-    )
+    # Of the batch torch finds out that the inputs have one length, or that the code fixes it, which
+    # the reader says. One of a single image would be taken for a constant.
+    batch, size = {0: torch.export.Dim.AUTO}, dict.fromkeys((2, 3), torch.export.Dim.DYNAMIC)
+    free = tuple(batch | size if any_size and x.ndim == 4 else batch for x in examples)
     try:
         return torch.export.export(module, examples, dynamic_shapes=free, strict=False)
     except Exception as error:  # whatever the module's own code raises

@@ -91,6 +91,7 @@ class _Reader:
         outputs = self._outputs(graph)
         used = {name for node in self.nodes for name in references(node.arguments)}
         self._note_attention()
+        self._note_repeated_norms()
         return Plan(
             title=type(self.module).__name__,
             inputs=self.inputs,
@@ -140,9 +141,10 @@ class _Reader:
         if not (self.torch.is_tensor(value) and value.is_floating_point()):
             raise GraphError(f"the input {node.name!r} of {title} is no tensor of floating point")
         batch, *lengths = value.shape
-        if isinstance(batch, int):
+        if not self._dim(batch).unknown:
             raise GraphError(
-                f"{title} works for batches of {batch} images only: its code fixes their number"
+                f"{title} works for batches of {batch} images only: its code fixes their number, "
+                "as len(x) does, where x.shape[0] would not"
             )
         self.symbols[batch.node.expr] = _BATCH
         if len(lengths) == 3:  # an image
@@ -331,6 +333,20 @@ class _Reader:
             self.notes.append(
                 f"dropout of the attention weights is left out of {len(dropped)} modules, "
                 f"{dropped[0]} first; it matters for training alone"
+            )
+
+    def _note_repeated_norms(self) -> None:
+        """Say which running statistics are averaged several times in a step of training."""
+        norms = Counter(
+            mean.name
+            for node in self.nodes
+            if isinstance(mean := node.arguments.get("running_mean"), Ref)
+        )
+        repeated = [self.parameters[name].key for name, count in norms.items() if count > 1]
+        if repeated:
+            self.notes.append(
+                f"{len(repeated)} batch norms are computed several times, {repeated[0]} first: in "
+                "training, Keras averages what they see in a step in an order of its own"
             )
 
 

@@ -20,7 +20,7 @@ from porting.checks.precision import computing_in, full_precision
 from porting.graph.builder import build
 from porting.graph.plan import Plan
 from porting.torch_side.reference_nets import Reference
-from porting.training_checks.history import History, sample
+from porting.training_checks.history import History, read_batches, sample
 from porting.weights.counterpart import Counterpart
 from porting.weights.layouts import nchw_to_nhwc
 from porting.weights.recognition import variables_of
@@ -34,18 +34,23 @@ def main(job: dict[str, Any]) -> None:
     if backend == "jax":
         # Compiled once and run a few times: the compiler's optimisation would take most of it.
         require("jax").config.update("jax_disable_most_optimizations", True)
-    with np.load(job["batches"]) as batches:
-        images, labels = batches["images"], batches["labels"]
+    inputs, labels = read_batches(job["batches"])
     with computing_in(backend, job["precision"]):
         model = _model(job)
         trainer = _compiled(model, job)
         weights = _Weights(model, job)
         history = History()
-        for batch, classes in zip(images, labels, strict=True):
+        for *batch, classes in zip(*inputs, labels, strict=True):
             report_progress("step")
-            targets = dict.fromkeys(trainer.output, classes)
-            inputs = nchw_to_nhwc(batch).astype(job["precision"], order="C")
-            logs = trainer.train_on_batch(inputs, targets, return_dict=True)
+            targets = {
+                name: classes % y.shape[1] if _are_scores(y) else classes
+                for name, y in trainer.output.items()
+            }
+            placed = (nchw_to_nhwc(each) if each.ndim == 4 else each for each in batch)
+            given = [each.astype(job["precision"], order="C") for each in placed]
+            logs = trainer.train_on_batch(
+                given if len(given) > 1 else given[0], targets, return_dict=True
+            )
             history.record(float(logs["loss"]), weights.samples())
         history.save(job["output"], weights.state_dict(), ("keras", backend))
 
@@ -76,7 +81,7 @@ def _model(job: dict[str, Any]) -> Any:
 
 
 def _compiled(model: Any, job: dict[str, Any]) -> Any:
-    """Return a model from images to a dict of logits, ready to be trained."""
+    """Return a model from its inputs to a dict of outputs, ready to be trained."""
     from keras_alexnet.training.optim.losses import CrossEntropy
     from keras_alexnet.training.optim.optimizers import SGD
 
@@ -84,7 +89,10 @@ def _compiled(model: Any, job: dict[str, Any]) -> Any:
     trainer = keras.Model(model.input, named_outputs(model.output))
     trainer.compile(
         optimizer=SGD(job["learning_rate"], momentum=job["momentum"], l2=job["weight_decay"]),
-        loss={name: CrossEntropy() for name in trainer.output},
+        loss={
+            name: CrossEntropy() if _are_scores(y) else _half_squares
+            for name, y in trainer.output.items()
+        },
         loss_weights={
             name: 1.0 if name == "logits" else AUX_LOSS_WEIGHT for name in trainer.output
         },
@@ -92,6 +100,15 @@ def _compiled(model: Any, job: dict[str, Any]) -> Any:
         jit_compile=keras.backend.backend() == "jax",
     )
     return trainer
+
+
+def _are_scores(output: Any) -> bool:
+    return len(output.shape) == 2
+
+
+def _half_squares(_: Any, output: Any) -> Any:
+    ops = load_keras().ops
+    return ops.mean(ops.square(output)) / 2
 
 
 class _Weights:

@@ -7,7 +7,7 @@ from typing import Any
 
 from keras_alexnet.core.backend import require
 from keras_alexnet.core.children import Workers
-from keras_alexnet.core.fields import comma_separated, option, parse_size
+from keras_alexnet.core.fields import comma_separated, option, parse_shape, parse_size
 from keras_alexnet.specs import find_spec
 from keras_alexnet.specs.schema import ModelSpec
 from porting.checks.check import open_weights, same_weights
@@ -15,13 +15,14 @@ from porting.checks.network_check import build_file, counterpart_in
 from porting.checks.parity import Say
 from porting.checks.request import checked_backends
 from porting.conversion.network import prepare
+from porting.conversion.sources import INPUT_SHAPE
 from porting.errors import UsageError
 from porting.torch_side.reference_nets import Reference
 from porting.torch_side.targets import Target
 from porting.training_checks.parity import run_training_check
 from porting.training_checks.results import PRECISIONS, TrainingCheck, TrainingResult
 from porting.weights.spec_tables import counterpart
-from porting.weights.table import Size
+from porting.weights.table import Shape, Size
 
 # Of most networks' images: steps take seconds, and the last feature maps still have several
 # pixels, of which batch norm makes its statistics.
@@ -40,7 +41,7 @@ class TrainingRequest:
 
     The images are seeded noise with structure, normalised; dropout is off; batch norm and auxiliary
     heads are in training mode. The loss is the mean cross-entropy, plus 0.3 times that of each
-    auxiliary head.
+    auxiliary head; of maps and other outputs than (N, classes), half the mean of their squares.
     """
 
     model: str
@@ -59,6 +60,13 @@ class TrainingRequest:
         None,
         "N or HEIGHTxWIDTH, in pixels; by default 96 where the weights serve it, else the model's.",
         parse=parse_size,
+    )
+    input_shapes: Sequence[Shape] | None = option(
+        None,
+        INPUT_SHAPE,
+        parse=comma_separated(parse_shape),
+        flag="--input-shape",
+        metavar="TEXT",
     )
     seed: int = option(0, "Of images, classes, seeded weights.", min=0)
     backends: Sequence[str] | None = option(
@@ -135,7 +143,7 @@ def check_training(
         Reference(name, opened.classes, aux_heads=heads, size=size),
         counterpart(spec, opened.classes, aux_heads=heads, size=size),
         opened.torch_file(folder),
-        channels=spec.channels,
+        shapes=((spec.channels, *size),),
         **_steps(request, chosen),
     )
     return run_training_check(training, folder, say, workers)
@@ -166,14 +174,11 @@ def _check_network(
             request.source,
             folder,
             size=size,
+            shapes=request.input_shapes,
             seed=request.seed,
             workers=workers,
             timeout=request.timeout,
         )
-        if not network.tells_classes:
-            raise UsageError(
-                f"{target.text} is no classifier of images; its training needs a loss of its own"
-            )
         say(f"building it on {chosen[0]}")
         candidate = build_file(
             network,
@@ -187,7 +192,7 @@ def _check_network(
             network.reference,
             counterpart_in(candidate),
             network.weights,
-            channels=network.channels,
+            shapes=network.shapes,
             plan=network.plan,
             **_steps(request, chosen),
         )

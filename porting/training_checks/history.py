@@ -14,12 +14,26 @@ import numpy as np
 from keras_alexnet.core.backend import require
 
 _SAMPLES = 1000
+_INPUT = "inputs/"
 
 
 def sample(array: np.ndarray) -> np.ndarray:
     """Return up to 1000 values from all over an array, the same positions for the same shape."""
     count = min(_SAMPLES, array.size)
     return array.flat[np.linspace(0, array.size - 1, count).astype(np.int64)]
+
+
+def write_batches(path: str | Path, inputs: Sequence[np.ndarray], labels: np.ndarray) -> None:
+    """Write what is trained with: inputs (steps, N, ...) as torch has them, labels (steps, N)."""
+    arrays = {f"{_INPUT}{i}": array for i, array in enumerate(inputs)} | {"labels": labels}
+    np.savez(path, **arrays)  # type: ignore[arg-type]
+
+
+def read_batches(path: str | Path) -> tuple[list[np.ndarray], np.ndarray]:
+    """Return what `write_batches` wrote."""
+    with np.load(path) as arrays:
+        inputs = [arrays[f"{_INPUT}{i}"] for i in range(len(arrays.files) - 1)]
+        return inputs, arrays["labels"]
 
 
 class History:

@@ -23,7 +23,8 @@ from porting.checks.compare import Compared, Difference, difference
 from porting.checks.parity import Arrays, Say
 from porting.errors import UsageError
 from porting.tolerances import TOLERANCES
-from porting.torch_side.seeded import live_images
+from porting.torch_side.seeded import live_inputs
+from porting.training_checks.history import write_batches
 from porting.training_checks.results import (
     JUDGED,
     REFERENCE,
@@ -37,6 +38,7 @@ from porting.weights.table import Put
 # A tensor that moves less than this part of the farthest one is compared at that part: where the
 # gradient is zero, as that of a bias before batch norm, any rounding is a multiple of it.
 _STILL = 1e-3
+_LABELS = 1000
 
 
 def run_training_check(
@@ -58,7 +60,7 @@ def _train_and_compare(
     check: TrainingCheck, folder: Path, say: Say, workers: Workers
 ) -> TrainingResult:
     batches = folder / "batches.npz"
-    write_batches(check, batches)
+    write_batches(batches, *draw_batches(check))
 
     @contextlib.contextmanager
     def train(backend: str | None, precision: str) -> Iterator[Any]:
@@ -97,14 +99,14 @@ def _train_and_compare(
         )
 
 
-def write_batches(check: TrainingCheck, path: Path) -> None:
-    """Write seeded images (steps, N, C, H, W) and classes (steps, N)."""
+def draw_batches(check: TrainingCheck) -> tuple[list[np.ndarray], np.ndarray]:
+    """Return seeded inputs, images (steps, N, C, H, W) and others, and classes (steps, N)."""
     rng = np.random.default_rng([check.seed, 2])
-    count = check.steps * check.batch_size
-    images = live_images(rng, check.channels, count, check.size)
-    labels = rng.integers(0, check.reference.classes, (check.steps, check.batch_size))
-    shape = (check.steps, check.batch_size, *images.shape[1:])
-    np.savez(path, images=images.reshape(shape), labels=labels)
+    batches = check.steps, check.batch_size
+    inputs = live_inputs(rng, check.shapes, check.steps * check.batch_size)
+    # Outputs that are no classes have no use for them.
+    labels = rng.integers(0, check.reference.classes or _LABELS, batches)
+    return [x.reshape(*batches, *x.shape[1:]) for x in inputs], labels
 
 
 def training_job(

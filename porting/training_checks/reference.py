@@ -22,7 +22,7 @@ from porting.torch_side.reference_nets import (
     switch_dropout_off,
     training_loss,
 )
-from porting.training_checks.history import History, sample
+from porting.training_checks.history import History, read_batches, sample
 from porting.weights.counterpart import Counterpart
 
 
@@ -50,14 +50,13 @@ def main(job: dict[str, Any]) -> None:
         return {key: to_numpy(value) for key, value in state.items() if value.is_floating_point()}
 
     history = History()
-    with np.load(job["batches"]) as batches:
-        images = torch.from_numpy(batches["images"]).to(dtype)  # (steps, N, C, H, W)
-        labels = torch.from_numpy(batches["labels"])
-    for batch, classes in zip(images, labels, strict=True):
+    arrays, labels = read_batches(job["batches"])
+    inputs = [torch.from_numpy(array).to(dtype) for array in arrays]
+    for *batch, classes in zip(*inputs, torch.from_numpy(labels), strict=True):
         report_progress("step")
         optimizer.zero_grad()
         with exact_gradients():
-            loss = training_loss(forward(net, counterpart.outputs, batch), classes)
+            loss = training_loss(forward(net, counterpart.outputs, *batch), classes)
             loss.backward()
         optimizer.step()
         history.record(loss.item(), {key: sample(array) for key, array in weights().items()})

@@ -9,7 +9,7 @@ from typing import Any
 from porting.checks.compare import Compared, worst
 from porting.checks.results import Comparison, compared_to_json, finite, finite_fields
 from porting.tolerances import TOLERANCES
-from porting.weights.table import Size
+from porting.weights.table import Shape
 
 JUDGED = "float64"
 # The second one shows what rounding does to the same steps.
@@ -21,9 +21,9 @@ REFERENCE = "reference"
 class TrainingCheck(Comparison):
     """What is to be compared: trainings from the same weights, as in a `check.TrainingRequest`.
 
-    The reference's size is that of the images, and `seed` draws them and their labels. `precisions`
-    are `"float64"`, and `"float32"` where it is to be shown. `plan` is the graph that the Keras
-    model is made of, where that is not one of ours.
+    `shapes` are those of an image, (C, H, W), and of further inputs; `seed` draws them and their
+    labels. `precisions` are `"float64"`, and `"float32"` where it is to be shown. `plan` is the
+    graph that the Keras model is made of, where that is not one of ours.
     """
 
     steps: int
@@ -33,16 +33,10 @@ class TrainingCheck(Comparison):
     weight_decay: float
     seed: int
     backends: tuple[str, ...]
+    shapes: tuple[Shape, ...]
     precisions: tuple[str, ...] = PRECISIONS
     timeout: float = 900
-    channels: int = 3
     plan: Path | None = None
-
-    @property
-    def size(self) -> Size:
-        """Height and width of the images in pixels."""
-        assert self.reference.size is not None
-        return self.reference.size
 
 
 @dataclasses.dataclass(frozen=True)

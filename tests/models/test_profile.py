@@ -47,9 +47,32 @@ def test_weights_that_several_operations_share_count_once() -> None:
     assert [(row.parameters, row.macs) for row in profile_model(model)] == [(9, 576), (0, 576)]
 
 
+@BOTH
+def test_several_inputs(data_format: str) -> None:
+    """An image, one of another size, and numbers that see nothing of either."""
+    layers, last = keras.layers, data_format == "channels_last"
+    image = keras.Input((None, None, 3) if last else (3, None, None), name="image")
+    close_up, table = keras.Input((6, 8, 3) if last else (3, 6, 8)), keras.Input((4,))
+    scores = [
+        layers.GlobalAveragePooling2D(data_format=data_format)(
+            layers.Conv2D(2, 3, name=name, data_format=data_format)(x)
+        )
+        for name, x in (("wide", image), ("near", close_up))
+    ]
+    scores.append(layers.Dense(2, name="dense")(table))
+    model = keras.Model([image, close_up, table], layers.Add(name="sum")(scores), name="several")
+    with pytest.raises(ConfigurationError, match="takes images of 6x8 pixels alone"):
+        profile_model(model, (9, 9))
+    rows = {row.name: row for row in profile_model(model, (6, 8))}
+    assert rows["wide"].output == rows["near"].output == ("4x6x2" if last else "2x4x6")
+    assert rows["near"].receptive_field == 3
+    assert (rows["dense"].macs, rows["dense"].receptive_field) == (8, None)
+    assert rows["sum"].receptive_field == "all"
+
+
 def test_another_size_or_model_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="takes images of 28x28 pixels alone"):
         profile_model(create_model("lenet5"), (64, 64))
     x = keras.Input((4,))
-    with pytest.raises(ConfigurationError, match="no functional model of one image"):
+    with pytest.raises(ConfigurationError, match="no functional model of images"):
         profile_model(keras.Model(x, keras.layers.Dense(2)(x)))

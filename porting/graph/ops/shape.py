@@ -29,6 +29,24 @@ def _t(call: Any) -> Value:
     return x.permuted(range(len(x.axes))[::-1])
 
 
+def _m_t(call: Any) -> Value:
+    x = call.value("input")
+    *before, i, j = range(len(x.axes))
+    return x.permuted([*before, j, i])
+
+
+def _movedim(call: Any) -> Value:
+    x = call.value("input")
+    source, destination = (
+        [axis % len(x.axes) for axis in (value if isinstance(value, list) else [value])]
+        for value in (call["source"], call["destination"])
+    )
+    order = [axis for axis in range(len(x.axes)) if axis not in source]
+    for place, axis in sorted(zip(destination, source, strict=True)):
+        order.insert(place, axis)
+    return x.permuted(order)
+
+
 def _view(call: Any) -> Value:
     return call.mover.view(call.value("input"), call.shape)
 
@@ -128,8 +146,12 @@ RULES: dict[str, Callable[[Any], Any]] = {
     "permute": _permute,
     "transpose": _transpose,
     "swapaxes": _transpose,
+    "swapdims": _transpose,
     "t": _t,
     "numpy_T": _t,
+    "mT": _m_t,
+    "movedim": _movedim,
+    "moveaxis": _movedim,
     **dict.fromkeys(_VIEWS, _view),
     "unsqueeze": _unsqueeze,
     "squeeze": _squeeze,

@@ -13,6 +13,8 @@ import torch
 from typer.testing import CliRunner
 
 import porting
+from keras_alexnet import Predictor
+from keras_alexnet.benchmarking.plan import subject_of
 from keras_alexnet.errors import ModelFileError
 from porting.checkpoints.files import read_checkpoint, write_checkpoint
 from porting.checks.coverage import Covered, from_json, to_json
@@ -62,7 +64,35 @@ class Two(nn.Module):
     def forward(self, x, y):
         return (x + y).mean((2, 3))
 
+class Whole(nn.Module):
+    # Numbers that are no floating point.
+    def __init__(self):
+        super().__init__()
+        self.words = nn.Embedding(4, 3)
+
+    def forward(self, x, word):
+        return x.mean((2, 3)) + self.words(word.long())[:, 0]
+
+class Patient(nn.Module):
+    # A photo, a close-up of another size, and what is known of the patient.
+    def __init__(self, classes: int = 4):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 6, 3, 2, 1), nn.BatchNorm2d(6), nn.ReLU())
+        self.near = nn.Conv2d(1, 5, 3)
+        self.table, self.gate = nn.Linear(4, 8), nn.Linear(8, 6)
+        self.head = nn.Linear(6 + 5 + 8, classes)
+
+    def forward(self, photo, close_up, patient):
+        known = torch.tanh(self.table(patient))
+        x = self.body(photo) * self.gate(known).sigmoid()[:, :, None, None]
+        parts = [x.mean((2, 3)), self.near(close_up).amax((2, 3)), known]
+        return self.head(torch.cat(parts, 1))
+
 branching, sorting, weightless, pixels, two = Branching, Sorting, Weightless, Pixels, Two
+whole, patient = Whole, Patient
+
+def vector():
+    return nn.Linear(4, 2)
 """
 
 
@@ -171,7 +201,7 @@ def test_scores_of_pixels_there_and_back(size: list[str], net: str, tmp_path: Pa
 
 def test_a_check_of_scores_of_pixels(net: str, tmp_path: Path) -> None:
     request = porting.CheckRequest(
-        f"{net}:pixels", images=[], input_shape=(3, 18, 24), backends=["torch"]
+        f"{net}:pixels", images=[], input_shapes=[(3, 18, 24)], backends=["torch"]
     )
     result = porting.check(request, tmp_path)
     assert result.passed
@@ -182,9 +212,62 @@ def test_a_check_of_scores_of_pixels(net: str, tmp_path: Path) -> None:
     assert {gradient.name for gradient in result.cells[0].gradients} >= {"body.weight"}
 
 
-def test_scores_of_pixels_are_not_trained_like_classes(net: str, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="is no classifier of images; its training needs a loss"):
-        check_training(TrainingRequest(f"{net}:pixels", size=(18, 24)), tmp_path)
+def test_steps_of_training_with_scores_of_pixels(net: str, tmp_path: Path) -> None:
+    request = TrainingRequest(f"{net}:pixels", size=(18, 24), backends=["torch"], steps=3)
+    result = check_training(request, tmp_path)
+    assert result.passed
+    assert result.moved > 0
+    (judged,) = (cell for cell in result.cells if cell.judged)
+    assert {tensor.name for tensor in judged.tensors} >= {"body.weight", "head.bias", "low.weight"}
+
+
+SHAPES = [(3, 18, 24), (1, 9, 9), (4,)]
+
+
+def test_several_inputs_there_and_back(net: str, tmp_path: Path) -> None:
+    shapes = ",".join("x".join(map(str, shape)) for shape in SHAPES)
+    arguments = ["convert", f"{net}:patient", "--input-shape", shapes]
+    done = CliRunner().invoke(app, [*arguments, "--output", str(tmp_path / "mine.keras")])
+    assert done.exit_code == 0, done.output
+    model = keras.saving.load_model(tmp_path / "mine.keras")
+    assert [each.name for each in model.inputs] == ["photo", "close_up", "patient"]
+    assert _record(tmp_path / "mine.keras")["model"]["inputs"] == {  # type: ignore[index]
+        "photo": [18, 24, 3],
+        "close_up": [9, 9, 1],
+        "patient": [4],
+    }
+    arguments = ["export", str(tmp_path / "mine.keras"), "--output", str(tmp_path / "back.pth")]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    module = Target(f"{net}:patient").build()
+    module.load_state_dict(torch.load(tmp_path / "back.pth"))
+    given = [torch.randn(3, *s, generator=torch.Generator().manual_seed(1)) for s in SHAPES]
+    with torch.no_grad():
+        wanted = module(*given).numpy()
+    placed = [x.permute(0, 2, 3, 1).numpy() if x.ndim == 4 else x.numpy() for x in given]
+    assert relative_gap(model.predict_on_batch(placed), wanted) <= 1e-6
+    with pytest.raises(ModelFileError, match=r"takes 3 inputs \(photo, close_up, patient\) where"):
+        Predictor.from_file(tmp_path / "mine.keras")
+    with pytest.raises(ModelFileError, match="takes 3 inputs; models of one are measured"):
+        subject_of(str(tmp_path / "mine.keras"))
+
+
+def test_a_check_of_several_inputs(net: str, tmp_path: Path) -> None:
+    """The first one is photos and noise, the others noise."""
+    request = porting.CheckRequest(f"{net}:patient", input_shapes=SHAPES, backends=["torch"])
+    result = porting.check(request, tmp_path)
+    assert result.passed
+    assert all(found.layers for cell in result.cells for found in cell.sets)
+    assert {gradient.name for gradient in result.cells[0].gradients} >= {"table.weight"}
+    with pytest.raises(UsageError, match=r"reads 4 first; a check has photos and noise of 1 and 3"):
+        porting.check(replace(request, model=f"{net}:vector", input_shapes=[(4,)]), tmp_path)
+
+
+def test_steps_of_training_with_several_inputs(net: str, tmp_path: Path) -> None:
+    request = TrainingRequest(
+        f"{net}:patient", input_shapes=SHAPES, backends=["torch"], steps=3, batch_size=4
+    )
+    assert check_training(request, tmp_path).passed
 
 
 def test_a_check_takes_the_chosen_weights(net: str, tmp_path: Path) -> None:
@@ -200,7 +283,7 @@ def test_a_check_takes_the_chosen_weights(net: str, tmp_path: Path) -> None:
         tmp_path / "both.pth",
         which="ema",
         images=[],
-        input_shape=(3, 17, 17),
+        input_shapes=[(3, 17, 17)],
         backends=["torch"],
         data_formats=["channels_last"],
     )
@@ -215,9 +298,10 @@ def test_a_check_takes_the_chosen_weights(net: str, tmp_path: Path) -> None:
         ("sorting", {}, r"cummax in the network itself \(net.py:\d+: return torch.cummax"),
         ("weightless", {}, "net.py:weightless has no weights, so there is nothing to convert"),
         ("pixels", {"labels": ["a"]}, "1 labels were given for 4 classes"),
-        ("two", {}, r"Two cannot compute images of shape 3x17x17"),
+        ("whole", {"shapes": [(3, 17, 17), (1,)]}, "(?s)to of int64 numbers.*embedding in module"),
+        ("two", {}, r"Two cannot compute inputs of shape 3x17x17 .*missing 1 required"),
         ("gone", {}, "net.py has no function 'gone'"),
-        ("build", {"shape": (3, 16, 16)}, "cannot compute images of shape 3x16x16.*name the right"),
+        ("build", {"shapes": [(3, 16, 16)]}, "cannot compute inputs of shape 3x16x16"),
         ("build", {"source": "gone.pth"}, "gone.pth: no such file"),
         ("build", {"include_preprocessing": True}, "nobody says how images"),
         ("build", {"labels": ["a"]}, "1 labels were given for 5 classes"),
@@ -232,7 +316,7 @@ def test_a_mistake_is_said_and_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(network, "Workers", InThisProcess)
-    given = {"source": None, "shape": (3, 17, 17), **options}
+    given = {"source": None, "shapes": [(3, 17, 17)], **options}
     source = given.pop("source")
     target = Target.parse(f"{net}:{function}")
     assert target is not None
@@ -261,7 +345,7 @@ def test_weights_that_do_not_fit(net: str, tmp_path: Path) -> None:
     assert target is not None
     with pytest.raises(TransferError) as caught:
         network.prepare(
-            target, tmp_path / "w.npz", tmp_path, shape=(3, 17, 17), workers=InThisProcess()
+            target, tmp_path / "w.npz", tmp_path, shapes=[(3, 17, 17)], workers=InThisProcess()
         )
     text = str(caught.value)
     assert "does not fit Sequential:" in text
@@ -289,7 +373,7 @@ def test_a_child_may_be_called_module(tmp_path: Path) -> None:
     assert "0.module.weight" in state
     write_checkpoint(tmp_path / "w.safetensors", state)
     record = networks.convert_network(
-        target, tmp_path / "w.safetensors", tmp_path / "m.keras", shape=(3, 4, 4)
+        target, tmp_path / "w.safetensors", tmp_path / "m.keras", shapes=[(3, 4, 4)]
     )
     assert record["source"]["unused"] == []
     back = porting.to_state_dict(porting.load_model(tmp_path / "m.keras"), framework="numpy")

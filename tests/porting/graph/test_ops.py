@@ -369,6 +369,13 @@ CASES: dict[str, dict[str, Make]] = {
     },
     "permute": {"": f(lambda x: x.permute(0, 3, 1, 2))},
     "transpose": {"": f(lambda x: x.transpose(1, 3))},
+    "swapdims": {"": f(lambda x: x.swapdims(1, -1))},
+    "mT": {"": f(lambda x: x.mT)},
+    "movedim": {
+        "": f(lambda x: x.movedim(1, -1)),
+        "several": f(lambda x: x.movedim((3, 1), (1, 2))),
+    },
+    "moveaxis": {"": f(lambda x: x.moveaxis(-1, 1))},
     "swapaxes": {"": f(lambda x: x.swapaxes(1, 2))},
     "view": {"": f(lambda x: x.view(-1, 2, 27, 8))},
     "reshape": {"shuffled": f(shuffled), "crossing": f(lambda x: x.reshape(-1, 27, 4, 4))},

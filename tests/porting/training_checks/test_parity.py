@@ -23,7 +23,8 @@ from porting.torch_side.reference_nets import Reference
 from porting.torch_side.seeded import seeded_state_dict
 from porting.training_checks import candidate as training_candidate, reference as training_reference
 from porting.training_checks.check import TrainingRequest, check_training, default_size
-from porting.training_checks.parity import Arrays, Measure, training_job, write_batches
+from porting.training_checks.history import write_batches
+from porting.training_checks.parity import Arrays, Measure, draw_batches, training_job
 from porting.training_checks.results import (
     TrainingCell,
     TrainingCheck,
@@ -57,11 +58,11 @@ class Trained:
             weight_decay=5e-4,
             seed=0,
             backends=("torch",),
-            channels=spec.channels,
+            shapes=((spec.channels, *size),),
             **settings,
         )
         self.batches = weights.with_name("batches.npz")
-        write_batches(self.check, self.batches)
+        write_batches(self.batches, *draw_batches(self.check))
         training_reference.main(self.job("float64", "reference.npz"))
         self.reference = np.load(weights.with_name("reference.npz"))
         self.measure = Measure(self.check, self.reference)

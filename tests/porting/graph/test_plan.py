@@ -54,10 +54,10 @@ def test_arguments_of_every_kind_survive(tmp_path: Path) -> None:
         "e": [[True], 0.5],
     }
     node = Node("n", "pad", arguments, ((Dim(3), Dim(1, ("batch",))),), "a.b", "net.py:3: pad(x)")
-    plan = Plan("Net", ("x", (Dim(3),)), (node,), {}, {"k": np.eye(2)}, {"logits": "n"}, (), ())
+    plan = Plan("Net", {"x": (Dim(3),)}, (node,), {}, {"k": np.eye(2)}, {"logits": "n"}, (), ())
     plan.save(tmp_path / "plan.npz")
     again = Plan.load(tmp_path / "plan.npz")
-    assert again.nodes == plan.nodes
+    assert (again.nodes, again.inputs) == (plan.nodes, plan.inputs)
     np.testing.assert_array_equal(again.constants["k"], np.eye(2))
 
 
@@ -73,7 +73,7 @@ def _repeated(ops: Sequence[str], times: int) -> Plan:
             arguments = {"input": Ref(last), **({"other": Ref(first)} if op == "add" else {})}
             nodes.append(Node(name, op, arguments, (shape,)))
             last = name
-    return Plan("Deep", ("x", shape), tuple(nodes), {}, {}, {"logits": last}, (), ())
+    return Plan("Deep", {"x": shape}, tuple(nodes), {}, {}, {"logits": last}, (), ())
 
 
 def test_networks_are_as_deep_as_python_allows() -> None:
@@ -97,7 +97,7 @@ def test_a_plan_of_another_version_is_refused(
 ) -> None:
     file = tmp_path / "plan.npz"
     monkeypatch.setattr(plans, "FORMAT", 99)
-    Plan("Net", ("x", ()), (), {}, {}, {}, (), ()).save(file)
+    Plan("Net", {"x": ()}, (), {}, {}, {}, (), ()).save(file)
     monkeypatch.undo()
     with pytest.raises(GraphError, match="plan of another version"):
         Plan.load(file)

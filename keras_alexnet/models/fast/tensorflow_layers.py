@@ -16,9 +16,6 @@ from keras_alexnet.core import backend
 keras = backend.load_keras()
 tf = backend.require("tensorflow")
 
-# cuDNN takes no smaller one.
-_LEAST_EPSILON = 1.001e-5
-
 
 def _multiply(layer: Any, inputs: Any, training: Any = None) -> Any:
     """Compute a `Dense` of vectors (N, I)."""
@@ -62,7 +59,6 @@ def _normalize(layer: Any, inputs: Any, training: Any = None, mask: Any = None) 
         mask is not None
         or layer.renorm
         or layer.synchronized
-        or layer.epsilon < _LEAST_EPSILON
         or not _covers(layer, inputs)
         or inputs.dtype not in (tf.float32, tf.bfloat16, tf.float16)
         or layer.variable_dtype != "float32"

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from keras_alexnet.benchmarking.environment import ALLOCATOR
-from keras_alexnet.benchmarking.plan import Competitor
+from keras_alexnet.benchmarking.plan import BASELINES, Competitor
 from keras_alexnet.benchmarking.runner import Benchmark, Measured
 from keras_alexnet.core.machine import installed_versions
 from keras_alexnet.core.tables import Column, Sheet
+from keras_alexnet.optimizing.engines.registry import ENGINES
 
 _WHAT = {
     "inference": "inference",
@@ -70,16 +71,14 @@ def baseline(found: Benchmark, batch_size: int) -> Measured | None:
 
 def versions(competitors: Sequence[Competitor]) -> dict[str, str]:
     """Return the versions of what took part."""
-    names = {"keras": None, "numpy": None}
+    names = ["keras", "numpy"]
     for competitor in competitors:
         if competitor.backend is not None:
-            names[competitor.backend] = None
-        if "torchvision" in competitor.kind:
-            names |= {"torch": None, "torchvision": None}
-        for engine in ("openvino", "onnxruntime"):
-            if engine in (competitor.engine, competitor.kind.partition("-")[0]):
-                names[engine] = None
-    return installed_versions(("keras-alexnet", *names))
+            names.append(competitor.backend)
+        names += BASELINES.get(competitor.kind, ())
+        if competitor.engine in ENGINES:
+            names.append(ENGINES[competitor.engine].package)
+    return installed_versions(("keras-alexnet", *dict.fromkeys(names)))
 
 
 def sheet(found: Benchmark) -> Sheet:

@@ -28,7 +28,7 @@ from keras_alexnet.benchmarking.pipelines import (
     torchvision_pipeline,
 )
 from keras_alexnet.benchmarking.plan import Competitor, Plan, baselines, keras_side as competitors
-from keras_alexnet.benchmarking.report import notes, rows, sheet, to_json
+from keras_alexnet.benchmarking.report import notes, rows, sheet, to_json, versions
 from keras_alexnet.benchmarking.runner import Benchmark, Measured, run, steps
 from keras_alexnet.benchmarking.timing import EpochWatch, StepWatch
 from keras_alexnet.core.backend import BACKENDS, installed
@@ -566,3 +566,17 @@ def test_files_that_cannot_be_measured(tmp_path: Path) -> None:
         replace(plan, model=str(tmp_path / "b.keras"))
     free = replace(plan, model=str(_file(tmp_path, "mine.py:build", None)), image_size=(50, 70))
     assert free.subject.size == (None, None)
+
+
+def test_the_versions_of_all_who_took_part_are_said() -> None:
+    took_part = [Competitor("keras", "torch", "auto"), Competitor("timm")]
+    assert set(versions(took_part)) == {
+        "keras-alexnet",
+        "keras",
+        "numpy",
+        "torch",
+        "torchvision",
+        "timm",
+    }
+    assert "onnxruntime" in versions([Competitor("keras", "torch", "onnxruntime")])
+    assert "openvino" in versions([Competitor("openvino-torchvision")])

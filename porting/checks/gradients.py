@@ -13,9 +13,9 @@ from porting.checks.inputs import gradient_labels
 def weight_gradients(backend: str, model: Any, inputs: Any) -> list[np.ndarray]:
     """Return the gradient of the training loss by every trainable variable.
 
-    Dropout is off and batch norm uses its stored statistics. `inputs` are as the
-    model takes them, the labels those of `gradient_labels`. Of maps and other outputs than (N,
-    classes), half the mean of their squares is the loss.
+    Dropout is off and batch norm uses its stored statistics. `inputs` are as the model takes them,
+    the labels those of `gradient_labels`. Of maps and other outputs than (N, classes), half the
+    mean of their squares is the loss.
     """
     gradients = _GRADIENTS[backend](model, inputs)
     return [np.asarray(gradient) for gradient in gradients]

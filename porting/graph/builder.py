@@ -62,7 +62,7 @@ def build(
         plan: The network.
         data_format: Of its images and its feature maps, by default Keras' setting.
         dtype: Keras dtype policy, by default Keras' setting.
-        preprocessing: What it does to its first input first; by default nothing.
+        preprocessing: What its images, the first input, go through before; by default nothing.
 
     Raises:
         GraphError: An operation is used in a way that has no counterpart here.

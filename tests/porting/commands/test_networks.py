@@ -263,6 +263,7 @@ def test_a_check_of_several_inputs(net: str, tmp_path: Path) -> None:
         porting.check(replace(request, model=f"{net}:vector", input_shapes=[(4,)]), tmp_path)
 
 
+@pytest.mark.slow
 def test_steps_of_training_with_several_inputs(net: str, tmp_path: Path) -> None:
     request = TrainingRequest(
         f"{net}:patient", input_shapes=SHAPES, backends=["torch"], steps=3, batch_size=4

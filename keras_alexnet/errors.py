@@ -96,9 +96,14 @@ def counted(number: int, noun: str) -> str:
 
 
 def one_line(error: Exception, *, named: bool = False) -> str:
-    """Return the first line of a foreign error's message, with its kind in front where `named`."""
+    """Return the first line of a foreign error's message, with its kind in front where `named`.
+
+    One that only announces others has the last one behind it, which says what happened.
+    """
     lines = [line.strip() for line in _COLOURS.sub("", str(error)).splitlines() if line.strip()]
     kind = type(error).__name__
     text = lines[0] if lines else kind
+    if text.endswith(":"):  # as TensorFlow's, which names the node of its graph at the end
+        text = " ".join([text, *[line for line in lines[1:] if not line.startswith("[[")][-1:]])
     text = f"{kind}: {text}" if named and lines else text
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

@@ -76,6 +76,10 @@ def body_of(experiment: Experiment) -> Body:
                 f"{path}: nobody says how its images are normalised: name --mean and --std"
             )
         preprocessing = Preprocessing(mean=experiment.mean, std=experiment.std)
+        shape = record.get("model", {}).get("input_shape") or ()
+        size = shape[:-1] if shape[-1:] == [len(preprocessing.channels)] else shape[1:]
+        if size and None not in size:
+            preprocessing = preprocessing.at_size(*size)
     return FileBody(path, preprocessing, record)
 
 

@@ -61,7 +61,7 @@ def file(net: Net, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def save(model: Any, path: Path, **changes: Any) -> None:
+def save(model: Any, path: Path, /, **changes: Any) -> None:
     from dataclasses import asdict
 
     from porting.weights.transfer import counterpart_of
@@ -190,6 +190,25 @@ def test_ones_own_normalisation_replaces_the_files(file: Path) -> None:
     plain = load_model(file)
     wanted = plain.predict_on_batch(pixels() / 255)
     np.testing.assert_allclose(model.predict_on_batch(pixels()), wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [
+        ([12, 20, 3], (12, 20)),
+        ([3, 12, 20], (12, 20)),
+        ([None, None, 3], (224, 224)),
+        (None, (224, 224)),
+    ],
+)
+def test_a_network_of_no_known_preprocessing_has_the_size_that_it_takes(
+    shape: list[int] | None, size: tuple[int, int], net: Net, tmp_path: Path
+) -> None:
+    path = tmp_path / "own.keras"
+    known = {"name": "Net", "target": "net.py:Net", "classes": 3, "input_shape": shape}
+    save(porting.from_torch(net, torch.randn(2, 3, 12, 12)), path, preprocessing=None, model=known)
+    experiment = experiment_of(path, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.25))
+    assert body_of(experiment).preprocessing.crop_size == size
 
 
 def test_what_cannot_be_trained_is_said(net: Net, file: Path, tmp_path: Path) -> None:

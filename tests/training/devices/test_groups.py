@@ -16,6 +16,8 @@ from helpers.devices import (
 )
 from PIL import Image
 
+from porting import convert
+
 
 def assert_same_metrics(folder: Path, wanted: Path) -> None:
     for mine, theirs in zip(rows(folder), rows(wanted), strict=True):
@@ -83,6 +85,52 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
             pixels = rng.integers(0, 256, (40, 44, 3), np.uint8)
             Image.fromarray(pixels).save(folder / name / f"{number}.png")
     return folder
+
+
+_NET = """
+import torch
+from torch import nn
+
+class Block(nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        self.depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+        self.norm = nn.GroupNorm(2, channels)
+        self.gate = nn.Linear(channels, channels)
+        self.scale = nn.Parameter(torch.full((channels, 1, 1), 0.5))
+
+    def forward(self, x):
+        gate = self.gate(x.mean((2, 3))).sigmoid()[:, :, None, None]
+        return x + self.scale * nn.functional.gelu(self.norm(self.depthwise(x))) * gate
+
+def build():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 4, 4), Block(8), Block(8), nn.AdaptiveAvgPool2d(2), nn.Flatten(),
+        nn.Linear(32, 2),
+    )
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", DEVICES)
+def test_a_converted_network_is_trained_as_on_one_device(
+    backend: str, photos: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "net.py").write_text(_NET)
+    file = tmp_path / "net.keras"
+    convert(f"{tmp_path / 'net.py'}:build", None, file, input_shapes=[(3, 32, 32)])
+    common: tuple[object, ...] = (
+        "--weights", file, "--data", photos, "--epochs", "2", "--batch-size", "16",
+        "--learning-rate", "0.02", "--mean", 0.5, 0.5, 0.5, "--std", 0.25, 0.25, 0.25,
+        "--flip", "0.5", "--backend", backend,
+    )  # fmt: skip
+    one, several = tmp_path / "one", tmp_path / "several"
+    finish(begin(*common, "--output", one))
+    (output,) = finish(begin(*common, "--devices", "2", "--output", several))
+    assert "2 devices in" in output
+    assert_same_run(several, one)
+    assert_same_metrics(several, one)
 
 
 @pytest.mark.slow

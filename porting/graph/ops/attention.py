@@ -111,7 +111,11 @@ def _scaled_dot_product_attention(call: Any) -> Value:
         mask = call.value("attn_mask")
         boolean = str(getattr(mask.tensor, "dtype", "")) == "bool"
         options["mask" if boolean else "bias"] = call.array(_rank4(call, mask))
-    tensors = query.tensor, key.tensor, value.tensor
+    heads = query.tensor.shape[2]
+    tensors = [query.tensor]
+    for each in (key.tensor, value.tensor):
+        alone = each.shape[2] == 1 < heads  # one for all queries, which TensorFlow does not repeat
+        tensors.append(call.op("repeat", each, heads, axis=2, aside=True) if alone else each)
     # Keras' own computes its softmax in float32, and takes the values for as long as the queries.
     if call.wide or value.shape[-1] != query.shape[-1]:
         tensor = _attention_by_parts(call, *tensors, scale, **options)

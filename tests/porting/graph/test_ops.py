@@ -70,6 +70,12 @@ def longer_values(x: torch.Tensor) -> torch.Tensor:
     return F.scaled_dot_product_attention(heads(x), heads(x), heads(x).repeat(1, 1, 1, 2)) * 2
 
 
+def one_key(x: torch.Tensor) -> torch.Tensor:
+    """One head of keys and values for all heads of queries, as MobileNetV5's."""
+    key = heads(x * 2).mean(1, keepdim=True)
+    return F.scaled_dot_product_attention(heads(x), key, key + 1)
+
+
 def masked(x: torch.Tensor) -> torch.Tensor:
     mask = torch.linspace(-1, 1, 72 * 72).view(72, 72)
     return F.scaled_dot_product_attention(heads(x), heads(x * 2), heads(x + 1), mask)
@@ -330,6 +336,7 @@ CASES: dict[str, dict[str, Make]] = {
         "module": Attention,
         "masked": f(masked),
         "values": f(longer_values),
+        "one key": f(one_key),
     },
     "matmul": {"windows": f(windows), "batches": f(lambda x: x @ x.transpose(2, 3))},
     "bmm": {"": f(lambda x: torch.bmm(x.flatten(2), x.flatten(2).transpose(1, 2)))},

@@ -15,6 +15,7 @@ from porting.checks.coverage import Covered, coverage, from_json, targets_of, to
 from porting.checks.request import checked_backends
 from porting.commands.common import progress
 from porting.errors import UsageError
+from porting.tolerances import TOLERANCES
 
 
 def coverage_command(
@@ -101,6 +102,12 @@ def notes(found: list[Covered]) -> list[str]:
         f"{each.target}: logits of different images differ by only {each.spread:.1e} of their scale"
         for each in found
         if each.dull
+    ]
+    lines += [
+        f"{each.target} on {max(each.gaps, key=each.gaps.__getitem__)}: logits are off by "
+        f"{each.worst:.1e} of their scale"
+        for each in found
+        if each.gaps and each.worst > TOLERANCES["logits"].limit
     ]
     lines += [
         f"{each.target} on {where} could not be computed: {text.splitlines()[0]}"

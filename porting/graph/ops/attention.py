@@ -112,10 +112,12 @@ def _scaled_dot_product_attention(call: Any) -> Value:
         boolean = str(getattr(mask.tensor, "dtype", "")) == "bool"
         options["mask" if boolean else "bias"] = call.array(_rank4(call, mask))
     heads = query.tensor.shape[2]
-    tensors = [query.tensor]
-    for each in (key.tensor, value.tensor):
-        alone = each.shape[2] == 1 < heads  # one for all queries, which TensorFlow does not repeat
-        tensors.append(call.op("repeat", each, heads, axis=2, aside=True) if alone else each)
+
+    def for_all(tensor: Any) -> Any:  # one head for all queries, which TensorFlow does not repeat
+        alone = tensor.shape[2] == 1 < heads
+        return call.op("repeat", tensor, heads, axis=2, aside=True) if alone else tensor
+
+    tensors = query.tensor, for_all(key.tensor), for_all(value.tensor)
     # Keras' own computes its softmax in float32, and takes the values for as long as the queries.
     if call.wide or value.shape[-1] != query.shape[-1]:
         tensor = _attention_by_parts(call, *tensors, scale, **options)

@@ -468,7 +468,9 @@ def test_what_is_no_number_is_no_agreement_in_any_format() -> None:
     assert not found.passed
     assert from_json(json.loads(json.dumps(to_json([found]), allow_nan=False))) == [found]
     far = replace(found, gaps={"torch/channels_last": 1e-7, "jax/channels_last": 3e-5})
-    assert notes([far])[1] == "timm:x on jax/channels_last: logits are off by 3.0e-05 of their scale"
+    assert (
+        notes([far])[1] == "timm:x on jax/channels_last: logits are off by 3.0e-05 of their scale"
+    )
 
 
 def test_logits_that_are_alike_are_no_agreement() -> None:

@@ -1,5 +1,6 @@
 """Child processes: one framework each, JSON in, JSON and arrays out, stopped when they hang."""
 
+import contextlib
 import json
 import os
 import signal
@@ -114,6 +115,7 @@ class _Worker:
                 # -P: a file called like a framework in the user's folder is not imported.
                 [sys.executable, "-P", "-m", module],
                 stdin=subprocess.PIPE,
+                bufsize=0,  # what could not be written would be written again where it is closed
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=environment,
@@ -126,11 +128,8 @@ class _Worker:
         path = Path(self._folder.name, f"job{self._jobs}.json")
         path.write_text(json.dumps(job))
         assert self._process.stdin is not None
-        try:
+        with contextlib.suppress(BrokenPipeError):  # it has ended, which `finish` finds
             self._process.stdin.write(f"{path}\n".encode())
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            pass  # it has ended, which `finish` finds
         return path.with_suffix(_DONE)
 
     def finish(self, done: Path, timeout: float) -> Any:

@@ -94,6 +94,18 @@ def test_a_failure_is_told_with_its_output(children: Path, name: str, texts: lis
         assert text in str(caught.value)
 
 
+def test_the_end_of_a_child_between_two_jobs_is_told(children: Path) -> None:
+    """As where the memory does not suffice for all that wait for their turn."""
+    with Workers() as workers:
+        _, process = workers.call("echoing_child", {}, timeout=60)
+        os.kill(process, signal.SIGKILL)
+        while Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+            time.sleep(0.02)
+        with pytest.raises(ChildError, match="echoing_child failed with signal SIGKILL"):
+            workers.call("echoing_child", {}, timeout=60)
+        assert workers.call("echoing_child", {"a": 1}, timeout=60)[0] == {"a": 1}
+
+
 def test_an_error_of_ours_is_the_same_in_the_parent(children: Path) -> None:
     with pytest.raises(UsageError, match=r"^bad colour$"):
         call_child("complaining_child", {"what": "colour"}, timeout=60)

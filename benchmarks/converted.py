@@ -16,7 +16,6 @@ all networks goes into `benchmarks/RESULTS.md`. What the JSON file holds is not 
 import argparse
 import itertools
 import json
-import math
 import os
 import subprocess
 import sys
@@ -163,8 +162,9 @@ def table(found: Mapping[str, Mapping[str, float]]) -> list[str]:
         lines.append(f"| {network} | {' | '.join(figures)} |")
     medians = []
     for name, goal in goals.items():
-        middle = median([ratios[name] for ratios in found.values() if name in ratios] or [math.nan])
-        medians.append(f"{middle:.2f} ({'reached' if middle >= goal else 'missed'}: {goal:g})")
+        known = [ratios[name] for ratios in found.values() if name in ratios]
+        verdict = "reached" if known and median(known) >= goal else "missed"
+        medians.append(f"{median(known):.2f} ({verdict}: {goal:g})" if known else "")
     return [*lines, f"| median | {' | '.join(medians)} |"]
 
 

@@ -78,7 +78,7 @@ def test_fine_tuned_weights_go_back(name: str, tmp_path: Path) -> None:
     net.load_state_dict(as_tensors(arrays), strict=True)
     planes = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
     with torch.no_grad():
-        wanted = forward(net, planes, outputs_of(spec, aux_heads=heads))
+        wanted = forward(net, outputs_of(spec, aux_heads=heads), planes)
     got = call(model, images)
     for output, value in named_outputs(got).items():
         assert_close(wanted[output].numpy(), value, "logits")

@@ -82,7 +82,7 @@ def torch_outputs() -> Callable[..., dict[str, np.ndarray]]:
         ]
         planes = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
         with torch.no_grad():
-            outputs |= forward(net, planes, wanted)
+            outputs |= forward(net, wanted, planes)
         for hook in hooks:
             hook.remove()
         return {

@@ -71,7 +71,7 @@ class Member:
         """The twin's outputs."""
         planes = torch.from_numpy(np.ascontiguousarray(self.images.transpose(0, 3, 1, 2)))
         with torch.no_grad():
-            outputs = forward(net or self.twin, planes, outputs_of(self.spec, aux_heads=True))
+            outputs = forward(net or self.twin, outputs_of(self.spec, aux_heads=True), planes)
         return {name: value.numpy() for name, value in outputs.items()}
 
 
@@ -313,7 +313,7 @@ def test_smallest_size(member: Member) -> None:
         aux_heads = bool(spec.aux)
         twin = twins.build(spec.name, classes=3, aux_heads=aux_heads, size=(size, size))
         images = torch.zeros(1, spec.channels, size, size)
-        forward(twin, images, outputs_of(spec, aux_heads=True))
+        forward(twin, outputs_of(spec, aux_heads=True), images)
 
     with torch.no_grad():
         run_twin(least)

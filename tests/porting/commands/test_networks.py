@@ -212,6 +212,7 @@ def test_a_check_of_scores_of_pixels(net: str, tmp_path: Path) -> None:
     assert {gradient.name for gradient in result.cells[0].gradients} >= {"body.weight"}
 
 
+@pytest.mark.slow
 def test_steps_of_training_with_scores_of_pixels(net: str, tmp_path: Path) -> None:
     request = TrainingRequest(f"{net}:pixels", size=(18, 24), backends=["torch"], steps=3)
     result = check_training(request, tmp_path)

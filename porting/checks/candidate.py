@@ -35,7 +35,7 @@ from porting.conversion.convert import load_model
 from porting.graph.builder import build
 from porting.graph.plan import Plan
 from porting.weights.counterpart import Counterpart
-from porting.weights.layouts import nchw_to_nhwc, nhwc_to_nchw
+from porting.weights.layouts import as_model_input, nchw_to_nhwc, nhwc_to_nchw
 from porting.weights.recognition import Architecture, architecture_of, variables_of
 from porting.weights.table import Size
 from porting.weights.transfer import counterpart_of, fill, to_state_dict, unfilled_model
@@ -266,12 +266,8 @@ def _given(images: np.ndarray, inputs: InputSet, data_format: str) -> Any:
 
     It is as much of the set as there are images, in their precision.
     """
-    last, others = data_format == "channels_last", inputs.others()
-    first = images if last else np.ascontiguousarray(nhwc_to_nchw(images))
-    if not others:
-        return first
-    placed = (nchw_to_nhwc(each) if last and each.ndim == 4 else each for each in others)
-    return [first, *(each[: len(images)].astype(images.dtype, order="C") for each in placed)]
+    others = (each[: len(images)] for each in inputs.others())
+    return as_model_input([nhwc_to_nchw(images), *others], data_format, images.dtype)
 
 
 def _float32(value: Any) -> np.ndarray:

@@ -31,11 +31,17 @@ def _loss(outputs: Any) -> Any:
 def _loss_of(output: Any) -> Any:
     keras = load_keras()
     if len(output.shape) != 2:
-        return keras.ops.mean(keras.ops.square(output)) / 2
+        return half_squares(output)
     images, classes = output.shape
     labels = gradient_labels(images) % classes
     losses = keras.losses.sparse_categorical_crossentropy(labels, output, from_logits=True)
     return keras.ops.mean(losses)
+
+
+def half_squares(output: Any) -> Any:
+    """Return half the mean square of an output, the loss of what is no scores of classes."""
+    ops = load_keras().ops
+    return ops.mean(ops.square(output)) / 2
 
 
 def _tensorflow_gradients(model: Any, inputs: Any) -> list[Any]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from keras_alexnet.core.backend import BACKENDS, installed_backends, pip_line, require
 from keras_alexnet.core.fields import comma_separated, option, parse_shape, parse_size
@@ -10,6 +11,12 @@ from keras_alexnet.specs.schema import DATA_FORMATS
 from porting.conversion.sources import ALLOW_PICKLE, INPUT_SHAPE, TRANSFORM_INPUT, WHICH
 from porting.errors import UsageError
 from porting.weights.table import Shape, Size
+
+
+def input_shapes_option() -> Any:
+    """Return the field of the shapes of a network's inputs."""
+    shapes = comma_separated(parse_shape)
+    return option(None, INPUT_SHAPE, parse=shapes, flag="--input-shape", metavar="TEXT")
 
 
 @dataclass(frozen=True)
@@ -36,13 +43,7 @@ class CheckRequest:
     )
     noise: int = option(2, "Noise images of each size.", min=0)
     seed: int = option(0, "Of the noise and of seeded weights.", min=0)
-    input_shapes: Sequence[Shape] | None = option(
-        None,
-        INPUT_SHAPE,
-        parse=comma_separated(parse_shape),
-        flag="--input-shape",
-        metavar="TEXT",
-    )
+    input_shapes: Sequence[Shape] | None = input_shapes_option()
     backends: Sequence[str] | None = option(
         None, "Comma-separated; by default all installed.", parse=comma_separated(str)
     )

@@ -26,7 +26,7 @@ from porting.graph.torch_child import Proof
 from porting.tolerances import LIVELY, TOLERANCES
 from porting.torch_side.reference_nets import in_inference
 from porting.torch_side.targets import Target
-from porting.weights.layouts import nchw_to_nhwc
+from porting.weights.layouts import as_model_input
 from porting.weights.recognition import variables_of
 from porting.weights.transfer import carry, fill, set_counterpart
 
@@ -195,11 +195,9 @@ def outputs_of(built: Built, *inputs: np.ndarray) -> dict[str, np.ndarray]:
     """Return what a model computes, by name and as torch has it, as it has the inputs."""
     from keras_alexnet.models.fast.quicken import sparing_memory
 
-    last = built.data_format == "channels_last"
-    placed = (nchw_to_nhwc(each) if last and each.ndim == 4 else each for each in inputs)
-    given = [np.ascontiguousarray(each, np.float32) for each in placed]
+    given = as_model_input(inputs, built.data_format, np.float32)
     with sparing_memory(built.model):
-        returned = built.model.predict_on_batch(given if len(given) > 1 else given[0])
+        returned = built.model.predict_on_batch(given)
     found = named_outputs(returned)
     return {
         output.name: output.to_torch(np.asarray(found[output.name], np.float32), built.data_format)

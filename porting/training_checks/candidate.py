@@ -16,13 +16,14 @@ from keras_alexnet.models.interface import named_outputs
 from keras_alexnet.specs import find_spec
 from keras_alexnet.specs.shared import AUX_LOSS_WEIGHT
 from porting.checkpoints.files import read_checkpoint
+from porting.checks.gradients import half_squares
 from porting.checks.precision import computing_in, full_precision
 from porting.graph.builder import build
 from porting.graph.plan import Plan
 from porting.torch_side.reference_nets import Reference
 from porting.training_checks.history import History, read_batches, sample
 from porting.weights.counterpart import Counterpart
-from porting.weights.layouts import nchw_to_nhwc
+from porting.weights.layouts import as_model_input
 from porting.weights.recognition import variables_of
 from porting.weights.transfer import fill, load_state_dict, unfilled_model
 
@@ -46,11 +47,8 @@ def main(job: dict[str, Any]) -> None:
                 name: classes % y.shape[1] if _are_scores(y) else classes
                 for name, y in trainer.output.items()
             }
-            placed = (nchw_to_nhwc(each) if each.ndim == 4 else each for each in batch)
-            given = [each.astype(job["precision"], order="C") for each in placed]
-            logs = trainer.train_on_batch(
-                given if len(given) > 1 else given[0], targets, return_dict=True
-            )
+            given = as_model_input(batch, "channels_last", job["precision"])
+            logs = trainer.train_on_batch(given, targets, return_dict=True)
             history.record(float(logs["loss"]), weights.samples())
         history.save(job["output"], weights.state_dict(), ("keras", backend))
 
@@ -107,8 +105,7 @@ def _are_scores(output: Any) -> bool:
 
 
 def _half_squares(_: Any, output: Any) -> Any:
-    ops = load_keras().ops
-    return ops.mean(ops.square(output)) / 2
+    return half_squares(output)
 
 
 class _Weights:

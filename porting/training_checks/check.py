@@ -7,15 +7,14 @@ from typing import Any
 
 from keras_alexnet.core.backend import require
 from keras_alexnet.core.children import Workers
-from keras_alexnet.core.fields import comma_separated, option, parse_shape, parse_size
+from keras_alexnet.core.fields import comma_separated, option, parse_size
 from keras_alexnet.specs import find_spec
 from keras_alexnet.specs.schema import ModelSpec
 from porting.checks.check import open_weights, same_weights
 from porting.checks.network_check import build_file, counterpart_in
 from porting.checks.parity import Say
-from porting.checks.request import checked_backends
+from porting.checks.request import checked_backends, input_shapes_option
 from porting.conversion.network import prepare
-from porting.conversion.sources import INPUT_SHAPE
 from porting.errors import UsageError
 from porting.torch_side.reference_nets import Reference
 from porting.torch_side.targets import Target
@@ -61,13 +60,7 @@ class TrainingRequest:
         "N or HEIGHTxWIDTH, in pixels; by default 96 where the weights serve it, else the model's.",
         parse=parse_size,
     )
-    input_shapes: Sequence[Shape] | None = option(
-        None,
-        INPUT_SHAPE,
-        parse=comma_separated(parse_shape),
-        flag="--input-shape",
-        metavar="TEXT",
-    )
+    input_shapes: Sequence[Shape] | None = input_shapes_option()
     seed: int = option(0, "Of images, classes, seeded weights.", min=0)
     backends: Sequence[str] | None = option(
         None, "Comma-separated; by default all installed.", parse=comma_separated(str)

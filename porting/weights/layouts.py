@@ -4,9 +4,9 @@ Axes: O and I are output and input channels, H and W a kernel's or a map's heigh
 attention heads and their size, M the outputs of each channel in a depthwise convolution.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -232,3 +232,14 @@ def rearranged(
     """
     lists = (parts, order, keras_shape, parts if torch_shape is None else torch_shape)
     return Transform("rearranged", tuple(n for each in lists for n in (len(each), *each)))
+
+
+def as_model_input(inputs: Iterable[np.ndarray], data_format: str, dtype: Any) -> Any:
+    """Return what torch reads as a Keras model takes it: a list, or the only input itself.
+
+    Images, (N, C, H, W), come into the data format; everything is of the NumPy `dtype`.
+    """
+    last = data_format == "channels_last"
+    placed = (nchw_to_nhwc(x) if last and x.ndim == 4 else x for x in inputs)
+    given = [np.ascontiguousarray(x, dtype) for x in placed]
+    return given if len(given) > 1 else given[0]

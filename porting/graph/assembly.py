@@ -1,6 +1,6 @@
 """A Keras model while it is put together: its names, its weights, and what of them is whose."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,6 +49,7 @@ class Assembly:
         puts: Key -> the variable that holds it.
         constants: Layer's name -> the layer and the constant that it holds.
         results: What has come of each name of the plan.
+        parted: Name, axis as torch's node has it -> each place of it, where each is read.
         shared: Parameters that something else than a layer computes with, and so are none's own.
         wide: Whether everything is computed in float64.
     """
@@ -60,6 +61,7 @@ class Assembly:
     puts: dict[str, Put] = field(default_factory=dict)
     constants: dict[str, tuple[Any, np.ndarray]] = field(default_factory=dict)
     results: dict[str, Result] = field(default_factory=dict)
+    parted: dict[tuple[str, int], list[Value]] = field(default_factory=dict)
     _layers: dict[tuple[str, ...], Any] = field(default_factory=dict)
     _held: dict[str, Value] = field(default_factory=dict)
     _constants: dict[str, Value] = field(default_factory=dict)
@@ -74,12 +76,12 @@ class Assembly:
         for path in {node.module for node in self.plan.nodes}:
             parts = path.split(".")
             self._parents |= {".".join(parts[:i]) for i in range(len(parts))}
-        self._users: dict[str, set[str]] = {}
+        self._users: dict[str, list[Node]] = {}
         self.shared: set[str] = set()
         for node in self.plan.nodes:
             for argument, value in node.arguments.items():
                 for name in references(value):
-                    self._users.setdefault(name, set()).add(node.op)
+                    self._users.setdefault(name, []).append(node)
                     if argument not in _WEIGHTS.get(node.op, ()):
                         self.shared.add(name)
 
@@ -103,9 +105,9 @@ class Assembly:
             return self.name(own)
         return self.name(f"{module}_{what}" if module else what)
 
-    def users_of(self, node: Node) -> Collection[str]:
-        """Return the operations that read a node."""
-        return self._users.get(node.name, ())
+    def users_of(self, name: str) -> Sequence[Node]:
+        """Return the nodes that read what a name stands for."""
+        return self._users.get(name, ())
 
     def hold(self, key: str, array_shape: tuple[int, ...], trainable: bool) -> tuple[Any, Any]:
         """Return an array of a shape that is a weight of the model, and its layer.

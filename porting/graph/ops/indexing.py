@@ -46,9 +46,27 @@ def _slice(call: Any) -> Value:
 
 
 def _select(call: Any) -> Value:
-    x = call.value("input")
+    x, given = call.value("input"), call["input"]
     i = call["dim"] % len(x.axes)
-    return _picked(call, x, i, call["index"] % x.shape[i].static)
+    index = call["index"] % x.shape[i].static
+    if not _selects_all(call, x, i):
+        return _picked(call, x, i, index)
+    # Queries, keys and values, which are one product: the gradient of one operation puts them
+    # together, where those of three would add up three arrays of zeros.
+    key = given.name, i
+    if key not in call.build.parted:
+        call.build.parted[key] = _unbound(call, x, i)
+    return call.build.parted[key][index]
+
+
+def _selects_all(call: Any, x: Value, i: int) -> bool:
+    """Return whether each of the places of axis `i` is selected, by a node of its own."""
+    places = {
+        node.arguments["index"] % x.shape[i].static
+        for node in call.build.users_of(call["input"].name)
+        if node.op == "select" and node.arguments["dim"] % len(x.axes) == i
+    }
+    return len(places) == x.shape[i].static > 1 and not isinstance(x.tensor, np.ndarray)
 
 
 def _picked(call: Any, x: Value, i: int, index: int) -> Value:
@@ -75,8 +93,18 @@ def _split(call: Any) -> list[Value]:
 
 def _unbind(call: Any) -> list[Value]:
     x = call.network_value("input")
-    i = call["dim"] % len(x.axes)
-    return [_picked(call, x, i, index) for index in range(x.shape[i].static)]
+    return _unbound(call, x, call["dim"] % len(x.axes))
+
+
+def _unbound(call: Any, x: Value, i: int) -> list[Value]:
+    """Return each place of axis `i`, without the axis."""
+    axes = (*x.axes[:i], *x.axes[i + 1 :])
+    if not x.axes[i]:
+        return [replace(x, axes=axes)]
+    x, at = call.mover.isolate(x, i)
+    order = (*x.order[:at], *x.order[at + 1 :])
+    tensors = call.op("unstack", x.tensor, axis=at)
+    return [Value(tensor, axes, order, x.nonnegative) for tensor in tensors]
 
 
 def _getitem(call: Any) -> Any:

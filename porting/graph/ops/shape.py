@@ -69,7 +69,8 @@ def _expand(call: Any) -> Value:
     x = call.network_value("input")
     x = replace(x, axes=((),) * (len(call.shape) - len(x.axes)) + x.axes)
     missing = [i for i, dim in enumerate(call.shape) if dim != ONE and not x.axes[i]]
-    if not missing or call.build.users_of(call.node) <= _BROADCASTING:
+    users = {node.op for node in call.build.users_of(call.node.name)}
+    if not missing or users <= _BROADCASTING:
         return x
     for i in missing:
         x = expanded(call, x, i, call.shape[i])

@@ -2,6 +2,7 @@
 
 import functools
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,23 @@ def windows(x: torch.Tensor) -> torch.Tensor:
 def shuffled(x: torch.Tensor) -> torch.Tensor:
     n, c, h, w = x.shape
     return x.view(n, 3, c // 3, h, w).transpose(1, 2).reshape(n, c, h, w)
+
+
+def halves(x: torch.Tensor) -> torch.Tensor:
+    """Return (N, 2, C / 2, H, W)."""
+    return x.unflatten(1, (2, -1))
+
+
+class Halves(nn.Module):
+    """Both halves of the channels, each selected from one value, or one of them alone."""
+
+    def __init__(self, *places: int) -> None:
+        super().__init__()
+        self.places = places
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        parts = halves(x)
+        return torch.cat([parts.select(1, place) for place in self.places], 1)
 
 
 def written_in_place(x: torch.Tensor) -> torch.Tensor:
@@ -414,12 +432,18 @@ CASES: dict[str, dict[str, Make]] = {
     },
     "stack": {"": f(lambda x: torch.stack([x, x * 2], 2))},
     "slice": {"": f(lambda x: x[:, 1::2, :, -4:])},
-    "select": {"": f(lambda x: x[:, :, 3] + x[:, :, -1])},
+    "select": {
+        "": f(lambda x: x[:, :, 3] + x[:, :, -1]),
+        "every place": lambda: Halves(-1, 0),
+    },
     "split": {"": f(lambda x: torch.cat(x.split(4, 1)[::-1], 1))},
     "split_with_sizes": {"": f(lambda x: x.split([1, 5], 1)[1])},
     "chunk": {"": f(lambda x: torch.cat(x.chunk(2, 1)[::-1], 1))},
     "tensor_split": {"": f(lambda x: torch.tensor_split(x, 4, 3)[2])},
-    "unbind": {"": f(lambda x: x.unbind(1)[4])},
+    "unbind": {
+        "": f(lambda x: x.unbind(1)[4]),
+        "axis of length 1": f(lambda x: x.mean(1, keepdim=True).unbind(1)[0]),
+    },
     "roll": {"": f(lambda x: x.roll((1, -2), (2, 3)))},
     "flip": {"": f(lambda x: x.flip(1, 3))},
     "pad": {
@@ -480,6 +504,21 @@ def test_an_operation_computes_what_torchs_does(make: Make, data_format: str) ->
     assert held == {key for key, _ in module.named_parameters()} | {
         key for key, _ in module.named_buffers() if "running" in key
     }
+
+
+@pytest.mark.parametrize(
+    ("places", "wanted"),
+    [((0, 1), {"Unstack": 1}), ((1, -2, 0), {"Unstack": 1}), ((1, 1), {"GetItem": 2})],
+)
+def test_places_that_are_all_selected_come_from_one_operation(
+    places: tuple[int, ...], wanted: dict[str, int]
+) -> None:
+    """Its gradient puts them together; each alone would be an array of zeros to add."""
+    module, x = Halves(*places).eval(), images(*SHAPE)
+    built = filled(module, read(module, x))
+    kinds = Counter(type(operation).__name__ for operation in built.model.operations)
+    assert {kind: kinds[kind] for kind in ("Unstack", "GetItem") if kinds[kind]} == wanted
+    assert gap(module, built, x) == 0
 
 
 @rows

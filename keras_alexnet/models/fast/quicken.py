@@ -34,7 +34,8 @@ def quicken(layer: Any) -> Any:
         if name == "tensorflow":
             from keras_alexnet.models.fast.tensorflow_layers import METHODS
 
-            _replace_call(layer, METHODS)
+            for each in (layer, *getattr(layer, "operations", ())):
+                _replace_call(each, METHODS)
         else:
             from keras_alexnet.models.fast.jax_layers import quicken_jax
 
@@ -55,7 +56,10 @@ def sparing_memory(model: Any) -> AbstractContextManager[None]:
 
 
 def _replace_call(layer: Any, methods: Mapping[type, Callable[..., Any]]) -> None:
-    """Let a layer compute by the function of its class; a subclass may compute something else."""
+    """Let a layer, or an operation, compute by the function of its class.
+
+    A subclass may compute something else, and is left alone.
+    """
     method = methods.get(type(layer))
     if method is not None:
         layer.call = MethodType(method, layer)

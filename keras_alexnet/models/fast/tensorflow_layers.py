@@ -3,18 +3,26 @@
 A product with a bias behind it becomes one fused operation of oneDNN, which brings the kernel into
 another order of memory at every call: for the 151 MB of AlexNet's first dense layer that takes
 longer than the product. Batch norm is written by Keras in a dozen operations, each with a gradient
-of its own, where TensorFlow has one.
+of its own, where TensorFlow has one. In training on the CPU, norms and activations are loops that
+XLA makes (`tensorflow_fused`).
 
 The functions here compute what a layer's own `call` computes, and leave to that what TensorFlow's
 operation does not cover.
 """
 
+import contextlib
+import math
 from typing import Any
 
 from keras_alexnet.core import backend
+from keras_alexnet.core.keras_internals import MissingPartError, has_mask, is_training, maker_of
+from keras_alexnet.models.fast import tensorflow_fused
 
 keras = backend.load_keras()
 tf = backend.require("tensorflow")
+
+# Numbers of an image below which XLA takes longer to compile than it saves in hundreds of steps.
+_LEAST = 1 << 15
 
 
 def _multiply(layer: Any, inputs: Any, training: Any = None) -> Any:
@@ -78,25 +86,97 @@ def _normalize(layer: Any, inputs: Any, training: Any = None, mask: Any = None) 
         return tf.nn.batch_normalization(
             inputs, moving_mean, moving_variance, offset, scale, layer.epsilon
         )
-    nothing = tf.zeros((0,), tf.float32)
-    result = tf.raw_ops.FusedBatchNormV3(
-        x=inputs,  # (N, H, W, C)
-        scale=scale,
-        offset=offset,
-        mean=nothing if learns else moving_mean,
-        variance=nothing if learns else moving_variance,
-        epsilon=layer.epsilon,
-        exponential_avg_factor=1.0,  # what comes out are the batch's own statistics
-        data_format="NHWC",
-        is_training=learns,
-    )
+    if learns and _fuses(inputs):
+        y, mean, variance = tensorflow_fused.batch_norm(inputs, scale, offset, layer.epsilon)
+    else:
+        nothing = tf.zeros((0,), tf.float32)
+        y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=inputs,  # (N, H, W, C)
+            scale=scale,
+            offset=offset,
+            mean=nothing if learns else moving_mean,
+            variance=nothing if learns else moving_variance,
+            epsilon=layer.epsilon,
+            exponential_avg_factor=1.0,  # what comes out are the batch's own statistics
+            data_format="NHWC",
+            is_training=learns,
+        )
+        values = tf.cast(tf.reduce_prod(tf.shape(inputs)[:3]), tf.float32)  # of each channel
+        variance *= (values - 1.0) / values  # the biased one
     if learns:
         new = 1.0 - layer.momentum
-        values = tf.cast(tf.reduce_prod(tf.shape(inputs)[:3]), tf.float32)  # of each channel
-        biased = result.batch_variance * ((values - 1.0) / values)
-        layer.moving_mean.assign(moving_mean * layer.momentum + result.batch_mean * new)
-        layer.moving_variance.assign(moving_variance * layer.momentum + biased * new)
-    return result.y
+        layer.moving_mean.assign(moving_mean * layer.momentum + mean * new)
+        layer.moving_variance.assign(moving_variance * layer.momentum + variance * new)
+    return y
+
+
+def _normalize_vectors(layer: Any, inputs: Any) -> Any:
+    """Compute a `LayerNormalization` over the last axis in training."""
+    if (
+        not _is_trained(layer, inputs)
+        or layer.rms_scaling
+        or tuple(layer.axis) not in ((-1,), (inputs.shape.rank - 1,))
+        or layer.variable_dtype != "float32"
+    ):
+        return type(layer).call(layer, inputs)
+    channels = inputs.shape[-1]
+    scale = tf.convert_to_tensor(layer.gamma) if layer.scale else tf.ones((channels,))
+    offset = tf.convert_to_tensor(layer.beta) if layer.center else tf.zeros((channels,))
+    return tensorflow_fused.layer_norm(inputs, scale, offset, layer.epsilon)
+
+
+def _activate(layer: Any, inputs: Any) -> Any:
+    """Compute an `Activation` in training."""
+    name = getattr(layer.activation, "__name__", "")
+    known = tensorflow_fused.ACTIVATIONS.get(name)
+    # A function of somebody's own may have the name of one of Keras'.
+    if (
+        known is None
+        or layer.activation is not keras.activations.get(name)
+        or not _is_trained(layer, inputs)
+    ):
+        return type(layer).call(layer, inputs)
+    return known(inputs)
+
+
+def _is_trained(layer: Any, inputs: Any) -> bool:
+    """Return whether a layer's call is one of training that XLA's loops cover."""
+    return is_training() and _covers(layer, inputs) and _fuses(inputs) and not has_mask(inputs)
+
+
+def _fuses(inputs: Any) -> bool:
+    """Return whether XLA's loops are for these values: they were measured on CPUs alone."""
+    known = [length or 1 for length in inputs.shape[1:]]
+    return (
+        inputs.dtype == tf.float32
+        and math.prod(known) >= _LEAST
+        and not tf.config.list_physical_devices("GPU")
+    )
+
+
+def _attend(
+    operation: Any,
+    query: Any,
+    key: Any,
+    value: Any,
+    bias: Any = None,
+    mask: Any = None,
+    scale: Any = None,
+) -> Any:
+    """Compute `keras.ops.dot_product_attention` (N, T, heads, channels) without a mask.
+
+    Keras has it as sums of products, whose gradients move the axes of each operand again.
+    """
+    plain = mask is None and not operation.is_causal and operation.attn_logits_soft_cap is None
+    tensors = query, key, value
+    if not plain or any(not tf.is_tensor(x) or x.dtype != tf.float32 for x in tensors):
+        return type(operation).call(operation, query, key, value, bias, mask, scale)
+    if scale is None:
+        scale = 1.0 / math.sqrt(key.shape[-1])
+    query, key, value = (tf.transpose(x, (0, 2, 1, 3)) for x in tensors)  # (N, heads, T, channels)
+    scores = tf.matmul(query * scale, key, transpose_b=True)
+    weights = tf.nn.softmax(scores if bias is None else scores + bias)
+    return tf.transpose(tf.matmul(weights, value), (0, 2, 1, 3))
 
 
 def _covers(layer: Any, inputs: Any) -> bool:
@@ -104,8 +184,18 @@ def _covers(layer: Any, inputs: Any) -> bool:
     return tf.is_tensor(inputs) and inputs.dtype == layer.compute_dtype and inputs.dtype.is_floating
 
 
+def _attention() -> type:
+    """Return the class of the operation of attention, which has no public name."""
+    heads = keras.KerasTensor((1, 1, 1, 1))
+    return type(maker_of(keras.ops.dot_product_attention(heads, heads, heads))[0])
+
+
 # Class -> the function that computes its `call`.
 METHODS: dict[type, Any] = {
+    keras.layers.Activation: _activate,
     keras.layers.BatchNormalization: _normalize,
     keras.layers.Dense: _multiply,
+    keras.layers.LayerNormalization: _normalize_vectors,
 }
+with contextlib.suppress(MissingPartError):
+    METHODS[_attention()] = _attend

@@ -1,5 +1,6 @@
 """Child process: loads a `.keras` file on the backend that can, computes with it, exports it."""
 
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ from keras_alexnet.errors import ModelFileError
 from keras_alexnet.exporting.formats import FORMATS, ExportFormat
 from keras_alexnet.exporting.samples import fixed_input, load, samples
 from keras_alexnet.models.record import ModelInput, read_record
+
+# Weights that an ONNX file holds beside its graph: a protobuf ends at 2 GiB.
+_ONNX_BYTES = 2_000_000_000
 
 
 def export(job: dict[str, Any]) -> dict[str, Any]:
@@ -40,16 +44,19 @@ def export(job: dict[str, Any]) -> dict[str, Any]:
         model = keras.Model(model.inputs[0], tensors, name=model.name)
         model(np.zeros((1, *takes.image_shape), np.float32))
     shape = (job["batch_size"], *takes.image_shape)
-    signature = [keras.InputSpec(shape=shape, dtype="float32", name=model.inputs[0].name)]
-    model.export(
-        job["output"],
-        format=format_.keras_name,
-        verbose=False,
-        input_signature=signature,
-        **_options(format_, takes, job),
-    )
-    if format_.positional:
-        _NAMERS[format_.name](job["output"], model.inputs[0].name, names, shape)
+    if format_.name == "onnx":
+        _write_onnx(model, job["output"], names, shape)
+    else:
+        signature = [keras.InputSpec(shape=shape, dtype="float32", name=model.inputs[0].name)]
+        model.export(
+            job["output"],
+            format=format_.keras_name,
+            verbose=False,
+            input_signature=signature,
+            **_options(format_, takes, job),
+        )
+    if format_.name == "openvino":
+        _name_openvino(job["output"], model.inputs[0].name, names, shape)
     versions = {name: require(name).__version__ for name in ("keras", format_.backend)}
     # LRN squares its input, whose range int8 then cannot hold.
     sensitive = [e.name for e in model.layers if isinstance(e, LocalResponseNormalization)]
@@ -116,21 +123,35 @@ def _options(format_: ExportFormat, takes: ModelInput, job: dict[str, Any]) -> d
     return {}
 
 
-def _name_onnx(path: str, input_name: str, names: list[str], shape: tuple[int | None, ...]) -> None:
-    """Name the outputs of an ONNX file, whose exporter numbers them."""
-    onnx = require("onnx")
-    model = onnx.load(path)
-    graph = model.graph
-    new = dict(zip([value.name for value in graph.output], names, strict=True))
-    for node in graph.node:
-        node.input[:] = [new.get(name, name) for name in node.input]
-        node.output[:] = [new.get(name, name) for name in node.output]
-    for value, name in zip(graph.output, names, strict=True):
-        value.name = name
-        if shape[0] is None:
-            value.type.tensor_type.shape.dim[0].dim_param = "batch"
-    onnx.checker.check_model(model)
-    onnx.save(model, path)
+def _write_onnx(model: Any, path: str, names: list[str], shape: tuple[int | None, ...]) -> None:
+    """Write an ONNX file by torch's exporter, which names the inputs and outputs."""
+    _check_size(model)
+    torch = require("torch")
+    batch, *image = shape
+    # Torch takes a 1 for a constant.
+    example = torch.zeros((batch or 2, *image))
+    free = (({0: torch.export.Dim("batch")},),) if batch is None else None
+    program = torch.onnx.export(
+        model.eval(),
+        (example,),
+        dynamo=True,
+        input_names=[each.name for each in model.inputs],
+        output_names=names,
+        dynamic_shapes=free,
+        verbose=False,
+    )
+    # Its own `save` puts the weights of large models into a second file.
+    require("onnx").save(program.model_proto, path)
+
+
+def _check_size(model: Any) -> None:
+    """Refuse a model that one file does not hold, before minutes are spent on it."""
+    size = sum(4 * math.prod(variable.shape) for variable in model.variables)
+    if size > _ONNX_BYTES:
+        raise ModelFileError(
+            f"{model.name} has {size / 1e9:.1f} GB of weights; an ONNX file holds "
+            f"{_ONNX_BYTES / 1e9:.1f} GB. Use --format openvino, torch or saved_model"
+        )
 
 
 def _name_openvino(
@@ -158,9 +179,6 @@ def _name_openvino(
     del model
     for suffix in (".bin", ".xml"):
         new.with_suffix(suffix).replace(Path(path).with_suffix(suffix))
-
-
-_NAMERS = {"onnx": _name_onnx, "openvino": _name_openvino}
 
 
 if __name__ == "__main__":

@@ -135,8 +135,8 @@ def _export(
     except ExportError as error:
         kind = "int8 " if calibration else ""
         raise ExportError(
-            f"{request.model} cannot be exported to {kind}{format_.name} by Keras on "
-            f"{format_.backend}; {format_.instead}. The cause: {error}"
+            f"{request.model} cannot be exported to {kind}{format_.name} on {format_.backend}; "
+            f"{format_.instead}. The cause: {error}"
         ) from error
 
 

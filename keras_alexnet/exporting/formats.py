@@ -15,7 +15,7 @@ class ExportFormat:
     Attributes:
         name: Its name on the command line.
         suffix: Suffix of its file; none where it is a folder.
-        keras_name: Its name for Keras' `model.export`.
+        keras_name: Its name for Keras' `model.export`; none where that does not write it.
         backend: Keras backend that exports it.
         packages: Import names of what the export needs beside the backend.
         runtimes: Import names of what can run it, in order of preference; one is needed.
@@ -29,7 +29,7 @@ class ExportFormat:
 
     name: str
     suffix: str
-    keras_name: str
+    keras_name: str | None
     backend: str
     runtimes: tuple[str, ...]
     packages: tuple[str, ...] = ()
@@ -95,17 +95,16 @@ FORMATS = {
         ExportFormat(
             "onnx",
             ".onnx",
-            "onnx",
-            # Through TensorFlow, tf2onnx makes the constants of Normalization layers inputs of the
-            # graph, and takes up to twenty times as long.
+            # Keras has the older of torch's two exporters write files for any batch, which lacks
+            # layer norm, and pooling to a size that does not divide the map's. Through TensorFlow,
+            # tf2onnx makes the constants of Normalization layers inputs of the graph, and takes up
+            # to twenty times as long.
+            None,
             backend="torch",
-            packages=("onnx",),
+            packages=("onnx", "onnxscript"),
             runtimes=("onnxruntime",),
             positional=True,
-            # The one for dynamic batches lacks, for instance, adaptive pooling to a size that does
-            # not divide the map's, as in GoogLeNet's auxiliary heads.
-            instead="try --batch-size 1, for which torch has a newer exporter (it needs "
-            "onnxscript), or --format openvino",
+            instead="try --format openvino",
         ),
         ExportFormat(
             "saved_model", "", "tf_saved_model", backend="tensorflow", runtimes=("tensorflow",)

@@ -149,15 +149,18 @@ def _report(result: "Exported") -> None:
     )
     rows = [(c.output, c.difference, LIMIT, c.where, c.response) for c in verified.checks]
     versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
-    image = "x".join(map(str, result.shape))
     batch = request.batch_size or "any number of"
-    takes = "pixels 0..255" if result.pixels else "normalised values"
+    kind = "pixels 0..255" if result.pixels else "normalised values"
+    shapes = ["x".join(map(str, shape)) for shape in result.shapes.values()]
+    takes = f"images {shapes[0]} of {kind}"
+    if len(shapes) > 1:
+        takes = ", ".join(f"{name} {s}" for name, s in zip(result.shapes, shapes, strict=True))
     batches = " and ".join(map(str, verified.batches))
     compared = f"{' and '.join(verified.sets)} in batches of {batches}"
     notes = [
         "difference: largest from the Keras model, over its largest |output|; response: how far "
         f"that moves from image to image, over the same; on {compared}",
-        f"takes {batch} images {image} of {takes}; exported by {versions}; "
+        f"takes {batch} {takes}; exported by {versions}; "
         f"run by {verified.runtime} {verified.version}",
     ]
     if "photos" not in verified.sets:

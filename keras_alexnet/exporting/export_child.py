@@ -1,6 +1,7 @@
 """Child process: loads a `.keras` file on the backend that can, computes with it, exports it."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ from keras_alexnet.core.backend import require
 from keras_alexnet.core.children import enter_child
 from keras_alexnet.errors import ModelFileError
 from keras_alexnet.exporting.formats import FORMATS, ExportFormat
-from keras_alexnet.exporting.samples import fixed_input, load, samples
+from keras_alexnet.exporting.samples import alone_or_list, fixed_inputs, load, samples
 from keras_alexnet.models.record import ModelInput, read_record
+
+Shape = tuple[int | None, ...]  # of a batch; None where any number will do
 
 # Weights that an ONNX file holds beside its graph: a protobuf ends at 2 GiB.
 _ONNX_BYTES = 2_000_000_000
@@ -22,45 +25,51 @@ def export(job: dict[str, Any]) -> dict[str, Any]:
     """Export a model and write samples with the model's outputs for them.
 
     The job names `model`, `format`, `output`, `batch_size` (None: dynamic), `samples` (a `.npz` to
-    write: `SET/input` and `SET/output/NAME`), and for int8 of TFLite `calibration`, image files.
+    write: `SET/input/NAME` and `SET/output/NAME`), and for int8 of TFLite `calibration`, image
+    files for the only input.
 
     Returns:
-        `input` (a `ModelInput`), `outputs` (names in the file's order), `versions`, and
+        `inputs` (name -> `ModelInput`), `outputs` (names in the file's order), `versions`, and
         `sensitive`, the names of the layers that int8 harms.
     """
     from keras_alexnet.layers import LocalResponseNormalization, keras
+    from keras_alexnet.models.fast.quicken import restore
     from keras_alexnet.models.weights import load_model
 
     # On TensorFlow this splits grouped convolutions, which no converter knows as XLA has them.
     model = load_model(job["model"])
     # A model that was never called is none that Keras exports; `_reference` calls it.
-    takes = fixed_input(model, read_record(job["model"]))
+    inputs = fixed_inputs(model, read_record(job["model"]))
     _check_precision(model)
     names, tensors = _outputs(model)
-    _reference(model, names, takes, job["samples"])
+    _reference(model, names, inputs, job["samples"])
     format_ = FORMATS[job["format"]]
+    if format_.quantizers is not None:
+        # Quantisers take a product of matrices, but not the sum that is faster on TensorFlow.
+        restore(model, keras.layers.Dense)
     if format_.positional:
         # A list has the same order everywhere; the order of a dict is each converter's own.
-        model = keras.Model(model.inputs[0], tensors, name=model.name)
-        model(np.zeros((1, *takes.image_shape), np.float32))
-    shape = (job["batch_size"], *takes.image_shape)
+        model = keras.Model(model.inputs, tensors, name=model.name)
+        model(alone_or_list([np.zeros((1, *e.image_shape), np.float32) for e in inputs.values()]))
+    shapes = {name: (job["batch_size"], *takes.image_shape) for name, takes in inputs.items()}
     if format_.name == "onnx":
-        _write_onnx(model, job["output"], names, shape)
+        _write_onnx(model, job["output"], names, shapes)
     else:
-        signature = [keras.InputSpec(shape=shape, dtype="float32", name=model.inputs[0].name)]
+        specs = [keras.InputSpec(shape=s, dtype="float32", name=n) for n, s in shapes.items()]
         model.export(
             job["output"],
             format=format_.keras_name,
             verbose=False,
-            input_signature=signature,
-            **_options(format_, takes, job),
+            input_signature=[alone_or_list(specs)],
+            **_options(format_, inputs, job),
         )
     if format_.name == "openvino":
-        _name_openvino(job["output"], model.inputs[0].name, names, shape)
+        _name_openvino(job["output"], names, shapes)
     versions = {name: require(name).__version__ for name in ("keras", format_.backend)}
     # LRN squares its input, whose range int8 then cannot hold.
     sensitive = [e.name for e in model.layers if isinstance(e, LocalResponseNormalization)]
-    return {"input": asdict(takes), "outputs": names, "versions": versions, "sensitive": sensitive}
+    takes = {name: asdict(each) for name, each in inputs.items()}
+    return {"inputs": takes, "outputs": names, "versions": versions, "sensitive": sensitive}
 
 
 def _check_precision(model: Any) -> None:
@@ -85,14 +94,14 @@ def _outputs(model: Any) -> tuple[list[str], list[Any]]:
     return ["logits"], [structure]
 
 
-def _reference(model: Any, names: list[str], takes: ModelInput, path: str) -> None:
+def _reference(model: Any, names: list[str], inputs: Mapping[str, ModelInput], path: str) -> None:
     """Write the samples and what the model makes of them; a ModelFileError if it is not finite."""
     from keras_alexnet.layers import keras
 
     arrays: dict[str, np.ndarray] = {}
-    for key, images in samples(takes).items():
-        arrays[f"{key}/input"] = images
-        result = model(images, training=False)
+    for key, given in samples(inputs).items():
+        arrays |= {f"{key}/input/{name}": array for name, array in given.items()}
+        result = model(alone_or_list(list(given.values())), training=False)
         values = result if isinstance(result, dict) else {names[0]: result}
         for name in names:
             value = np.asarray(keras.ops.convert_to_numpy(values[name]))
@@ -102,13 +111,16 @@ def _reference(model: Any, names: list[str], takes: ModelInput, path: str) -> No
     np.savez(path, **arrays)  # type: ignore[arg-type]
 
 
-def _options(format_: ExportFormat, takes: ModelInput, job: dict[str, Any]) -> dict[str, Any]:
+def _options(
+    format_: ExportFormat, inputs: Mapping[str, ModelInput], job: dict[str, Any]
+) -> dict[str, Any]:
     """Return what Keras' exporter of the format takes beside the rest."""
     if format_.name == "torch" and job["batch_size"] is None:
         # Keras then samples a batch of 2: torch takes a 1 for a constant.
-        return {"dynamic_shapes": {0: require("torch").export.Dim("batch")}}
+        batch = {0: require("torch").export.Dim("batch")}
+        return {"dynamic_shapes": [(alone_or_list([batch] * len(inputs)),)]}
     if format_.name == "tflite" and job.get("calibration"):
-        lite = require("tensorflow").lite
+        lite, (takes,) = require("tensorflow").lite, inputs.values()
 
         def representative() -> Any:
             for path in job["calibration"]:
@@ -123,21 +135,32 @@ def _options(format_: ExportFormat, takes: ModelInput, job: dict[str, Any]) -> d
     return {}
 
 
-def _write_onnx(model: Any, path: str, names: list[str], shape: tuple[int | None, ...]) -> None:
+def _write_onnx(model: Any, path: str, names: list[str], shapes: Mapping[str, Shape]) -> None:
     """Write an ONNX file by torch's exporter, which names the inputs and outputs."""
     _check_size(model)
     torch = require("torch")
-    batch, *image = shape
-    # Torch takes a 1 for a constant.
-    example = torch.zeros((batch or 2, *image))
-    free = (({0: torch.export.Dim("batch")},),) if batch is None else None
+
+    class Called(torch.nn.Module):  # type: ignore[name-defined]
+        """The model as torch calls one: with each input for itself."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, *given: Any) -> Any:
+            return self.model(alone_or_list(list(given)))
+
+    # Torch takes a batch of 1 for a constant.
+    examples = tuple(torch.zeros((batch or 2, *rest)) for batch, *rest in shapes.values())
+    batch = torch.export.Dim("batch")
+    free = tuple({0: batch} for shape in shapes.values() if shape[0] is None)
     program = torch.onnx.export(
-        model.eval(),
-        (example,),
+        Called().eval(),
+        examples,
         dynamo=True,
-        input_names=[each.name for each in model.inputs],
+        input_names=list(shapes),
         output_names=names,
-        dynamic_shapes=free,
+        dynamic_shapes=(free,) if free else None,
         verbose=False,
     )
     # Its own `save` puts the weights of large models into a second file.
@@ -154,14 +177,13 @@ def _check_size(model: Any) -> None:
         )
 
 
-def _name_openvino(
-    path: str, input_name: str, names: list[str], shape: tuple[int | None, ...]
-) -> None:
-    """Name the input and the outputs of an OpenVINO file, drop further outputs, write it anew."""
+def _name_openvino(path: str, names: list[str], shapes: Mapping[str, Shape]) -> None:
+    """Name the inputs and outputs of an OpenVINO file, drop further outputs, write it anew."""
     openvino = require("openvino")
     model = openvino.Core().read_model(path)
-    model.reshape([-1 if n is None else n for n in shape])
-    model.inputs[0].tensor.set_names({input_name})
+    for each, given in zip(model.inputs, shapes, strict=True):
+        each.tensor.set_names({given})
+    model.reshape({name: [-1 if n is None else n for n in shape] for name, shape in shapes.items()})
     # The converter also makes outputs of what tf.custom_gradient wraps, as in our LRN. Those that
     # are meant have TensorFlow's names of a function's results, in their order.
     ours = {f"Identity{f'_{i}' if i else ''}:0": name for i, name in enumerate(names)}

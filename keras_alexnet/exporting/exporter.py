@@ -11,7 +11,13 @@ from typing import Any
 from keras_alexnet.errors import ExportError
 from keras_alexnet.exporting.children import run_job
 from keras_alexnet.exporting.formats import ExportFormat
-from keras_alexnet.exporting.quantization import Quantized, check_sensitive, compare_files, size_of
+from keras_alexnet.exporting.quantization import (
+    Quantized,
+    check_inputs,
+    check_sensitive,
+    compare_files,
+    size_of,
+)
 from keras_alexnet.exporting.staging import publish, staging
 from keras_alexnet.exporting.verification import LIMIT, Verified, verify
 
@@ -46,7 +52,7 @@ class Exported:
         bytes: Size of the result, of all its files together.
         verified: The comparison of the float32 export with the Keras model.
         versions: Version by package, of Keras and of the backend that exported.
-        shape: One image as the result takes it.
+        shapes: One of each input as the result takes it, by name; an image, but of several.
         pixels: Whether the result takes 0..255 and normalises itself.
         quantized: What int8 gained and cost, or None for float32.
     """
@@ -55,7 +61,7 @@ class Exported:
     bytes: int
     verified: Verified
     versions: dict[str, str]
-    shape: tuple[int, ...]
+    shapes: dict[str, tuple[int, ...]]
     pixels: bool
     quantized: Quantized | None
 
@@ -69,7 +75,7 @@ class Exported:
             "precision": "int8" if self.quantized else "float32",
             "bytes": self.bytes,
             "batch_size": request.batch_size or "dynamic",
-            "image_shape": list(self.shape),
+            "input_shapes": {name: list(shape) for name, shape in self.shapes.items()},
             "takes_pixels": self.pixels,
             "backend": request.format.backend,
             "versions": self.versions,
@@ -98,6 +104,7 @@ def export_model(request: ExportRequest) -> Exported:
         float_file, samples = place / output.name, scratch / "samples.npz"
         export = _export(request, float_file, samples)
         if request.calibration:
+            check_inputs(request.model, export["inputs"])
             check_sensitive(format_, export["sensitive"])
         verified = verify(format_, float_file, samples, scratch, batch_size=request.batch_size)
         quantized = None
@@ -111,8 +118,8 @@ def export_model(request: ExportRequest) -> Exported:
         size,
         verified,
         export["versions"],
-        tuple(export["input"]["shape"]),
-        export["input"]["pixels"],
+        {name: tuple(takes["shape"]) for name, takes in export["inputs"].items()},
+        any(takes["pixels"] for takes in export["inputs"].values()),
         quantized,
     )
 
@@ -151,7 +158,7 @@ def _quantize(
         job = {
             "file": str(before),
             "output": str(after),
-            "input": export["input"],
+            "inputs": export["inputs"],
             "sensitive": export["sensitive"],
             "batch_size": request.batch_size,
             "calibration": list(map(str, request.calibration)),

@@ -17,7 +17,8 @@ def quantize(job: dict[str, Any]) -> dict[str, Any]:
     layer's name: the converter fuses others into operations without one, which are quantised.
     """
     nncf, openvino = require("nncf"), require("openvino")
-    takes = ModelInput.from_json(job["input"])
+    (fields,) = job["inputs"].values()
+    takes = ModelInput.from_json(fields)
     batch = job["batch_size"] or 1
 
     def read(path: str) -> Any:

@@ -1,6 +1,6 @@
 """int8 post-training quantisation: what it takes, and what it gains and costs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,19 @@ def check_calibration(int8: bool, calibration: Sequence[Path], evaluation: Path 
         )
 
 
+def check_inputs(model: Path, inputs: Collection[str]) -> None:
+    """Refuse int8 of a model of several inputs.
+
+    Raises:
+        ConfigurationError: There are several; photos set the ranges of one alone.
+    """
+    if len(inputs) > 1:
+        raise ConfigurationError(
+            f"int8 takes its ranges from photos, and {model} has {len(inputs)} inputs "
+            f"({', '.join(inputs)}); leave --quantize out"
+        )
+
+
 def check_sensitive(format_: ExportFormat, layers: Sequence[str]) -> None:
     """Refuse int8 where it would destroy the model.
 
@@ -90,7 +103,7 @@ def compare_files(
         "work": "compare",
         "format": format_.name,
         "files": {"before": str(before), "after": str(after)},
-        "input": export["input"],
+        "inputs": export["inputs"],
         "output": "logits" if "logits" in names else names[0],
         "images": list(map(str, images)),
         "batch": batch_size or COUNT,

@@ -1,6 +1,7 @@
 """Child process: runs exported files with their own runtimes, without Keras.
 
-Each opener returns a function from a float32 batch to the outputs by name.
+Each opener returns a function from float32 batches by the inputs' names, in the model's order, to
+the outputs by name.
 """
 
 import time
@@ -15,19 +16,19 @@ from keras_alexnet.core.backend import require
 from keras_alexnet.core.children import enter_child
 from keras_alexnet.errors import ModelFileError
 from keras_alexnet.exporting.formats import FORMATS
-from keras_alexnet.exporting.samples import load
+from keras_alexnet.exporting.samples import alone_or_list, load
 from keras_alexnet.models.record import ModelInput
 
 Outputs = dict[str, np.ndarray]
-Run = Callable[[np.ndarray], Outputs]
+Inputs = Mapping[str, np.ndarray]
+Run = Callable[[Inputs], Outputs]
 _WARM = 3  # batches before the timing
 
 
 def _onnxruntime(path: str) -> Run:
     session = require("onnxruntime").InferenceSession(path, providers=["CPUExecutionProvider"])
-    (image,) = session.get_inputs()
     names = [output.name for output in session.get_outputs()]
-    return lambda x: dict(zip(names, session.run(names, {image.name: x}), strict=True))
+    return lambda x: dict(zip(names, session.run(names, dict(x)), strict=True))
 
 
 def _openvino(path: str) -> Run:
@@ -35,8 +36,8 @@ def _openvino(path: str) -> Run:
     compiled = require("openvino").compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     names = [output.any_name for output in compiled.outputs]
 
-    def run(x: np.ndarray) -> Outputs:
-        results = compiled([x])
+    def run(x: Inputs) -> Outputs:
+        results = compiled(dict(x))
         # Its memory is written to again by the next call.
         return {name: np.array(results[index]) for index, name in enumerate(names)}
 
@@ -50,16 +51,25 @@ def _litert(path: str) -> Run:
     else:
         interpreter = require(f"{package}.interpreter").Interpreter(path)
     runner = interpreter.get_signature_runner()
-    (image,) = runner.get_input_details().values()
+    inputs = {name: entry["index"] for name, entry in runner.get_input_details().items()}
     places = {name: entry["index"] for name, entry in runner.get_output_details().items()}
-    shape: list[tuple[int, ...]] = []
+    shapes: dict[int, tuple[int, ...]] = {}
 
-    def run(x: np.ndarray) -> Outputs:
-        if shape != [x.shape]:
-            interpreter.resize_tensor_input(image["index"], x.shape)
+    def run(x: Inputs) -> Outputs:
+        # A single one may have another name.
+        given = (
+            dict(zip(inputs.values(), x.values(), strict=True))
+            if len(x) == 1
+            else {inputs[name]: array for name, array in x.items()}
+        )
+        if shapes != (new := {place: array.shape for place, array in given.items()}):
+            for place, shape in new.items():
+                interpreter.resize_tensor_input(place, shape)
             interpreter.allocate_tensors()
-            shape[:] = [x.shape]
-        interpreter.set_tensor(image["index"], x)
+            shapes.clear()
+            shapes.update(new)
+        for place, array in given.items():
+            interpreter.set_tensor(place, array)
         interpreter.invoke()
         return {name: interpreter.get_tensor(place) for name, place in places.items()}
 
@@ -69,16 +79,16 @@ def _litert(path: str) -> Run:
 def _saved_model(path: str) -> Run:
     tensorflow = require("tensorflow")
     loaded = tensorflow.saved_model.load(path)  # owns the variables of what it serves
-    return lambda x: _by_name(loaded.serve(tensorflow.constant(x)))
+    return lambda x: _by_name(loaded.serve(alone_or_list([*map(tensorflow.constant, x.values())])))
 
 
 def _torch(path: str) -> Run:
     torch = require("torch")
     module = torch.export.load(path).module()
 
-    def run(x: np.ndarray) -> Outputs:
+    def run(x: Inputs) -> Outputs:
         with torch.no_grad():
-            return _by_name(module(torch.from_numpy(x)))
+            return _by_name(module(alone_or_list([*map(torch.from_numpy, x.values())])))
 
     return run
 
@@ -120,18 +130,24 @@ def _verify(job: dict[str, Any]) -> dict[str, Any]:
     run = open_exported(job["format"], job["file"])
     arrays: Outputs = {}
     with np.load(job["samples"]) as samples:
-        sets = {key: samples[key] for key in samples.files if key.endswith("/input")}
-    for key, images in sets.items():
+        sets: dict[str, dict[str, np.ndarray]] = {}
+        for file in samples.files:
+            key, kind, name = file.split("/", 2)
+            if kind == "input":
+                sets.setdefault(key, {})[name] = samples[file]
+    for key, given in sets.items():
         for batch in job["batches"]:
             # Batches of a fixed size may be larger than the set.
-            for name, value in run(images[np.arange(batch) % len(images)]).items():
-                arrays[f"{key.removesuffix('/input')}/{batch}/{name}"] = value
+            cut = {name: array[np.arange(batch) % len(array)] for name, array in given.items()}
+            for name, value in run(cut).items():
+                arrays[f"{key}/{batch}/{name}"] = value
     np.savez(job["results"], **arrays)  # type: ignore[arg-type]
     return {}
 
 
 def _compare(job: dict[str, Any]) -> dict[str, Any]:
-    takes = ModelInput.from_json(job["input"])
+    ((given, fields),) = job["inputs"].items()
+    takes = ModelInput.from_json(fields)
     runs = {name: open_exported(job["format"], path) for name, path in job["files"].items()}
     batch, images = job["batch"], job["images"]
     classes: dict[str, list[int]] = {name: [] for name in runs}
@@ -141,14 +157,15 @@ def _compare(job: dict[str, Any]) -> dict[str, Any]:
         count = len(x)
         x = x[np.arange(batch) % count]  # the last one is filled up
         for name, run in runs.items():
-            logits = _main(run(x), job["output"])[:count]
+            logits = _main(run({given: x}), job["output"])[:count]
             if len(logits) != count or not np.isfinite(logits).all():
                 raise ModelFileError(f"the {name} file does not give {count} finite outputs")
             classes[name] += logits.argmax(axis=1).tolist()
-    return {"classes": classes, "seconds": _seconds(runs, x[: job["timed"]], job["rounds"])}
+    timed = {given: x[: job["timed"]]}
+    return {"classes": classes, "seconds": _seconds(runs, timed, job["rounds"])}
 
 
-def _seconds(runs: Mapping[str, Run], x: np.ndarray, rounds: int) -> dict[str, float]:
+def _seconds(runs: Mapping[str, Run], x: Inputs, rounds: int) -> dict[str, float]:
     """Return the median seconds of a batch, the runs taking turns."""
     taken: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(_WARM + rounds):

@@ -1,6 +1,6 @@
 """What an exported model takes, and images of that kind: seeded noise, real photos, files."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,26 +10,29 @@ import numpy as np
 from keras_alexnet.core.backend import installed, require
 from keras_alexnet.data.preprocessing import load_images, resize_and_crop
 from keras_alexnet.errors import ModelFileError
-from keras_alexnet.models.interface import input_of
+from keras_alexnet.models.interface import inputs_of
 from keras_alexnet.models.record import ModelInput
 
 COUNT = 3  # images of a set, and the larger of the batches that are compared
 
 
-def fixed_input(model: Any, record: dict[str, Any] | None) -> ModelInput:
-    """Return what a Keras model takes, at a size that its export can be proved at.
+def fixed_inputs(model: Any, record: dict[str, Any] | None) -> dict[str, ModelInput]:
+    """Return what each input of a Keras model takes, at a size that its export can be proved at.
 
     Raises:
-        ModelFileError: It takes no single image, or images of a size that nothing fixes; or its
-            record is damaged.
+        ModelFileError: A single input takes no images, or one takes what has a size that nothing
+            fixes; or the record is damaged.
     """
-    takes = input_of(model, record)
+    return {name: _fixed(model, name, takes) for name, takes in inputs_of(model, record).items()}
+
+
+def _fixed(model: Any, name: str, takes: ModelInput) -> ModelInput:
     if None not in takes.shape:
         return takes
     if takes.preprocessing is None:
         raise ModelFileError(
-            f"{model.name} takes images of any size, and its file has no record that says which to "
-            "export for; save it with a fixed input_shape"
+            f"{model.name}: its input {name!r} {takes.shape} takes any size, and its file has no "
+            "record that says which to export for; save it with a fixed input_shape"
         )
     size, channels = takes.preprocessing.crop_size, len(takes.preprocessing.channels)
     return replace(takes, shape=(channels, *size) if takes.channels_first else (*size, channels))
@@ -50,15 +53,27 @@ def load(takes: ModelInput, paths: Iterable[str | Path]) -> np.ndarray:
     return takes.of_images(load_images(paths, takes.preprocessing))
 
 
-def samples(takes: ModelInput) -> dict[str, np.ndarray]:
-    """Return `COUNT` images of seeded noise, and of photos where scikit-learn has them here."""
+def alone_or_list(values: list[Any]) -> Any:
+    """Return what a model, or its export, is called with: a list, or what is alone."""
+    return values if len(values) > 1 else values[0]
+
+
+def samples(inputs: Mapping[str, ModelInput]) -> dict[str, dict[str, np.ndarray]]:
+    """Return `COUNT` of each input by name: seeded noise, and photos where scikit-learn has them.
+
+    Photos go into the first input, beside the noise of the others.
+    """
     rng = np.random.default_rng(0)
-    size = (COUNT, *takes.image_shape)
-    noise = rng.integers(0, 256, size) if takes.pixels else rng.standard_normal(size)
-    sets = {"noise": noise.astype(np.float32)}
+    noise = {}
+    for name, takes in inputs.items():
+        size = (COUNT, *takes.image_shape)
+        values = rng.integers(0, 256, size) if takes.pixels else rng.standard_normal(size)
+        noise[name] = values.astype(np.float32)
+    sets = {"noise": noise}
+    first, takes = next(iter(inputs.items()))
     if takes.preprocessing is not None and installed("sklearn"):
         photos = require("sklearn.datasets").load_sample_images().images
         images = [*photos, np.ascontiguousarray(photos[0][:, ::-1])][:COUNT]
         cut = [resize_and_crop(image, takes.preprocessing) for image in images]
-        sets["photos"] = takes.of_images(np.stack(cut))
+        sets["photos"] = noise | {first: takes.of_images(np.stack(cut))}
     return sets

@@ -91,7 +91,7 @@ def verify(
 def compare(
     expected: dict[str, np.ndarray], computed: dict[str, np.ndarray], batches: Sequence[int]
 ) -> tuple[list[Check], tuple[str, ...]]:
-    """Compare outputs, `SET/BATCH/NAME`, with the reference, `SET/output/NAME`.
+    """Compare outputs, `SET/BATCH/NAME`, with the reference, `SET/output/NAME` of `SET/input/...`.
 
     Returns:
         The worst of each output, and the names of the sets.
@@ -99,7 +99,7 @@ def compare(
     Raises:
         VerificationError: An output is missing, too much, or of another shape.
     """
-    sets = tuple(key.removesuffix("/input") for key in expected if key.endswith("/input"))
+    sets = tuple(dict.fromkeys(key.split("/")[0] for key in expected))
     prefix = f"{sets[0]}/output/"
     names = [key.removeprefix(prefix) for key in expected if key.startswith(prefix)]
     responses = {

@@ -123,9 +123,33 @@ def input_of(model: Any, record: dict[str, Any] | None) -> ModelInput:
             f"{model.name} takes {len(inputs)} inputs ({names}) where one image is given; call it "
             "in Python with a list of them"
         )
-    shape = tuple(inputs[0].shape[1:]) if inputs else ()
-    if len(shape) != 3:
+    if not inputs or len(inputs[0].shape) != 4:
         raise ModelFileError(f"{model.name} is no model of one image (h, w, C) or (C, h, w)")
+    return _first_image(model, record)
+
+
+def inputs_of(model: Any, record: dict[str, Any] | None) -> dict[str, ModelInput]:
+    """Find out what each input of a Keras model takes, by name and in the model's order.
+
+    The first may be images, as `input_of` has them; further ones are numbers of which nobody says
+    more than their shape.
+
+    Raises:
+        ModelFileError: A single one takes no images of these channels, or the record is damaged.
+    """
+    inputs = getattr(model, "inputs", None) or []
+    if len(inputs) <= 1:
+        takes = input_of(model, record)
+        return {inputs[0].name: takes}
+    found = {each.name: ModelInput(tuple(each.shape[1:]), False, False, None) for each in inputs}
+    if len(inputs[0].shape) == 4:
+        found[inputs[0].name] = _first_image(model, record)
+    return found
+
+
+def _first_image(model: Any, record: dict[str, Any] | None) -> ModelInput:
+    """Return what a model's first input takes, which are images."""
+    shape = tuple(model.inputs[0].shape[1:])
     labels = preprocessing = None
     if record is not None:
         preprocessing, pixels, labels = use_of(record)

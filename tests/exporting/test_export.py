@@ -223,6 +223,47 @@ def test_the_family_exports(
     assert "aux1" in out or not options.get("aux_heads")
 
 
+@pytest.fixture(scope="module")
+def several(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of an image, a smaller one and a vector, named against the order of the alphabet."""
+    keras.utils.set_random_seed(1)
+    inputs = [
+        keras.Input((19, 17, 3), name="photo"),
+        keras.Input((8, 9, 3), name="detail"),
+        keras.Input((5,), name="age"),
+    ]
+    maps = [keras.layers.Conv2D(4, 3, activation="relu")(x) for x in inputs[:2]]
+    pooled = [keras.layers.GlobalAveragePooling2D()(x) for x in maps]
+    joined = keras.layers.Concatenate()([*pooled, inputs[2]])
+    model = keras.Model(inputs, keras.layers.Dense(4)(joined), name="several")
+    path = tmp_path_factory.mktemp("several") / "several.keras"
+    preprocessing = Preprocessing(20, (19, 17))
+    record = {"model": {"include_preprocessing": False}, "preprocessing": asdict(preprocessing)}
+    save_model(model, path, record)
+    return path
+
+
+@pytest.mark.parametrize("name", [needing(n, slow=n != "onnx") for n in FORMATS])
+def test_several_inputs(run_cli: Run, several: Path, name: str) -> None:
+    report = export(run_cli, several, name)
+    assert report["input_shapes"] == {"photo": [19, 17, 3], "detail": [8, 9, 3], "age": [5]}
+    verified = report["verified"]
+    assert (verified["batches"], verified["sets"]) == ([1, 3], ["noise", "photos"])
+    assert all(check["response"] > 0.01 for check in verified["checks"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [needing("openvino", int8=True)])
+def test_int8_of_several_inputs_is_refused(
+    run_cli: Run, several: Path, digits: Path, tmp_path: Path, name: str
+) -> None:
+    arguments = ("export", several, "--format", name, "--output", "out.xml")
+    code, out, err = run_cli(*arguments, "--quantize", "int8", "--calibration", digits)
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert "has 3 inputs (photo, detail, age); leave --quantize out" in err
+    assert names_in(tmp_path) == []
+
+
 # int8
 
 
@@ -290,7 +331,7 @@ def exported(lenet: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     answer = run_job("export_child", job, backend="torch")
     assert answer["outputs"] == ["logits"]
-    assert ModelInput.from_json(answer["input"]).shape == (28, 28, 1)
+    assert ModelInput.from_json(answer["inputs"]["image"]).shape == (28, 28, 1)
     return folder
 
 

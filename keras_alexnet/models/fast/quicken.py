@@ -43,6 +43,14 @@ def quicken(layer: Any) -> Any:
     return layer
 
 
+def restore(layer: Any, kind: type) -> None:
+    """Let the layers of one class, of this one or in it, compute by Keras' own call again."""
+    for inner in getattr(layer, "layers", ()):
+        restore(inner, kind)
+    if type(layer) is kind:
+        vars(layer).pop("call", None)
+
+
 def sparing_memory(model: Any) -> AbstractContextManager[None]:
     """Within this block, let a stock model keep no output of a layer longer than it is read.
 

@@ -14,7 +14,7 @@ NEXT := .venv-next
 .PHONY: help install demo train-demo test test-all test-next smoke lint format parity models-table coverage bench clean
 
 help:
-	@echo "make demo          convert both networks, compare them with torchvision, write a report"
+	@echo "make demo          convert both networks, compare them with torchvision, write a report; two minutes"
 	@echo "make train-demo    train LeNet-5 on embedded digits, under a minute"
 	@echo "make test          the tests, ten to twelve minutes on two idle cores"
 	@echo "make test-all      the slow tests and the wheel in fresh environments too, hours"
@@ -32,7 +32,7 @@ $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; try: make PYTHON=python3.12 ...")'
 	@echo "Installing into $(VENV) (TensorFlow, PyTorch and JAX; a few minutes, several GB) ..."
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@$(BIN)/python -m pip install --progress-bar on --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
 demo: $(INSTALLED)

@@ -1,60 +1,92 @@
 """Convert torchvision's AlexNet and GoogLeNet to Keras and prove that both compute the same.
 
-Writes `demo/alexnet.keras`, `demo/googlenet.keras` and `demo/report.html`. Uses the pretrained
-weights where they can be downloaded, seeded ones elsewhere.
+    python examples/demo.py [--thorough]
+
+Writes `demo/alexnet.keras`, `demo/googlenet.keras` and `demo/report.html`. Uses torchvision's
+pretrained weights where torch has downloaded them before or the network gives them, seeded ones
+elsewhere.
 """
 
+import argparse
+import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from keras_alexnet.core.backend import installed_backends
 from keras_alexnet.core.children import Workers
 from keras_alexnet.core.tables import terminal
 from porting.checks.check import check
 from porting.checks.report import write_report
 from porting.checks.request import CheckRequest
-from porting.checks.results import ParityResult
 from porting.commands.console import print_parity, print_photos
 from porting.errors import DownloadError, PortingError
 
 FOLDER = Path(__file__).resolve().parents[1] / "demo"
-SIZES = ((224, 224), (193, 251))
+NETWORKS = ("alexnet", "googlenet")
+# What shows at a glance that both agree, and what a proof would have. There are as many noise
+# images as photos, as frameworks compile each size of a batch.
+QUICK: dict[str, Any] = {"sizes": ((224, 224),), "noise": 2, "gradients": False}
+THOROUGH: dict[str, Any] = {"sizes": ((224, 224), (193, 251))}
 
 console = terminal()
 
 
-def compare(name: str, source: str | None, workers: Workers) -> ParityResult:
-    """Convert and check one network, showing what is being done."""
-    with console.status("") as status:
-        return check(
-            CheckRequest(name, source, sizes=SIZES),
-            FOLDER,
-            lambda step: status.update(f"{name}: {step} …"),
-            workers,
-        )
-
-
 def main() -> int:
     """Run the demonstration; the exit code is 0 if every backend agrees with torchvision."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--thorough", action="store_true", help="two sizes, and all gradients")
+    thorough = parser.parse_args().thorough
     FOLDER.mkdir(exist_ok=True)
+    # A second run need not compile again.
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(FOLDER / "compiled"))
     source: str | None = "IMAGENET1K_V1"
     results = []
-    with Workers() as workers:
-        for name in ("alexnet", "googlenet"):
+    # The first one converts, which torch begins soonest with.
+    backends = sorted(installed_backends(), key=lambda backend: backend != "torch")
+    options = (THOROUGH if thorough else QUICK) | {"backends": backends}
+    # Each network is converted, computed by torch, and by Keras on each backend.
+    steps = len(NETWORKS) * (2 + len(backends))
+    columns = (
+        *(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()),
+        *(TextColumn("left:"), TimeRemainingColumn()),
+    )
+    with Workers() as workers, Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=steps)
+        for number, name in enumerate(NETWORKS):
+            say = _showing(bar, task, name, number * steps // len(NETWORKS))
             try:
-                result = compare(name, source, workers)
-            except DownloadError:
+                result = check(CheckRequest(name, source, **options), FOLDER, say, workers)
+            except DownloadError as error:
                 console.print(
-                    "No network: seeded weights stand in for the pretrained ones, so the names "
-                    "below mean nothing; the comparison is as strict."
+                    f"{error}. Seeded weights stand in for the pretrained ones, so photos are "
+                    "given no names; the comparison is as strict.",
+                    soft_wrap=True,
+                    markup=False,
                 )
                 source = None
-                result = compare(name, source, workers)
+                result = check(CheckRequest(name, source, **options), FOLDER, say, workers)
             print_parity(result)
-            print_photos(result)
+            if source is not None:
+                print_photos(result)
             console.print(f"{name}: {result.check.candidate}", soft_wrap=True)
             results.append(result)
     print(write_report(FOLDER / "report.html", results))
     return 0 if all(result.passed for result in results) else 1
+
+
+def _showing(bar: Progress, task: Any, name: str, done: int) -> Callable[[str], None]:
+    """Return what shows the next step of a network, before which so many were done."""
+    said: list[str] = []
+
+    def say(step: str) -> None:
+        bar.update(task, description=f"{name}: {step}", completed=done + len(said))
+        said.append(step)
+
+    return say
 
 
 if __name__ == "__main__":

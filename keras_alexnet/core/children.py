@@ -63,6 +63,12 @@ class Workers:
         for worker in self._workers.values():
             worker.stop()
 
+    def start(self, module: str, *, backend: str | None = None, accelerator: bool = True) -> None:
+        """Have the child of later jobs import what it needs, where there is none yet."""
+        key = module, backend, accelerator
+        if key not in self._workers:
+            self._workers[key] = _Worker(*key)
+
     def call(
         self,
         module: str,
@@ -77,9 +83,8 @@ class Workers:
 
         This process does `meanwhile` what it has to do anyway.
         """
+        self.start(module, backend=backend, accelerator=accelerator)
         key = module, backend, accelerator
-        if key not in self._workers:
-            self._workers[key] = _Worker(*key)
         try:
             worker = self._workers[key]
             done = worker.begin(job)

@@ -137,6 +137,7 @@ def check(
             data_formats=tuple(request.data_formats),
             labels=tuple(labels),
             timeout=request.timeout,
+            gradients=request.gradients,
         ),
         folder,
         say,

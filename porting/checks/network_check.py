@@ -91,6 +91,7 @@ def check_network(
                 labels=tuple(labels or ()),
                 timeout=request.timeout,
                 plan=network.plan,
+                gradients=request.gradients,
             ),
             folder,
             say,

@@ -18,6 +18,7 @@ from porting.tolerances import spread
 
 Arrays = Mapping[str, np.ndarray]
 Say = Callable[[str], None]
+_CANDIDATE = "porting.checks.candidate"
 
 
 def run_check(
@@ -39,11 +40,12 @@ def run_check(
 
 
 def _run_and_compare(check: Check, folder: Path, say: Say, workers: Workers) -> ParityResult:
+    of_gradients = next((i for i in check.inputs if not i.paths), check.inputs[0]).name
     shared = {
         "counterpart": check.counterpart.to_json(),
         "inputs": [dataclasses.asdict(each) for each in check.inputs],
         "layer_images": check.layer_images,
-        "gradients": next((i for i in check.inputs if not i.paths), check.inputs[0]).name,
+        "gradients": of_gradients if check.gradients else None,
     }
     title = check.reference.title
     say(title)
@@ -53,15 +55,23 @@ def _run_and_compare(check: Check, folder: Path, say: Say, workers: Workers) -> 
         "weights": str(check.weights),
         "output": str(output),
     }
+    if check.backends:  # which imports its framework while torch computes
+        workers.start(_CANDIDATE, backend=check.backends[0])
     workers.call("porting.checks.reference", job, timeout=check.timeout)
     reference = _take(output)
 
     cells: list[Cell] = []
     tops = {title: _top(reference, check)}
-    for backend in check.backends:
+    for backend, following in zip(check.backends, (*check.backends[1:], None), strict=True):
         say(f"Keras on {backend}")
+        if following is not None:
+            workers.start(_CANDIDATE, backend=following)
         outputs = {name: folder / f"{backend}-{name}.npz" for name in check.data_formats}
-        gradients = {name: path.with_suffix(".gradients.npz") for name, path in outputs.items()}
+        gradients = {
+            name: path.with_suffix(".gradients.npz")
+            for name, path in outputs.items()
+            if check.gradients
+        }
         job = shared | {
             "candidate": str(check.candidate),
             "plan": None if check.plan is None else str(check.plan),
@@ -71,18 +81,20 @@ def _run_and_compare(check: Check, folder: Path, say: Say, workers: Workers) -> 
         }
         failure = ""
         try:
-            workers.call("porting.checks.candidate", job, backend=backend, timeout=check.timeout)
+            workers.call(_CANDIDATE, job, backend=backend, timeout=check.timeout)
         except KerasAlexNetError as error:
             failure = str(error)
         for data_format, path in outputs.items():
-            if not gradients[data_format].is_file():
+            last = gradients.get(data_format, path)
+            if not last.is_file():
                 cells.append(Cell(backend, data_format, error=failure))
                 continue
             candidate = _take(path)
             cell = _compare_cell(check, backend, data_format, reference, candidate)
             if not cell.error:
                 tops[f"Keras, {backend}, {data_format}"] = _top(candidate, check)
-                cell = _with_gradients(check, cell, reference, _take(gradients[data_format]))
+                if check.gradients:
+                    cell = _with_gradients(check, cell, reference, _take(last))
             cells.append(cell)
     return ParityResult(
         check,

@@ -67,9 +67,10 @@ def main(job: dict[str, Any]) -> None:
             results[where] = value if as_torch else nchw_to_nhwc(value)
         if job["gradients"] == inputs.name:
             in_double = [each.double() for each in few]
-    report_progress(f"{reference.title}: gradients")
-    for key, gradient in _gradients(net.double(), in_double, outputs).items():
-        results[f"gradient/{key}"] = gradient
+    if job["gradients"] is not None:
+        report_progress(f"{reference.title}: gradients")
+        for key, gradient in _gradients(net.double(), in_double, outputs).items():
+            results[f"gradient/{key}"] = gradient
     results["versions"] = np.array(
         json.dumps({name: require(name).__version__ for name in (*reference.packages, "numpy")})
     )

@@ -43,6 +43,11 @@ class CheckRequest:
     )
     noise: int = option(2, "Noise images of each size.", min=0)
     seed: int = option(0, "Of the noise and of seeded weights.", min=0)
+    gradients: bool = option(
+        True,
+        "Compare the gradient of every weight, in float64.",
+        flag="--gradients/--no-gradients",
+    )
     input_shapes: Sequence[Shape] | None = input_shapes_option()
     backends: Sequence[str] | None = option(
         None, "Comma-separated; by default all installed.", parse=comma_separated(str)

@@ -40,8 +40,8 @@ class Check(Comparison):
     """What is to be compared, on every backend in every data format.
 
     `candidate` is the `.keras` file, `plan` the graph that it was made of, if any. The layers of
-    the first `layer_images` of each input set are compared. A child process is stopped after
-    `timeout` seconds of silence.
+    the first `layer_images` of each input set are compared, and `gradients` where they are wanted.
+    A child process is stopped after `timeout` seconds of silence.
     """
 
     candidate: Path
@@ -52,6 +52,7 @@ class Check(Comparison):
     layer_images: int = 2
     timeout: float = 900
     plan: Path | None = None
+    gradients: bool = True
 
     @property
     def photos(self) -> InputSet | None:

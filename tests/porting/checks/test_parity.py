@@ -7,13 +7,16 @@ kind of layer; `make test-all` takes all models, here and on photos at their own
 """
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.project import TWINS
+from helpers.project import ROOT, TWINS
 from helpers.sizes import ODD_SIZES
 
 from keras_alexnet.core.children import Workers
@@ -167,6 +170,35 @@ def test_json_holds_every_cell_and_no_nan(results: Results, name: str) -> None:
 def test_the_reference_is_named(results: Results, name: str) -> None:
     wanted = "torchvision" if name in TORCHVISION else "twins.py"
     assert results(name).check.reference.title == wanted
+
+
+def test_gradients_can_be_left_out(tmp_path: Path) -> None:
+    request = CheckRequest(
+        "lenet5", backends=["torch"], images=[], sizes=[(28, 28)], reference=TWINS, gradients=False
+    )
+    result = check(request, tmp_path)
+    assert result.passed
+    for cell in result.cells:
+        assert (cell.gradients, cell.gradients_error) == ((), "")
+        assert cell.sets[0].layers
+
+
+@pytest.mark.slow
+def test_the_demo(tmp_path: Path) -> None:
+    """`make demo` behind the installation, where torch has no weights and no network gives any."""
+    environment = os.environ | {"TORCH_HOME": str(tmp_path), "HTTPS_PROXY": "http://127.0.0.1:9"}
+    done = subprocess.run(
+        [sys.executable, ROOT / "examples" / "demo.py"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    for line in ("alexnet: all 6 cells agree", "googlenet: all 6 cells agree", "report.html"):
+        assert line in done.stdout
+    assert "Seeded weights stand in" in done.stdout
+    assert "china.jpg" not in done.stdout
 
 
 @pytest.mark.slow

@@ -2,6 +2,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# What pip warns of, such as indexes that lack a package. It is shown where the installation fails.
+COMPLAINTS := $(VENV)/pip-warnings.txt
 # A module's tests stay together, as they share what takes long. Threads of torch and TensorFlow
 # would wait for each other.
 TESTS := -m pytest -n 2 --dist loadfile --no-loadscope-reorder
@@ -32,7 +34,7 @@ $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; try: make PYTHON=python3.12 ...")'
 	@echo "Installing into $(VENV) (TensorFlow, PyTorch and JAX; a few minutes, several GB) ..."
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --progress-bar on --disable-pip-version-check --editable '.[dev]'
+	@$(BIN)/python -m pip install --disable-pip-version-check --editable '.[dev]' 2> $(COMPLAINTS) || { cat $(COMPLAINTS) >&2; exit 1; }
 	@touch $@
 
 demo: $(INSTALLED)

@@ -219,6 +219,11 @@ def test_the_family_exports(
     model = save_network(tmp_path / "in" / "model.keras", network, shape, **options)
     output = tmp_path / "in" / f"out{FORMATS[name].suffix}"
     code, out, err = run_cli("export", model, "--format", name, "--output", output)
+    if code and name == "saved_model" and options.get("data_format") == "channels_first":
+        # Most of TensorFlow's builds for CPUs have no such convolution; then nothing is written.
+        assert "only supports the NHWC tensor format" in err
+        assert not output.exists()
+        return
     assert (code, err) == (0, ""), err
     assert "aux1" in out or not options.get("aux_heads")
 

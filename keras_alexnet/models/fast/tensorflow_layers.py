@@ -101,8 +101,9 @@ def _normalize(layer: Any, inputs: Any, training: Any = None, mask: Any = None) 
             data_format="NHWC",
             is_training=learns,
         )
-        values = tf.cast(tf.reduce_prod(tf.shape(inputs)[:3]), tf.float32)  # of each channel
-        variance *= (values - 1.0) / values  # the biased one
+        if learns:
+            values = tf.cast(tf.reduce_prod(tf.shape(inputs)[:3]), tf.float32)  # of each channel
+            variance *= (values - 1.0) / values  # the biased one
     if learns:
         new = 1.0 - layer.momentum
         layer.moving_mean.assign(moving_mean * layer.momentum + mean * new)

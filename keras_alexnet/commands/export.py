@@ -152,9 +152,10 @@ def _report(result: "Exported") -> None:
     batch = request.batch_size or "any number of"
     kind = "pixels 0..255" if result.pixels else "normalised values"
     shapes = ["x".join(map(str, shape)) for shape in result.shapes.values()]
-    takes = f"images {shapes[0]} of {kind}"
-    if len(shapes) > 1:
-        takes = ", ".join(f"{name} {s}" for name, s in zip(result.shapes, shapes, strict=True))
+    if len(shapes) == 1:
+        takes = f"images {shapes[0]} of {kind}"
+    else:
+        takes = ", ".join(map(" ".join, zip(result.shapes, shapes, strict=True)))
     batches = " and ".join(map(str, verified.batches))
     compared = f"{' and '.join(verified.sets)} in batches of {batches}"
     notes = [

@@ -65,9 +65,12 @@ class Workers:
 
     def start(self, module: str, *, backend: str | None = None, accelerator: bool = True) -> None:
         """Have the child of later jobs import what it needs, where there is none yet."""
-        key = module, backend, accelerator
+        self._worker((module, backend, accelerator))
+
+    def _worker(self, key: tuple[str, str | None, bool]) -> "_Worker":
         if key not in self._workers:
             self._workers[key] = _Worker(*key)
+        return self._workers[key]
 
     def call(
         self,
@@ -83,10 +86,9 @@ class Workers:
 
         This process does `meanwhile` what it has to do anyway.
         """
-        self.start(module, backend=backend, accelerator=accelerator)
         key = module, backend, accelerator
+        worker = self._worker(key)
         try:
-            worker = self._workers[key]
             done = worker.begin(job)
             meanwhile()
             return worker.finish(done, timeout)

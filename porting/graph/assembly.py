@@ -49,7 +49,7 @@ class Assembly:
         puts: Key -> the variable that holds it.
         constants: Layer's name -> the layer and the constant that it holds.
         results: What has come of each name of the plan.
-        parted: Name, axis as torch's node has it -> each place of it, where each is read.
+        parted: Name, axis of torch's -> each place of the axis, where each is read.
         shared: Parameters that something else than a layer computes with, and so are none's own.
         wide: Whether everything is computed in float64.
     """

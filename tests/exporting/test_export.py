@@ -143,6 +143,17 @@ def export(run_cli: Run, model: Path, name: str, *more: object) -> dict[str, Any
     return report
 
 
+def int8_refusal(run_cli: Run, model: Path, name: str, images: Path) -> str:
+    """Return the one line that refuses an export of a model to int8."""
+    output = "out" + FORMATS[name].suffix
+    code, out, err = run_cli(
+        "export", model, "--format", name, "--output", output, "--quantize", "int8",
+        "--calibration", images,
+    )  # fmt: skip
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    return err
+
+
 def test_the_limit_is_the_parity_tables() -> None:
     assert TOLERANCES["logits"].limit == LIMIT
 
@@ -220,10 +231,9 @@ def test_the_family_exports(
     output = tmp_path / "in" / f"out{FORMATS[name].suffix}"
     code, out, err = run_cli("export", model, "--format", name, "--output", output)
     if code and name == "saved_model" and options.get("data_format") == "channels_first":
-        # Most of TensorFlow's builds for CPUs have no such convolution; then nothing is written.
         assert "only supports the NHWC tensor format" in err
         assert not output.exists()
-        return
+        pytest.skip("this build of TensorFlow has no convolution of NCHW for CPUs")
     assert (code, err) == (0, ""), err
     assert "aux1" in out or not options.get("aux_heads")
 
@@ -262,9 +272,7 @@ def test_several_inputs(run_cli: Run, several: Path, name: str) -> None:
 def test_int8_of_several_inputs_is_refused(
     run_cli: Run, several: Path, digits: Path, tmp_path: Path, name: str
 ) -> None:
-    arguments = ("export", several, "--format", name, "--output", "out.xml")
-    code, out, err = run_cli(*arguments, "--quantize", "int8", "--calibration", digits)
-    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    err = int8_refusal(run_cli, several, name, digits)
     assert "has 3 inputs (photo, detail, age); leave --quantize out" in err
     assert names_in(tmp_path) == []
 
@@ -313,9 +321,7 @@ def test_int8_exports_lrn(
 def test_int8_refuses_lrn_where_nothing_can_be_spared(
     run_cli: Run, branched: Path, digits: Path, tmp_path: Path, name: str
 ) -> None:
-    arguments = ("export", branched, "--format", name, "--output", "out.tflite")
-    code, out, err = run_cli(*arguments, "--quantize", "int8", "--calibration", digits)
-    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    err = int8_refusal(run_cli, branched, name, digits)
     assert "named other classes than float32 where that was measured; use --format openvino" in err
     assert names_in(tmp_path) == []
 

@@ -23,6 +23,8 @@ tf = backend.require("tensorflow")
 
 # Numbers of an image below which XLA takes longer to compile than it saves in hundreds of steps.
 _LEAST = 1 << 15
+# Of a tensor: the batch norm in training that it comes from.
+_NORM = "_keras_alexnet_batch_norm"
 
 
 def _multiply(layer: Any, inputs: Any, training: Any = None) -> Any:
@@ -87,7 +89,11 @@ def _normalize(layer: Any, inputs: Any, training: Any = None, mask: Any = None) 
             inputs, moving_mean, moving_variance, offset, scale, layer.epsilon
         )
     if learns and _fuses(inputs):
-        y, mean, variance = tensorflow_fused.batch_norm(inputs, scale, offset, layer.epsilon)
+        norm = tensorflow_fused.BatchNorm(inputs, scale, offset, layer.epsilon)
+        y, mean, variance = norm(), norm.mean, norm.variance
+        if not tf.executing_eagerly():
+            # An activation computes both; then nothing reads `y`, and a graph does not compute it.
+            setattr(y, _NORM, norm)
     else:
         nothing = tf.zeros((0,), tf.float32)
         y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
@@ -129,15 +135,28 @@ def _normalize_vectors(layer: Any, inputs: Any) -> Any:
 def _activate(layer: Any, inputs: Any) -> Any:
     """Compute an `Activation` in training."""
     name = getattr(layer.activation, "__name__", "")
-    known = tensorflow_fused.ACTIVATIONS.get(name)
     # A function of somebody's own may have the name of one of Keras'.
-    if (
-        known is None
-        or layer.activation is not keras.activations.get(name)
-        or not _is_trained(layer, inputs)
-    ):
-        return type(layer).call(layer, inputs)
-    return known(inputs)
+    known = name in tensorflow_fused.BEHIND_BATCH_NORM
+    is_keras = known and layer.activation is keras.activations.get(name)
+    return _activated(layer, inputs, name if is_keras else "")
+
+
+def _rectify(layer: Any, inputs: Any) -> Any:
+    """Compute a `ReLU` in training."""
+    named = not layer.negative_slope and not layer.threshold
+    name = {None: "relu", 6: "relu6"}.get(layer.max_value, "") if named else ""
+    return _activated(layer, inputs, name)
+
+
+def _activated(layer: Any, inputs: Any, name: str) -> Any:
+    """Compute a layer of one of Keras' activations, if it gains by a loop of XLA's, in that."""
+    norm, behind = getattr(inputs, _NORM, None), tensorflow_fused.BEHIND_BATCH_NORM.get(name)
+    if norm is not None and behind is not None:
+        return norm(behind)
+    alone = tensorflow_fused.ALONE.get(name)
+    if alone is not None and _is_trained(layer, inputs):
+        return alone(inputs)
+    return type(layer).call(layer, inputs)
 
 
 def _is_trained(layer: Any, inputs: Any) -> bool:
@@ -197,6 +216,7 @@ METHODS: dict[type, Any] = {
     keras.layers.BatchNormalization: _normalize,
     keras.layers.Dense: _multiply,
     keras.layers.LayerNormalization: _normalize_vectors,
+    keras.layers.ReLU: _rectify,
 }
 with contextlib.suppress(MissingPartError):
     METHODS[_attention()] = _attend

@@ -36,9 +36,12 @@ def open_steps(plan: Plan, competitor: Competitor) -> Callable[[int], StepWatch]
     wait = wait_for_device(plan)
 
     def open_batch(batch: int) -> StepWatch:
-        shape = (batch, *plan.image_size, plan.subject.channels)
-        images = np.random.default_rng(0).standard_normal(shape, np.float32)  # (N, H, W, C)
-        return StepWatch(steps(images), wait, seconds=plan.seconds, queued=plan.device == "gpu")
+        rng = np.random.default_rng(0)
+        inputs = [
+            rng.standard_normal((batch, *shape), np.float32)  # (N, H, W, C) of images
+            for shape in plan.input_shapes
+        ]
+        return StepWatch(steps(*inputs), wait, seconds=plan.seconds, queued=plan.device == "gpu")
 
     return open_batch
 
@@ -65,11 +68,9 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return require("torch").inference_mode()(function)
 
 
-def _inference_step(
-    plan: Plan, competitor: Competitor
-) -> Callable[[np.ndarray], Callable[[], Any]]:
+def _inference_step(plan: Plan, competitor: Competitor) -> Callable[..., Callable[[], Any]]:
     from keras_alexnet.models.constructors import create_model
-    from keras_alexnet.models.interface import is_channels_first
+    from keras_alexnet.models.interface import alone_or_list, is_channels_first
     from keras_alexnet.models.weights import load_model
 
     keras = load_keras()
@@ -88,20 +89,22 @@ def _inference_step(
         return partial(_optimized_step, model, competitor.engine)
     call = _model_call(model)
 
-    def step(images: np.ndarray) -> Callable[[], Any]:
-        x = keras.ops.convert_to_tensor(images)
+    def step(*inputs: np.ndarray) -> Callable[[], Any]:
+        x = alone_or_list(list(map(keras.ops.convert_to_tensor, inputs)))
         _check_finite(call(x))
         return lambda: call(x)
 
     return step
 
 
-def _optimized_step(model: Any, engine: str, images: np.ndarray) -> Callable[[], Any]:
+def _optimized_step(model: Any, engine: str, *inputs: np.ndarray) -> Callable[[], Any]:
+    from keras_alexnet.models.interface import alone_or_list
     from keras_alexnet.optimizing.optimize import optimize
 
-    optimized, x = optimize(model, engine=engine, batch_size=len(images)), images
+    optimized, given = optimize(model, engine=engine, batch_size=len(inputs[0])), list[Any](inputs)
     if engine == "auto" or ENGINES[engine].package == load_keras().backend.backend():
-        x = load_keras().ops.convert_to_tensor(images)  # lies on the device
+        given = list(map(load_keras().ops.convert_to_tensor, inputs))  # lie on the device
+    x = alone_or_list(given)
     _check_finite(optimized(x))
     return lambda: optimized(x)
 

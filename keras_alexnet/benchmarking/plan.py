@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -90,6 +90,18 @@ class Plan:
         """The model's spec; a file has none."""
         return find_spec(self.model)
 
+    @property
+    def input_shapes(self) -> list[tuple[int, ...]]:
+        """What is measured of each input, without the batch: (h, w, C) of images."""
+        if not self.subject.inputs:
+            return [(*self.image_size, self.subject.channels)]
+        height, width = self.image_size
+        free = (height, width, 0)
+        return [
+            tuple(free[i] if n is None else n for i, n in enumerate(shape))
+            for shape in self.subject.inputs.values()
+        ]
+
     @functools.cached_property
     def subject(self) -> "Subject":
         """What is known of the model."""
@@ -98,10 +110,20 @@ class Plan:
     def _check_file(self) -> None:
         if self.mode == "pipeline":
             raise ConfigurationError(f"{self.model}: pipelines are measured for models by name")
+        if self.mode == "train" and len(self.subject.inputs) > 1:
+            raise ConfigurationError(
+                f"{self.model} takes {len(self.subject.inputs)} inputs; training is measured of "
+                "models of one"
+            )
         if self.mode == "inference" and self.dtype != "float32":
             raise ConfigurationError(
                 f"{self.model} is measured at inference as it is; leave dtype {self.dtype!r} out"
             )
+        for name, shape in self.subject.inputs.items():
+            if len(shape) != 3 and None in shape:
+                raise ConfigurationError(
+                    f"{self.model} takes {name!r} of any size {shape}; convert it for a fixed one"
+                )
         wanted = self.subject.size
         if any(n not in (None, size) for n, size in zip(wanted, self.image_size, strict=True)):
             raise ConfigurationError(f"{self.model} takes images of {wanted[0]}x{wanted[1]} pixels")
@@ -113,12 +135,13 @@ class Subject:
 
     Attributes:
         size: Height and width that it is made for; of a file None where any will do.
-        channels: Of its images.
+        channels: Of its images; of several inputs the first image's.
         classes: How many scores it gives; None where a file does not say.
         library: The baseline whose network it is, `"torchvision"` or `"timm"`, or None.
         twin: What that calls it.
         aux: Whether it trains with auxiliary heads.
         file: The `.keras` file, if it is one.
+        inputs: Shapes without the batch of several inputs by name; empty where it takes one.
     """
 
     size: tuple[int | None, int | None]
@@ -128,6 +151,7 @@ class Subject:
     twin: str | None = None
     aux: bool = False
     file: Path | None = None
+    inputs: Mapping[str, tuple[int | None, ...]] = field(default_factory=dict)
 
 
 def subject_of(model: str) -> Subject:
@@ -142,15 +166,17 @@ def subject_of(model: str) -> Subject:
         twin = _twin("", model)
         return Subject(spec.default_size, spec.channels, spec.classes, *twin, bool(spec.aux))
     known = (read_record(model) or {}).get("model") or {}
-    shape: Sequence[Any] = known.get("input_shape") or ()
-    if inputs := known.get("inputs"):
-        raise ModelFileError(f"{model}: takes {len(inputs)} inputs; models of one are measured")
+    inputs = {name: tuple(shape) for name, shape in (known.get("inputs") or {}).items()}
+    images = [shape for shape in inputs.values() if len(shape) == 3]
+    shape: Sequence[Any] = known.get("input_shape") or (images[0] if images else ())
     if len(shape) != 3:
         raise ModelFileError(f"{model}: no record says what images it takes; see porting convert")
     library, _, name = str(known.get("target") or known.get("name")).rpartition(":")
     height, width, channels = shape
     twin = _twin(library, name)
-    return Subject((height, width), channels, known.get("classes"), *twin, file=Path(model))
+    return Subject(
+        (height, width), channels, known.get("classes"), *twin, file=Path(model), inputs=inputs
+    )
 
 
 def _twin(library: str, name: str) -> tuple[str | None, str | None]:

@@ -12,7 +12,8 @@ from keras_alexnet.core.backend import require
 from keras_alexnet.core.children import enter_child
 from keras_alexnet.errors import ModelFileError
 from keras_alexnet.exporting.formats import FORMATS, ExportFormat
-from keras_alexnet.exporting.samples import alone_or_list, fixed_inputs, load, samples
+from keras_alexnet.exporting.samples import fixed_inputs, load, samples
+from keras_alexnet.models.interface import alone_or_list
 from keras_alexnet.models.record import ModelInput, read_record
 
 Shape = tuple[int | None, ...]  # of a batch; None where any number will do

@@ -16,7 +16,8 @@ from keras_alexnet.core.backend import require
 from keras_alexnet.core.children import enter_child
 from keras_alexnet.errors import ModelFileError
 from keras_alexnet.exporting.formats import FORMATS
-from keras_alexnet.exporting.samples import alone_or_list, load
+from keras_alexnet.exporting.samples import load
+from keras_alexnet.models.interface import alone_or_list
 from keras_alexnet.models.record import ModelInput
 
 Outputs = dict[str, np.ndarray]

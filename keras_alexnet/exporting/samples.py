@@ -53,11 +53,6 @@ def load(takes: ModelInput, paths: Iterable[str | Path]) -> np.ndarray:
     return takes.of_images(load_images(paths, takes.preprocessing))
 
 
-def alone_or_list(values: list[Any]) -> Any:
-    """Return what a model, or its export, is called with: a list, or what is alone."""
-    return values if len(values) > 1 else values[0]
-
-
 def samples(inputs: Mapping[str, ModelInput]) -> dict[str, dict[str, np.ndarray]]:
     """Return `COUNT` of each input by name: seeded noise, and photos where scikit-learn has them.
 

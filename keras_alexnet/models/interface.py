@@ -69,6 +69,11 @@ def data_formats(layers: Iterable[Any]) -> set[str]:
     return found
 
 
+def alone_or_list(values: list[Any]) -> Any:
+    """Return what a model, or its export, is called with: a list of several, or what is alone."""
+    return values if len(values) > 1 else values[0]
+
+
 def named_outputs(outputs: Any) -> dict[str, Any]:
     """Return a model's outputs as name -> value; a single one is called `logits`."""
     return outputs if isinstance(outputs, dict) else {MAIN_OUTPUT: outputs}

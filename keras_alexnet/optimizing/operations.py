@@ -21,7 +21,8 @@ NO_PADDING: Padding = ((0, 0), (0, 0))
 class Operation:
     """One step, called after the last Keras layer in it.
 
-    `inputs` are the numbers of the values that it reads: 0 is the image, i the i-th step's.
+    `inputs` are the numbers of the values that it reads: 0 is the image, or the list of a model's
+    several inputs, i the i-th step's.
     """
 
     name: str
@@ -159,7 +160,7 @@ class Call(Operation):
 
 @dataclass(frozen=True, eq=False)
 class Part(Operation):
-    """One of the results of a call."""
+    """One of the results of a call, or of a model's several inputs."""
 
     index: int
 

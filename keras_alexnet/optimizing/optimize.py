@@ -1,5 +1,6 @@
 """`optimize`: a Keras model made faster for inference, computing the same."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ from keras_alexnet.core.backend import BACKENDS
 from keras_alexnet.core.keras_internals import MissingPartError, warn_of_stock_layers
 from keras_alexnet.errors import ConfigurationError
 from keras_alexnet.layers import keras
+from keras_alexnet.models.interface import alone_or_list
 from keras_alexnet.optimizing.engines.registry import ENGINES, Engine, open_engine
 from keras_alexnet.optimizing.engines.stock import StockEngine
 from keras_alexnet.optimizing.operations import Call
@@ -21,7 +23,8 @@ class OptimizedModel:
         name: The Keras model's name.
         engine: Name of what computes.
         data_format: `"channels_last"` or `"channels_first"`: the Keras model's, and that of images.
-        input_shape: Shape of a batch as the model takes it; None where any number will do.
+        input_shape: Shape of a batch as the model takes it; None where any number will do. Of
+            several inputs it is a dict by name.
         operations: How many fused operations the model's layers became; the runtimes fuse by
             themselves, after their own rules.
     """
@@ -30,7 +33,9 @@ class OptimizedModel:
         self.name = plan.name
         self.engine = engine
         self.data_format = plan.data_format
-        self.input_shape = plan.input_shape
+        self._shapes = plan.input_shapes
+        shapes = list(self._shapes.values())
+        self.input_shape = dict(self._shapes) if len(shapes) > 1 else shapes[0]
         self.operations = len(plan.operations)
         self._run = run
 
@@ -38,68 +43,99 @@ class OptimizedModel:
         """Compute the main output of a batch, or all of a model without one.
 
         Args:
-            x: Images as the Keras model takes them, as an array or a tensor: float, or uint8.
+            x: Images as the Keras model takes them, as an array or a tensor: float, or uint8. Of
+                several inputs a list of those in the model's order, or a dict by their names.
 
         Returns:
             What the Keras model gives for them with `training=False`; of several outputs the one
-            called `"logits"`, else all in the model's dict or list. Arrays for an array, and
-            tensors of Keras' backend or of the engine's framework for one.
+            called `"logits"`, else all in the model's dict or list. Arrays for arrays, and
+            tensors of Keras' backend or of the engine's framework for those.
 
         Raises:
-            ConfigurationError: The images have another shape.
+            ConfigurationError: An input is missing, or has another shape.
         """
-        self._check(x)
-        if isinstance(x, np.ndarray):
-            return self._arrays(x)
-        if self._run.is_tensor(x):
-            return self._run(x)
-        if not keras.ops.is_tensor(x):
-            raise ConfigurationError(
-                f"images must be a NumPy array or a tensor, got {type(x).__name__}"
-            )
-        arrays = self._arrays(keras.ops.convert_to_numpy(x))
+        given = self._given(x)
+        if all(isinstance(each, np.ndarray) for each in given):
+            return self._arrays(given)
+        if all(map(self._run.is_tensor, given)):
+            return self._run(alone_or_list(given))
+        for each in given:
+            if not keras.ops.is_tensor(each):
+                raise ConfigurationError(
+                    f"images must be a NumPy array or a tensor, got {type(each).__name__}"
+                )
+        arrays = self._arrays([keras.ops.convert_to_numpy(each) for each in given])
         return keras.tree.map_structure(keras.ops.convert_to_tensor, arrays)
 
-    def _arrays(self, x: np.ndarray) -> Any:
-        return keras.tree.map_structure(self._run.to_numpy, self._run(x))
+    def _arrays(self, given: list[Any]) -> Any:
+        results = self._run(alone_or_list(given))
+        return keras.tree.map_structure(self._run.to_numpy, results)
 
     def predict(self, x: np.ndarray, batch_size: int = 32) -> Any:
         """Compute for many images what a call does, a batch at a time.
 
         Args:
-            x: Images (N, ...) as for a call.
+            x: Images (N, ...), or several inputs, as for a call; arrays.
             batch_size: Images of a batch.
 
         Returns:
             The outputs (N, ...), arrays.
 
         Raises:
-            ConfigurationError: The images have another shape, or `batch_size` is not positive.
+            ConfigurationError: An input is missing or has another shape, or `batch_size` is not
+                positive.
         """
         if batch_size < 1:
             raise ConfigurationError(f"batch_size must be positive, got {batch_size}")
-        self._check(x)
-        if len(x) == 0:
+        given = self._given(x)
+        total = len(given[0])
+        if total == 0:
             raise ConfigurationError("there are no images to predict")
         results = []
-        for start in range(0, len(x), batch_size):
-            batch = np.asarray(x[start : start + batch_size])
-            count = len(batch)
+        for start in range(0, total, batch_size):
+            batch = [np.asarray(each[start : start + batch_size]) for each in given]
+            count = len(batch[0])
             if count < batch_size and start and self._run.fixed_batches:
                 # A size of its own would be compiled for this one batch.
-                batch = batch[np.arange(batch_size) % count]
-            results.append(keras.tree.map_structure(lambda y, n=count: y[:n], self._arrays(batch)))
+                batch = [each[np.arange(batch_size) % count] for each in batch]
+            found = self._arrays(batch)
+            results.append(keras.tree.map_structure(lambda y, n=count: y[:n], found))
         return keras.tree.map_structure(lambda *parts: np.concatenate(parts), *results)
 
-    def _check(self, x: Any) -> None:
+    def _given(self, x: Any) -> list[Any]:
+        """Return the inputs in the model's order, each of the shape that it takes."""
+        names = list(self._shapes)
+        if isinstance(x, Mapping):
+            if set(x) != set(names):
+                raise ConfigurationError(f"{self.name} takes {names}, got {list(x)}")
+            given = [x[name] for name in names]
+        elif len(names) > 1:
+            if not isinstance(x, list | tuple) or len(x) != len(names):
+                got = f"{len(x)} of them" if isinstance(x, list | tuple) else type(x).__name__
+                raise ConfigurationError(
+                    f"{self.name} takes a list or dict of {len(names)} inputs ({', '.join(names)}),"
+                    f" got {got}"
+                )
+            given = list(x)
+        else:
+            given = [x]
+        for each, (name, wanted) in zip(given, self._shapes.items(), strict=True):
+            self._check(each, wanted, f" as {name!r}" if len(names) > 1 else "")
+        sizes = {int(each.shape[0]) for each in given}
+        if len(sizes) > 1:
+            raise ConfigurationError(
+                f"{self.name}: its inputs are batches of {' and '.join(map(str, sorted(sizes)))}"
+            )
+        return given
+
+    def _check(self, x: Any, wanted: tuple[int | None, ...], which: str) -> None:
         shape = tuple(getattr(x, "shape", ()))
-        wanted = self.input_shape
         if len(shape) != len(wanted) or any(
             b not in (None, a) for a, b in zip(shape, wanted, strict=True)
         ):
-            raise ConfigurationError(
-                f"{self.name} takes images of shape {wanted} ({self.data_format}), got {shape}"
-            )
+            kind = f"images of shape {wanted} ({self.data_format})"
+            kind = kind if len(wanted) == 4 else f"numbers of shape {wanted}"
+            raise ConfigurationError(f"{self.name} takes {kind}{which}, got {shape}")
 
     def __repr__(self) -> str:
         return (
@@ -119,8 +155,8 @@ def optimize(model: Any, engine: str = "auto", batch_size: int | None = None) ->
 
     Args:
         model: A functional Keras model of float32, built or loaded from a file, in either data
-            format. What has no faster counterpart here is called as Keras has it, which an engine
-            on another framework than Keras' refuses.
+            format, of one or several inputs. What has no faster counterpart here is called as Keras
+            has it, which an engine on another framework than Keras' refuses.
         engine: What computes: `"torch"`, `"torch_compile"`, `"tensorflow"`, `"jax"`, `"openvino"`
             or `"onnxruntime"`; `"auto"` for the framework that Keras runs on. `"torch_compile"`
             is `torch.compile` of what `"torch"` computes: each shape of a batch takes up to half
@@ -163,8 +199,13 @@ def optimize(model: Any, engine: str = "auto", batch_size: int | None = None) ->
         warn_of_stock_layers(model.name)
         engine, plan, run = "keras", stock_plan(model), StockEngine(model)
     optimized = OptimizedModel(engine, run, plan)
-    if batch_size is not None and None not in plan.input_shape[1:]:
-        optimized(np.zeros((batch_size, *plan.input_shape[1:]), np.float32))
+    sizes = [shape[1:] for shape in plan.input_shapes.values()]
+    if batch_size is not None and not any(None in size for size in sizes):
+        zeros = [
+            np.zeros((batch_size, *size), np.float32)  # type: ignore[type-var]
+            for size in sizes
+        ]
+        optimized(alone_or_list(zeros))
     return optimized
 
 

@@ -2,6 +2,7 @@
 
 import functools
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from keras_alexnet.core.keras_internals import maker_of
 from keras_alexnet.errors import ConfigurationError
 from keras_alexnet.layers import keras
-from keras_alexnet.models.interface import data_formats, main_output
+from keras_alexnet.models.interface import alone_or_list, data_formats, main_output
 from keras_alexnet.optimizing.converters import call_of, convert
 from keras_alexnet.optimizing.operations import Operation
 from keras_alexnet.optimizing.plan_builder import Builder
@@ -22,39 +23,40 @@ class Plan:
 
     Attributes:
         name: The model's name.
-        operations: In the order of computation; the i-th one's value is number i.
+        operations: In the order of computation; the i-th one's value is number i. Value 0 is the
+            model's input, or the list of several.
         outputs: The values that the network returns, in a dict or list where the model does.
-        data_format: Layout of the model's input and of the maps that it returns.
-        input_shape: Of a batch, as the model takes it; None where it varies.
+        data_format: Layout of the model's images and of the maps that it returns.
+        input_shapes: Of a batch of each input by name, as the model takes them; None where a size
+            varies.
     """
 
     name: str
     operations: tuple[Operation, ...]
     outputs: Any
     data_format: str
-    input_shape: tuple[int | None, ...]
+    input_shapes: Mapping[str, tuple[int | None, ...]]
 
 
 def make_plan(model: Any) -> Plan:
     """Read a Keras model; its weights are copied and it stays as it is.
 
     Args:
-        model: A functional model of one image.
+        model: A functional model of images.
 
     Raises:
         ConfigurationError: It is none, does not compute in float32, or has a layer that cannot be
             copied.
     """
-    image, structure = main_tensors(model)
+    inputs, structure = main_tensors(model)
     outputs = keras.tree.flatten(structure)
-    nodes = _nodes(outputs, image)
+    nodes = _nodes(outputs, inputs)
     layers = [layer for layer, _ in nodes]
     _check_precision(model, layers)
     uses = Counter(id(tensor) for _, node in nodes for tensor in node.input_tensors)
     uses.update(map(id, outputs))
-    builder = Builder(
-        _data_format(model, layers), uses, values={id(image): 0}, constants=_constants(nodes, image)
-    )
+    builder = Builder(_data_format(model, layers), uses, constants=_constants(nodes, inputs))
+    builder.name_inputs(inputs)
     for layer, node in nodes:
         if not all(id(tensor) in builder.constants for tensor in node.outputs):
             convert(layer, node, builder)
@@ -62,7 +64,7 @@ def make_plan(model: Any) -> Plan:
     if not operations:
         raise ConfigurationError(f"{model.name} has no layer that computes something")
     returned = keras.tree.pack_sequence_as(structure, numbers)
-    return Plan(model.name, operations, returned, builder.data_format, tuple(image.shape))
+    return Plan(model.name, operations, returned, builder.data_format, _shapes(inputs))
 
 
 def stock_plan(model: Any) -> Plan:
@@ -71,18 +73,28 @@ def stock_plan(model: Any) -> Plan:
     Raises:
         ConfigurationError: As `make_plan`, but for its layers.
     """
-    image, _ = main_tensors(model)
+    inputs, _ = main_tensors(model)
     _check_precision(model, model.layers)
-    return Plan(model.name, (), None, _data_format(model, model.layers), tuple(image.shape))
+    return Plan(model.name, (), None, _data_format(model, model.layers), _shapes(inputs))
 
 
-def main_tensors(model: Any) -> tuple[Any, Any]:
-    """Return the Keras tensor of a model's image, and that of its main output.
+def main_model(model: Any) -> Any:
+    """Return a model of the main output alone, over the same layers.
+
+    Raises:
+        ConfigurationError: As `main_tensors`.
+    """
+    inputs, outputs = main_tensors(model)
+    return keras.Model(alone_or_list(inputs), outputs, name=model.name)
+
+
+def main_tensors(model: Any) -> tuple[list[Any], Any]:
+    """Return the Keras tensors of a model's inputs, and that of its main output.
 
     Without a main one it is all of them, in a dict or list as the model has them.
 
     Raises:
-        ConfigurationError: It is no functional model of one image.
+        ConfigurationError: It is no functional model of images.
     """
     known = isinstance(model, keras.Model)
     inputs = (getattr(model, "inputs", None) or []) if known else []
@@ -93,23 +105,28 @@ def main_tensors(model: Any) -> tuple[Any, Any]:
             f"keras.saving.load_model), got {kind}"
             + (": it has no layers that are connected yet" if known else "")
         )
-    if len(inputs) != 1 or len(inputs[0].shape) != 4:
+    if all(len(tensor.shape) != 4 for tensor in inputs):
         shapes = ", ".join(str(tensor.shape) for tensor in inputs)
         raise ConfigurationError(
-            f"{model.name} must take one batch of images (N, H, W, C) or (N, C, H, W); "
+            f"{model.name} must take a batch of images (N, H, W, C) or (N, C, H, W); "
             f"it takes {shapes}"
         )
     output = main_output(model)
-    return inputs[0], model.output if output is None else output
+    return inputs, model.output if output is None else output
 
 
-def _nodes(outputs: list[Any], image: Any) -> list[tuple[Any, Any]]:
-    """Return what computes `outputs` from `image`: operations with their nodes, inputs first."""
+def _shapes(inputs: list[Any]) -> dict[str, tuple[int | None, ...]]:
+    return {tensor.name: tuple(tensor.shape) for tensor in inputs}
+
+
+def _nodes(outputs: list[Any], inputs: list[Any]) -> list[tuple[Any, Any]]:
+    """Return what computes `outputs` from `inputs`: operations with their nodes, inputs first."""
+    given = set(map(id, inputs))
     order: dict[int, tuple[Any, Any]] = {}
     pending = [(output, False) for output in reversed(outputs)]
     while pending:
         tensor, ready = pending.pop()
-        if tensor is image or id(tensor) in order:
+        if id(tensor) in given or id(tensor) in order:
             continue
         layer, node = maker_of(tensor)
         if ready:
@@ -120,17 +137,20 @@ def _nodes(outputs: list[Any], image: Any) -> list[tuple[Any, Any]]:
     return list(order.values())
 
 
-def _constants(nodes: list[tuple[Any, Any]], image: Any) -> dict[int, np.ndarray]:
-    """Return the values, by the tensors' ids, that no image changes.
+def _constants(nodes: list[tuple[Any, Any]], inputs: list[Any]) -> dict[int, np.ndarray]:
+    """Return the values, by the tensors' ids, that no input changes.
 
     They begin as zeros like a part of the image, which is how a functional model comes by a table
-    or a vector of its own. What images of two sizes, as far as those are free, give alike is
+    or a vector of its own. What inputs of two sizes, as far as those are free, give alike is
     constant.
     """
     part, zeros = _shape_readers()
     found = []
     for free in (1, 2):
-        parts = {id(image): keras.ops.zeros([free if n is None else n for n in image.shape])}
+        parts = {
+            id(tensor): keras.ops.zeros([free if n is None else n for n in tensor.shape])
+            for tensor in inputs
+        }
         values: dict[int, Any] = {}
         for layer, node in nodes:
             sources = [id(tensor) for tensor in node.input_tensors]

@@ -47,6 +47,14 @@ class Builder:
             self.values[id(tensor)] = self.add(op.Constant(tensor.name, (), value))
         return self.values[id(tensor)]
 
+    def name_inputs(self, inputs: list[Any]) -> None:
+        """Note which values a model's inputs are."""
+        if len(inputs) == 1:
+            self.values[id(inputs[0])] = 0
+            return
+        for index, tensor in enumerate(inputs):
+            self.values[id(tensor)] = self.add(op.Part(tensor.name, (0,), index))
+
     def name_value(self, tensor: Any, number: int, sources: list[Any]) -> None:
         """Note which value a Keras tensor is, made from others.
 

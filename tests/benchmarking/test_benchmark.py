@@ -547,6 +547,33 @@ def test_a_file_is_measured_against_the_network_that_it_was(
     assert Plan.from_json(json.loads(json.dumps(asdict(plan)))) == plan
 
 
+def _file_of_several(folder: Path, numbers: int | None = 5) -> Path:
+    layers = keras.layers
+    photo, detail = keras.Input((None, None, 3), name="photo"), keras.Input((9, 8, 1), name="b")
+    age = keras.Input((numbers,), name="age")
+    pooled = map(layers.GlobalAveragePooling2D(), (photo, detail))
+    joined = layers.Concatenate()([*pooled, *([] if numbers is None else [age])])
+    shapes = {"photo": [None, None, 3], "b": [9, 8, 1], "age": [numbers]}
+    known = {"name": "mine", "inputs": shapes, "classes": 4, "include_preprocessing": False}
+    model = keras.Model([photo, detail, age], layers.Dense(4)(joined))
+    save_model(model, folder / "several.keras", {"model": known, "preprocessing": None})
+    return folder / "several.keras"
+
+
+@pytest.mark.parametrize("engine", ["keras", "auto"])
+def test_a_file_of_several_inputs(engine: str, tmp_path: Path) -> None:
+    plan = replace(_plan(), model=str(_file_of_several(tmp_path)), image_size=(30, 20))
+    assert plan.input_shapes == [(30, 20, 3), (9, 8, 1), (5,)]
+    (ours,) = competitors(plan, ("torch",), (engine,))
+    watch = keras_side.open_steps(plan, ours)(2)
+    watch.warm()
+    assert watch.measure() > 0
+    with pytest.raises(ConfigurationError, match="takes 3 inputs; training is measured of"):
+        replace(plan, mode="train")
+    with pytest.raises(ConfigurationError, match=r"takes 'age' of any size \(None,\); convert"):
+        replace(plan, model=str(_file_of_several(tmp_path, None)))
+
+
 def test_files_that_cannot_be_measured(tmp_path: Path) -> None:
     plan = replace(_plan(), model=str(_file(tmp_path, "mine.py:build")), image_size=(64, 64))
     with pytest.raises(

@@ -292,6 +292,95 @@ def test_several_outputs_of_other_engines(engine: str, data_format: str) -> None
     assert_all_close(model(images, training=False), optimize(model, engine)(images))
 
 
+def fed(data_format: str) -> Any:
+    """A model of two images and of numbers, named against the order of the alphabet."""
+    layers, first = keras.layers, data_format == "channels_first"
+    where = {"data_format": data_format}
+    shapes = [(3, 12, 14), (1, 12, 14)] if first else [(12, 14, 3), (12, 14, 1)]
+    photo, mask = (
+        keras.Input(shape, name=name) for shape, name in zip(shapes, ("photo", "mask"), strict=True)
+    )
+    age = keras.Input((5,), name="age")
+    x = layers.Concatenate(axis=1 if first else -1)([photo, mask])
+    x = layers.ReLU()(layers.Conv2D(8, 3, **where)(x))
+    x = layers.GlobalAveragePooling2D(**where)(x)
+    x = layers.Add()([x, layers.Dense(8, activation="tanh")(age)])
+    return enlivened(keras.Model([photo, mask, age], layers.Dense(4)(x), name="fed"))
+
+
+def inputs_for(model: Any, count: int) -> list[np.ndarray]:
+    rng = np.random.default_rng(1)
+    shapes = [(count, *each.shape[1:]) for each in model.inputs]
+    return [rng.standard_normal(shape, np.float32) for shape in shapes]
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "engine",
+    [
+        "torch",
+        *(
+            pytest.param(engine, marks=pytest.mark.slow)
+            for engine in ("torch_compile", "openvino", "onnxruntime")
+        ),
+    ],
+)
+def test_several_inputs(engine: str, data_format: str) -> None:
+    model = fed(data_format)
+    given, fast = inputs_for(model, 5), optimize(model, engine, batch_size=2)
+    wanted = model(given, training=False)
+    tensors = list(map(torch.from_numpy, given))
+    named = {"age": given[2], "photo": given[0], "mask": given[1]}
+    for got in (fast(given), fast(tensors), fast(named), fast.predict(given, batch_size=2)):
+        assert_all_close(wanted, got)
+    assert fast.input_shape["age"] == (None, 5)
+
+
+@pytest.mark.slow
+@BOTH
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+def test_several_inputs_on_other_backends(
+    backend: str,
+    data_format: str,
+    tmp_path: Path,
+    run_python: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    model = fed(data_format)
+    given = inputs_for(model, 5)
+    model.save(tmp_path / "model.keras")
+    np.savez(tmp_path / "given.npz", *given)
+    child = """
+import sys
+import numpy as np
+from keras_alexnet import load_model, optimize
+
+folder = sys.argv[1]
+given = list(np.load(f"{folder}/given.npz").values())
+found = optimize(load_model(f"{folder}/model.keras")).predict(given, batch_size=2)
+np.save(f"{folder}/found.npy", found)
+"""
+    run_python(child, tmp_path, KERAS_BACKEND=backend)
+    assert_all_close(model(given, training=False), np.load(tmp_path / "found.npy"))
+
+
+@pytest.mark.parametrize(
+    ("chosen", "text"),
+    [
+        (lambda a, b, c: a, r"takes a list or dict of 3 inputs \(photo, mask, age\), got ndarray"),
+        (lambda a, b, c: [a, b], "of 3 inputs .*, got 2 of them"),
+        (lambda a, b, c: {"photo": a}, r"takes \['photo', 'mask', 'age'\], got \['photo'\]"),
+        (lambda a, b, c: [a, b, c[:1]], "its inputs are batches of 1 and 2"),
+        (lambda a, b, c: [b, a, c], r"images of shape \(None, 12, 14, 3\) .* as 'photo', got"),
+        (lambda a, b, c: [a, b, c[0]], r"numbers of shape \(None, 5\) as 'age', got \(5,\)"),
+        (lambda a, b, c: [a, b, "me"], r"numbers of shape \(None, 5\) as 'age', got \(\)"),
+    ],
+)
+def test_several_inputs_are_checked(chosen: Callable[..., Any], text: str) -> None:
+    model = fed("channels_last")
+    with pytest.raises(ConfigurationError, match=text):
+        optimize(model)(chosen(*inputs_for(model, 2)))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 def test_several_outputs_on_other_backends(
@@ -552,7 +641,7 @@ def test_models_that_cannot_be_optimized() -> None:
     with pytest.raises(ConfigurationError, match=r"'wide'.*with dilation_rate=.* for engine='jax'"):
         optimize(wide, "jax")
     vector = keras.Input((8,))
-    with pytest.raises(ConfigurationError, match="must take one batch of images"):
+    with pytest.raises(ConfigurationError, match="must take a batch of images"):
         optimize(keras.Model(vector, layers.Dense(2)(vector)))
     with pytest.raises(ConfigurationError, match="has no layer that computes something"):
         optimize(keras.Model(image, layers.Dropout(0.5)(image)))

@@ -43,11 +43,16 @@ class JaxEngine:
 
     def __call__(self, x: Any) -> Any:
         """Run a batch, an array or tensor in the model's layout; return tensors in that."""
-        return self._compiled(jnp.asarray(x, jnp.float32), self._weights)
+        given = keras.tree.map_structure(lambda each: jnp.asarray(each, jnp.float32), x)
+        return self._compiled(given, self._weights)
 
     def _compute(self, x: Any, weights: list[Any]) -> Any:
         channels_first = self._plan.data_format == "channels_first"
-        values = [jnp.transpose(x, (0, 2, 3, 1)) if channels_first else x]  # (N, H, W, C)
+
+        def given(x: Any) -> Any:
+            return jnp.transpose(x, (0, 2, 3, 1)) if channels_first and x.ndim == 4 else x
+
+        values = [keras.tree.map_structure(given, x)]  # maps (N, H, W, C)
         for each, own in zip(self._plan.operations, weights, strict=True):
             inputs = [values[i] for i in each.inputs]
             values.append(_STEPS[type(each)](each, *inputs, *own))

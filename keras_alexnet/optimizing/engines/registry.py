@@ -19,7 +19,10 @@ class Engine(Protocol):
     fixed_batches: bool  # whether each size of a batch costs a compilation
 
     def __call__(self, x: Any) -> Any:
-        """Compute a batch, an array or tensor in the model's layout; return the plan's outputs."""
+        """Compute a batch, an array or tensor in the model's layout; return the plan's outputs.
+
+        Of a model of several inputs it is a list of them.
+        """
 
     def is_tensor(self, x: Any) -> bool:
         """Say whether `x` is a tensor of this engine's framework."""

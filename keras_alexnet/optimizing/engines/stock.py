@@ -4,8 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_alexnet.layers import keras
-from keras_alexnet.optimizing.plan import main_tensors
+from keras_alexnet.optimizing.plan import main_model
 
 
 class StockEngine:
@@ -14,7 +13,7 @@ class StockEngine:
     fixed_batches = False
 
     def __init__(self, model: Any) -> None:
-        self._model = keras.Model(*main_tensors(model), name=model.name)
+        self._model = main_model(model)
 
     def __call__(self, x: Any) -> Any:
         """Compute a batch."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_alexnet.core.backend import require
 from keras_alexnet.layers import keras
+from keras_alexnet.models.interface import alone_or_list
 from keras_alexnet.optimizing import operations as op
 from keras_alexnet.optimizing.plan import Plan
 
@@ -26,7 +27,7 @@ class TensorFlowEngine:
 
     def __init__(self, model: Any, plan: Plan, batch_size: int | None) -> None:
         self._plan = plan
-        self._graphs: dict[tuple[int | None, ...], Any] = {}
+        self._graphs: dict[tuple[tuple[int | None, ...], ...], Any] = {}
 
     def is_tensor(self, x: Any) -> bool:
         """Say whether `x` is a tensor of this framework."""
@@ -38,17 +39,21 @@ class TensorFlowEngine:
 
     def __call__(self, x: Any) -> Any:
         """Run a batch, an array or tensor in the model's layout; return tensors in that."""
-        x = tf.cast(x, tf.float32)
-        image = tuple(x.shape[1:])
-        if image not in self._graphs:
-            spec = tf.TensorSpec((None, *image), tf.float32)
+        given = [tf.cast(each, tf.float32) for each in keras.tree.flatten(x)]
+        shapes = tuple(tuple(each.shape[1:]) for each in given)
+        if shapes not in self._graphs:
+            specs = [tf.TensorSpec((None, *shape), tf.float32) for shape in shapes]
             graph = tf.function(self._compute, autograph=False, jit_compile=False)
-            self._graphs[image] = graph.get_concrete_function(spec)
-        return self._graphs[image](x)
+            self._graphs[shapes] = graph.get_concrete_function(*specs)
+        return self._graphs[shapes](*given)
 
-    def _compute(self, x: Any) -> Any:
+    def _compute(self, *inputs: Any) -> Any:
         channels_first = self._plan.data_format == "channels_first"
-        values = [tf.transpose(x, (0, 2, 3, 1)) if channels_first else x]  # (N, H, W, C)
+
+        def given(x: Any) -> Any:
+            return tf.transpose(x, (0, 2, 3, 1)) if channels_first and len(x.shape) == 4 else x
+
+        values = [alone_or_list(list(map(given, inputs)))]  # maps (N, H, W, C)
         for each in self._plan.operations:
             values.append(_STEPS[type(each)](each, *[values[i] for i in each.inputs]))
 

@@ -41,10 +41,7 @@ class TorchEngine(OnTorch):
     def __call__(self, x: Any) -> Any:
         """Run a batch, an array or tensor in the model's layout; return tensors in that."""
         with torch.inference_mode():
-            x = torch.as_tensor(x, device=self.device).to(torch.float32)
-            if self.channels_first:
-                x = x.permute(0, 2, 3, 1)  # (N, H, W, C)
-            values = {0: x.contiguous()}
+            values = {0: self.given(x)}
             for i, (step, inputs) in enumerate(self._steps):
                 values[i + 1] = step(*[values[j] for j in inputs])
                 for value in self._last[i]:

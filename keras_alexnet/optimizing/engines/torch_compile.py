@@ -8,6 +8,7 @@ from typing import Any
 
 from keras_alexnet.core.backend import require
 from keras_alexnet.errors import CompilationError, one_line
+from keras_alexnet.layers import keras
 from keras_alexnet.optimizing import operations as op
 from keras_alexnet.optimizing.engines.torch_steps import MAKERS, OnTorch, Step
 from keras_alexnet.optimizing.plan import Plan
@@ -32,7 +33,7 @@ class TorchCompileEngine(OnTorch):
         super().__init__(plan)
         with torch.no_grad():
             self._network = _Network(plan, self)
-        self._compiled: dict[tuple[int, ...], Any] = {}
+        self._compiled: dict[tuple[tuple[int, ...], ...], Any] = {}
 
     def __call__(self, x: Any) -> Any:
         """Run a batch, an array or tensor in the model's layout; return tensors in that.
@@ -42,16 +43,19 @@ class TorchCompileEngine(OnTorch):
         """
         # Without the other mode's marks on tensors, that would have everything compiled anew.
         with torch.inference_mode(False), torch.no_grad():
-            x = torch.as_tensor(x, device=self.device).to(torch.float32).contiguous()
-            if x.is_inference():
-                x = x.clone()
-            shape = tuple(x.shape)
+            given = keras.tree.map_structure(self._plain, x)
+            shape = tuple(tuple(each.shape) for each in keras.tree.flatten(given))
             if shape in self._compiled:
-                return self._compiled[shape](x)
-            return self._compile(x)
+                return self._compiled[shape](given)
+            self._compiled[shape], y = self._compile(given)
+            return y
 
-    def _compile(self, x: Any) -> Any:
-        """Compile for the shape of a batch, and run it."""
+    def _plain(self, x: Any) -> Any:
+        x = torch.as_tensor(x, device=self.device).to(torch.float32).contiguous()
+        return x.clone() if x.is_inference() else x
+
+    def _compile(self, x: Any) -> tuple[Any, Any]:
+        """Compile for the shape of a batch; return that, and what it computes."""
         program = torch.export.export(self._network, (x,), strict=False).module()
         # Buffers are what is frozen below, and arguments elsewhere; other tensors are neither.
         for name, value in list(vars(program).items()):
@@ -68,12 +72,11 @@ class TorchCompileEngine(OnTorch):
                 f"torch.compile cannot compile for {self.device.type} here "
                 f"({one_line(error)}). {_HELP}"
             ) from error
-        self._compiled[tuple(x.shape)] = compiled
-        return y
+        return compiled, y
 
 
 class _Network(torch.nn.Module):  # type: ignore[name-defined]
-    """A plan as a module: images in the model's layout to its outputs in that."""
+    """A plan as a module: what the model takes, in its layout, to its outputs in that."""
 
     def __init__(self, plan: Plan, engine: OnTorch) -> None:
         super().__init__()
@@ -83,9 +86,7 @@ class _Network(torch.nn.Module):  # type: ignore[name-defined]
 
     def forward(self, x: Any) -> Any:
         """Compute the plan."""
-        if self._engine.channels_first:
-            x = x.permute(0, 2, 3, 1)  # (N, H, W, C)
-        values = [x.contiguous()]
+        values = [self._engine.given(x)]
         for step, inputs in self._steps:
             values.append(step(*[values[i] for i in inputs]))
         return self._engine.returned(values, self._outputs)

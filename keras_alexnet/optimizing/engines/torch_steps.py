@@ -33,6 +33,17 @@ class OnTorch:
         """Return an array as a float32 tensor on the device."""
         return torch.tensor(np.asarray(array, np.float32), device=self.device)
 
+    def given(self, x: Any) -> Any:
+        """Return a batch, arrays or tensors in the model's layout, as a plan's value 0."""
+
+        def placed(x: Any) -> Any:
+            x = torch.as_tensor(x, device=self.device).to(torch.float32)
+            if x.ndim == 4 and self.channels_first:
+                x = x.permute(0, 2, 3, 1)  # (N, H, W, C)
+            return x.contiguous()
+
+        return keras.tree.map_structure(placed, x)
+
     def returned(self, values: Any, outputs: Any) -> Any:
         """Return those of a plan's values that are its outputs, in the model's layout."""
 

@@ -249,8 +249,9 @@ def test_several_inputs_there_and_back(net: str, tmp_path: Path) -> None:
     assert relative_gap(model.predict_on_batch(placed), wanted) <= 1e-6
     with pytest.raises(ModelFileError, match=r"takes 3 inputs \(photo, close_up, patient\) where"):
         Predictor.from_file(tmp_path / "mine.keras")
-    with pytest.raises(ModelFileError, match="takes 3 inputs; models of one are measured"):
-        subject_of(str(tmp_path / "mine.keras"))
+    subject = subject_of(str(tmp_path / "mine.keras"))
+    assert (subject.size, subject.channels, subject.classes) == ((18, 24), 3, 5)
+    assert list(subject.inputs.values()) == [(18, 24, 3), (9, 9, 1), (4,)]
 
 
 def test_a_check_of_several_inputs(net: str, tmp_path: Path) -> None:

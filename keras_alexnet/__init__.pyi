@@ -5,6 +5,8 @@ from .data.preprocessing import (
     normalize as normalize,
     resize_and_crop as resize_and_crop,
 )
+from .data.sources.registry import find_data as find_data
+from .data.survey import DataSurvey as DataSurvey, survey_data as survey_data
 from .errors import (
     BenchmarkError as BenchmarkError,
     ChildError as ChildError,
@@ -50,6 +52,7 @@ from .training.run import (
 from .training.runs.plots import (
     compare_curves as compare_curves,
     confusion_matrix as confusion_matrix,
+    example_grid as example_grid,
     learning_curves as learning_curves,
     sample_predictions as sample_predictions,
 )

@@ -4,6 +4,7 @@ import typer
 
 from keras_alexnet.commands.benchmark import benchmark_command
 from keras_alexnet.commands.compare import compare_command
+from keras_alexnet.commands.data import data_command
 from keras_alexnet.commands.evaluate import evaluate_command
 from keras_alexnet.commands.export import export_command
 from keras_alexnet.commands.main import run
@@ -19,6 +20,7 @@ app = typer.Typer(
 )
 app.command("models")(models_command)
 app.command("summary")(summary_command)
+app.command("data")(data_command)
 app.command("train")(train_command)
 app.command("evaluate")(evaluate_command)
 app.command("predict")(predict_command)

@@ -124,7 +124,7 @@ def evaluate_command(
     if confusion is not None:
         confusion_matrix(result.confusion, result.classes, confusion)
     if found.left_out:
-        print(f"warning: {left_out_note(found)}", file=sys.stderr)
+        print(f"warning: {left_out_note(found.left_out)}", file=sys.stderr)
     if result.skipped:
         print(
             f"warning: {len(result.skipped)} of {len(parts[chosen])} images could not be read and "

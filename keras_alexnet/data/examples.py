@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -114,10 +114,10 @@ class DataSet:
         return replace(self, train=self.train.subset(train), val=self.train.subset(val))
 
 
-def left_out_note(data: DataSet) -> str:
+def left_out_note(left_out: Sequence[Path]) -> str:
     """Return a sentence that counts and names the files that are no images by their names."""
-    names = listed(readable(str(path)) for path in data.left_out)
-    return f"{counted(len(data.left_out), 'file')} left out, not named like images: {names}"
+    names = listed(readable(str(path)) for path in left_out)
+    return f"{counted(len(left_out), 'file')} left out, not named like images: {names}"
 
 
 def stratified_split(

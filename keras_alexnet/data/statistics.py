@@ -52,12 +52,21 @@ def channel_statistics(
         for image in _images(examples, channels, on_bad):
             pixels = image.reshape(-1, image.shape[-1]).T  # (C, pixels)
             histogram = histogram + np.stack([np.bincount(c, minlength=256) for c in pixels])
-        share = histogram / histogram.sum(axis=1, keepdims=True)
-        values = np.arange(256) / 255
-        mean = share @ values  # (C,)
-        return mean, np.sqrt((share * (values - mean[:, None]) ** 2).sum(axis=1))
+        return moments(histogram)
 
     return _cached(cache, examples, f"{channels} channels", compute)
+
+
+def moments(histogram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean and the standard deviation of pixels, float64 (C,), scaled to 0..1.
+
+    The histogram (C, 256) counts the pixels by their values; of no pixels both are NaN.
+    """
+    values = np.arange(256) / 255
+    with np.errstate(invalid="ignore"):
+        share = histogram / histogram.sum(axis=1, keepdims=True)
+    mean = share @ values  # (C,)
+    return mean, np.sqrt((share * (values - mean[:, None]) ** 2).sum(axis=1))
 
 
 def colour_components(

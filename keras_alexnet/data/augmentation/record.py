@@ -72,6 +72,22 @@ class Augmentation:
         """Whether colours may change at all."""
         return bool(self.jitters or self.grayscale or self.pca)
 
+    def in_words(self) -> str:
+        """Return the parameters that have an effect, in their order: `resize 256, random crop`."""
+        said = []
+        if self.resize is not None and self.crop != "random-resized":
+            said.append(f"resize {self.resize}")
+        if self.padding:
+            said.append(f"padding {self.padding}")
+        if self.crop == "random-resized":
+            low, high = self.scale
+            said.append(f"random resized crop {low:g}..{high:g}")
+        elif self.crop == "random":
+            said.append("random crop")
+        chances = ("flip", "brightness", "contrast", "saturation", "hue", "grayscale", "pca")
+        said += [f"{name} {value:g}" for name in chances if (value := getattr(self, name))]
+        return ", ".join(said) or "none"
+
     def check(self, *, channels: int | None, pca: object) -> None:
         """Check what the augmentation needs besides its parameters.
 

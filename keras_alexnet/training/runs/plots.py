@@ -38,6 +38,9 @@ def learning_curves(rows: Rows, target: Target) -> None:
     for axes, what, factor in ((loss, "loss", 1.0), (accuracy, "accuracy", 100.0)):
         _curve(axes, rows, f"train_{what}", factor, color=_TRAIN, label="training")
         _curve(axes, rows, f"val_{what}", factor, color=_VAL, label="validation")
+        more = {"clean": ("training, not augmented", _TRAIN), "test": ("test", _RIGHT)}
+        for part, (label, colour) in more.items():
+            _curve(axes, rows, f"{part}_{what}", factor, color=colour, label=label, linestyle="--")
         if axes.lines:
             axes.legend(fontsize=8, frameon=False)
     loss.set_title("loss (nats)")
@@ -117,15 +120,43 @@ def sample_predictions(
     for axes, image, label, guess, confidence in zip(
         grid, images, labels, predictions, confidences, strict=False
     ):
-        grey = image.shape[-1] == 1
-        axes.imshow(
-            image[..., 0] if grey else image, cmap="gray" if grey else None, vmin=0, vmax=255
-        )
+        _show_image(axes, image)
         text = f"{_short(classes[guess], 20)} ({100 * confidence:.0f} %)"
         if label != guess:
             text += f"\nis {_short(classes[label], 22)}"
         colour = _RIGHT if label == guess else _WRONG
         axes.set_title(text, fontsize=9, color=colour)
+    _write(figure, target)
+
+
+def example_grid(
+    originals: Sequence[np.ndarray],
+    names: Sequence[str],
+    target: Target,
+    *,
+    seen: np.ndarray | Sequence[np.ndarray] = (),
+) -> None:
+    """Draw images with their classes, and below each what a network sees of it.
+
+    Args:
+        originals: uint8 (h, w, C) each, R, G, B or grey.
+        names: Their classes.
+        target: What to write.
+        seen: uint8 (h, w, C) each, as many, or none.
+    """
+    columns = min(5, len(originals))
+    lines = -(-len(originals) // columns)
+    rows = 2 if len(seen) else 1
+    figure = _figure(2.2 * columns, (2.2 * rows + 0.4) * lines)
+    grid = figure.subplots(lines * rows, columns, squeeze=False)
+    for axes in grid.ravel():
+        axes.set_axis_off()
+    for number, (image, name) in enumerate(zip(originals, names, strict=True)):
+        line, column = divmod(number, columns)
+        grid[line * rows, column].set_title(_short(name, 24), fontsize=9)
+        _show_image(grid[line * rows, column], image)
+        if len(seen):
+            _show_image(grid[line * rows + 1, column], seen[number])
     _write(figure, target)
 
 
@@ -169,6 +200,12 @@ def compare_curves(
 def _figure(width: float, height: float) -> Any:
     """Return an empty figure; sizes in inches."""
     return require("matplotlib.figure").Figure(figsize=(width, height), layout="constrained")
+
+
+def _show_image(axes: Any, image: np.ndarray) -> None:
+    """Draw uint8 (h, w, C)."""
+    grey = image.shape[-1] == 1
+    axes.imshow(image[..., 0] if grey else image, cmap="gray" if grey else None, vmin=0, vmax=255)
 
 
 def _curve(axes: Any, rows: Rows, key: str, factor: float, **style: Any) -> None:

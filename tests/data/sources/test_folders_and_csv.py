@@ -67,7 +67,10 @@ def test_other_and_hidden_files_are_passed_over(tmp_path: Path) -> None:
     data = open_data("folder", tmp_path)
     assert found(data.train, tmp_path) == [("cat/1.gif", 0), ("dog/1.jpg", 1)]
     assert data.left_out == (tmp_path / "cat" / "notes.txt",)
-    assert left_out_note(data) == f"1 file left out, not named like images: {data.left_out[0]}"
+    assert (
+        left_out_note(data.left_out)
+        == f"1 file left out, not named like images: {data.left_out[0]}"
+    )
 
 
 def test_every_suffix_is_read_or_counted(tmp_path: Path) -> None:

@@ -9,11 +9,21 @@ from keras_alexnet.commands.common import FormatOption, show
 from keras_alexnet.core.figures import check_picture
 from keras_alexnet.core.tables import Format
 from keras_alexnet.training.runs import plots
-from keras_alexnet.training.runs.comparison import compare, read_runs
+from keras_alexnet.training.runs.comparison import COLUMNS, compare, read_runs
 
 
 def compare_command(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs.")],
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Columns, with commas: {', '.join(COLUMNS)}.", show_default="all", metavar="KEYS"
+        ),
+    ] = None,
+    sort: Annotated[
+        str | None,
+        typer.Option(help="Column to sort by, the best first.", show_default="as named"),
+    ] = None,
     format_: FormatOption = Format.TABLE,
     plot: Annotated[
         Path | None,
@@ -27,8 +37,10 @@ def compare_command(
     if plot is not None:
         check_picture(plot)
     found = read_runs(runs)
-    sheet = compare(found)
+    chosen = COLUMNS if columns is None else [key.strip() for key in columns.split(",")]
+    sheet = compare(found, chosen, sort=sort)
     if plot is not None:
-        names = [record["run"] for record in sheet.records]
-        plots.compare_curves(names, [run.rows for run in found], sheet.records, plot)
+        every = compare(found).records
+        names = [record["run"] for record in every]
+        plots.compare_curves(names, [run.rows for run in found], every, plot)
     show(sheet, format_)

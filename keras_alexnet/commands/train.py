@@ -1,6 +1,6 @@
 """The command that trains: one experiment, one command."""
 
-import signal
+import fnmatch
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
@@ -9,11 +9,13 @@ import typer
 from keras_alexnet.commands.options import with_options
 from keras_alexnet.core.tables import Column, Format, Sheet, terminal, write_sheet
 from keras_alexnet.data.augmentation.record import Augmentation
-from keras_alexnet.errors import ConfigurationError
+from keras_alexnet.errors import ConfigurationError, TrainingError
 from keras_alexnet.training.devices.placement import Placement
 from keras_alexnet.training.experiment import Experiment, network_of, option_fields
 from keras_alexnet.training.presets import PRESETS, check_weights, find_preset
 from keras_alexnet.training.run import RESUMABLE, resume_experiment, run_experiment
+from keras_alexnet.training.runs.comparison import compare, read_runs
+from keras_alexnet.training.series import STOPPED, run_series
 
 _PRESET_COLUMNS = (
     Column("name", "preset", text=True),
@@ -28,9 +30,19 @@ def train(
     preset: Annotated[
         str | None, typer.Option(help="Experiment to begin with; see --list-presets.")
     ] = None,
+    presets: Annotated[
+        str | None,
+        typer.Option(
+            help="Experiments to run one after the other, by a pattern such as 'cifar100-study-*' "
+            "or by their names with commas. The same command goes on where it was stopped."
+        ),
+    ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(help="Folder of the run, a new one.", show_default="runs/NAME-DATE-TIME"),
+        typer.Option(
+            help="Folder of the run, a new one; with --presets the folder of their runs.",
+            show_default="runs/NAME-DATE-TIME; with --presets runs",
+        ),
     ] = None,
     resume: Annotated[
         Path | None,
@@ -67,6 +79,14 @@ def train(
         write_sheet(preset_sheet(), Format.TABLE)
         return
     placement = Placement(devices, distribute, join_timeout)
+    if presets is not None:
+        if preset is not None or resume is not None or placement != Placement():
+            raise ConfigurationError(
+                "--presets runs each experiment on one device: leave --preset, --resume, --devices "
+                "and --distribute out"
+            )
+        _train_series(presets, output or Path("runs"), overrides)
+        return
     if resume is not None:
         named = {"preset": preset, **overrides}
         changes = {name: value for name, value in named.items() if value is not None}
@@ -95,7 +115,27 @@ def train(
             experiment, output=output, preset=preset, placement=placement, console=terminal()
         )
     if summary is None:
-        raise typer.Exit(128 + signal.SIGINT)
+        raise typer.Exit(STOPPED)
+
+
+def _train_series(pattern: str, folder: Path, overrides: dict[str, Any]) -> None:
+    names = [
+        name
+        for part in pattern.split(",")
+        for name in fnmatch.filter(PRESETS, part.strip()) or [part.strip()]
+    ]
+    experiments = {}
+    for name in names:
+        experiments[name] = find_preset(name).experiment.override(**overrides)
+        check_weights(name, experiments[name])
+    found = run_series(experiments, folder)
+    if found is None:
+        raise typer.Exit(STOPPED)
+    done, failed = found
+    if done:
+        write_sheet(compare(read_runs(done), sort="test_accuracy"), Format.TABLE)
+    if failed:
+        raise TrainingError(f"{len(failed)} of {len(names)} runs failed: {', '.join(failed)}")
 
 
 def preset_sheet() -> Sheet:

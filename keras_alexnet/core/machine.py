@@ -62,6 +62,29 @@ def describe() -> dict[str, Any]:
     }
 
 
+def peak_memory() -> int:
+    """Return the most bytes that were in use so far: of the first GPU, else of this process.
+
+    It is 0 where nobody says.
+    """
+    backend = load_keras().backend.backend()
+    framework = require(backend)
+    if gpus():
+        if backend == "tensorflow":
+            return int(framework.config.experimental.get_memory_info("GPU:0")["peak"])
+        if backend == "torch":
+            return int(framework.cuda.max_memory_allocated())
+        stats = framework.devices()[0].memory_stats() or {}
+        return int(stats.get("peak_bytes_in_use", 0))
+    try:
+        import resource
+    except ImportError:  # Windows has none
+        return 0
+    # In KiB on Linux, in bytes on macOS.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
 def installed_versions(distributions: Iterable[str]) -> dict[str, str]:
     """Return the versions of those that are loaded or installed by these names.
 

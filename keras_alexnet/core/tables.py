@@ -39,6 +39,7 @@ class Column:
     wraps: bool = False  # whether its cells may take several lines on a narrow terminal
     missing: str = "-"  # what people read where there is no value
     show: Callable[[Any], str] | None = None  # its values for people
+    descending: bool = False  # whether its largest value comes first where rows are sorted by it
 
     def cell(self, value: Any) -> str:
         """Return a value as people read it."""

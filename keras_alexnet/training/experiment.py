@@ -107,6 +107,14 @@ class Experiment:
     device: Literal["auto", "cpu", "gpu"] = option("auto", "Where to compute.")
     checkpoint_steps: int = option(500, "Batches between checkpoints within an epoch; 0 for none.")
     keep_every: int = option(0, "Keep a model file of every so many epochs; 0 for none.")
+    log_every: int = option(
+        0, "Batches between lines on the console, and of steps.csv (by default 100); 0 for none."
+    )
+    clean_metrics: bool = option(
+        False,
+        "At the end of each epoch evaluate on the training part without augmentation, and on the "
+        "test part.",
+    )
 
     def __post_init__(self) -> None:
         spec = None if is_file(self.model) else find_spec(self.model)
@@ -233,6 +241,7 @@ _LEAST: Mapping[str, float] = {
     "freeze_epochs": 0,
     "checkpoint_steps": 0,
     "keep_every": 0,
+    "log_every": 0,
 }
 _SHARES = ("val_fraction", "momentum", "ema", "label_smoothing", "dropout_rate")
 

@@ -60,7 +60,7 @@ def run_experiment(
             on; it is saved.
     """
     experiment.check_weights()
-    experiment = _anchored(experiment)
+    experiment = anchored(experiment)
     placement = placement or Placement()
     name = preset or f"{Path(experiment.model).stem}-{Path(experiment.data).stem}"
     choose_backend(experiment.backend)
@@ -158,7 +158,7 @@ def resume_experiment(
         return _go(engine, name=folder.path.name, preset=preset)
 
 
-def _anchored(experiment: Experiment) -> Experiment:
+def anchored(experiment: Experiment) -> Experiment:
     """Return the experiment with absolute paths, so that it can go on from another folder."""
     data = experiment.data
     if data not in SOURCES:
@@ -195,7 +195,7 @@ def _changed(experiment: Experiment, changes: Mapping[str, Any]) -> Experiment:
             f"--data {data}: the run's data are {experiment.data}; give the new place of the same "
             f"({'--data-dir' if experiment.data in SOURCES else '--data'})"
         )
-    return _anchored(replace(experiment, **changes)) if changes else experiment
+    return anchored(replace(experiment, **changes)) if changes else experiment
 
 
 def _engine(
@@ -225,7 +225,7 @@ def _engine(
         f"{prepared.data.name}: {parts} (split {prepared.identity[:12]})"
     )
     if prepared.data.left_out:
-        log(left_out_note(prepared.data))
+        log(left_out_note(prepared.data.left_out))
     if group.devices > 1:
         log(
             f"{group.devices} devices in {group.processes} process(es), "

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_alexnet.core.machine import peak_memory
 from keras_alexnet.inference.evaluation import Evaluation, evaluate
 from keras_alexnet.inference.predictor import Predictor
 from keras_alexnet.layers import keras
@@ -20,11 +21,12 @@ from keras_alexnet.training.loop.checkpoint import load_progress
 from keras_alexnet.training.loop.hooks import (
     ProgressBar,
     StepHook,
+    StepNote,
     StopSignal,
     as_numbers,
     fit_epoch,
 )
-from keras_alexnet.training.loop.progress import Progress, epoch_row, sentence
+from keras_alexnet.training.loop.progress import Progress, epoch_row, sentence, speed
 from keras_alexnet.training.loop.saving import Keeper
 from keras_alexnet.training.loop.tensorboard import Scalars
 from keras_alexnet.training.network import build_network, compile_training, for_heads, start_from
@@ -43,6 +45,8 @@ from keras_alexnet.training.runs.folder import Log, RunFolder
 
 # Batches between two questions whether some process wants the run to end.
 _ASKED_STEPS = 10
+# Batches between rows of `steps.csv` where the user has not said how many.
+_NOTED_STEPS = 100
 
 
 class Engine:
@@ -72,6 +76,8 @@ class Engine:
         self.progress = Progress()
         if resume:
             self.progress = load_progress(folder.checkpoint, identity=prepared.identity)
+            if group.is_first:
+                folder.drop_steps(self.progress.epoch, self.progress.batches)
         self._must_restore = resume
         self.model = build_network(experiment, self.classes, prepared.preprocessing)
         if experiment.weights is not None and not resume:
@@ -181,7 +187,8 @@ class Engine:
             checkpoint_steps=self.experiment.checkpoint_steps,
             more=self._more_batches,
             save=self._save,
-            note=lambda done, loss: scalars.add_loss(before + done, loss),
+            note=partial(self._note_steps, before, scalars),
+            note_steps=self.experiment.log_every or _NOTED_STEPS,
             restore=restore if self._must_restore else None,
         )
         self._must_restore = False
@@ -197,6 +204,21 @@ class Engine:
             return None
         self.group.settle(self.trainer)
         return self.group.gather(as_numbers(self.trainer.get_metrics_result()))[0]
+
+    def _note_steps(self, before: int, scalars: Scalars, note: StepNote) -> None:
+        """Keep what is to be known of some steps; `before` is the run's number of the first."""
+        step = before + note.batches
+        scalars.add_loss(step, note.loss_so_far)
+        if self.group.is_first:
+            self.folder.add_steps(
+                {"step": step, "epoch": self.progress.epoch + 1, **note._asdict()}
+            )
+        if self.experiment.log_every:
+            self.log(
+                f"epoch {self.progress.epoch + 1}, batch {note.batches}/{self.batches.steps}: "
+                f"loss {note.loss:.4f}, accuracy {note.accuracy:.4f}; "
+                f"{speed(note.images_per_second)}"
+            )
 
     def _must_stop(self, stop: StopSignal, done: int) -> bool:
         """Return whether the run stops behind so many batches: at the same one everywhere."""
@@ -222,7 +244,10 @@ class Engine:
         rate = self.trainer.optimizer.learning_rate
         with averaged(self.trainer, experiment):
             self._replicas.refresh()
-            validation = self._validate()
+            validation = self._evaluated("val")
+            clean = {}
+            if experiment.clean_metrics:
+                clean = {part: self._evaluated(part) for part in ("train", "test")}
             if progress.is_best(validation):
                 self._keep(self.folder.best)
             if experiment.keep_every and progress.epoch % experiment.keep_every == 0:
@@ -235,6 +260,8 @@ class Engine:
             images=min(len(self.prepared.train), self.batches.steps * experiment.batch_size),
             seconds=seconds,
             validation=validation,
+            clean=clean,
+            memory=peak_memory(),
         )
         progress.rows.append(row)
         if self.group.is_first:
@@ -243,13 +270,15 @@ class Engine:
         if plateau and progress.is_stalled(validation, experiment.patience):
             rate.assign(rate * experiment.gamma)
 
-    def _validate(self) -> Evaluation | None:
-        if self.prepared.data.val is None:
+    def _evaluated(self, part: str) -> Evaluation | None:
+        """Evaluate on a part of the data as it is, where there is that part."""
+        examples = self.prepared.data.parts().get(part)
+        if examples is None:
             return None
         group = self.group
         result = evaluate(
             self._predictor,
-            self.prepared.data.val,
+            examples,
             self.prepared.data.classes,
             rank=group.rank,
             processes=group.processes,

@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from types import FrameType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from rich.console import Console
 from rich.progress import (
@@ -26,7 +26,6 @@ from keras_alexnet.training.loop.progress import speed
 
 keras = load_keras()
 
-_NOTED_STEPS = 100
 _PATIENCE = 3.0  # seconds
 _REFRESH = 0.5  # seconds; reading the loss waits for the device
 
@@ -121,6 +120,26 @@ class ProgressBar:
         self._bar.update(self._task, completed=done, state=state)
 
 
+class StepNote(NamedTuple):
+    """What is to be known of some steps of training.
+
+    Attributes:
+        batches: Steps of the epoch that are done.
+        loss: Mean loss of these steps.
+        accuracy: Their accuracy, in [0, 1].
+        loss_so_far: Mean loss of the epoch so far.
+        learning_rate: That of the last step.
+        images_per_second: How fast they were.
+    """
+
+    batches: int
+    loss: float
+    accuracy: float
+    loss_so_far: float
+    learning_rate: float
+    images_per_second: float
+
+
 class StepHook(keras.callbacks.Callback):  # type: ignore[name-defined]
     """Follows one call of `fit`.
 
@@ -132,7 +151,8 @@ class StepHook(keras.callbacks.Callback):  # type: ignore[name-defined]
         checkpoint_steps: Steps between checkpoints; 0 for none.
         more: Says whether the epoch goes on behind so many steps.
         save: Writes a checkpoint behind so many steps of the epoch.
-        note: Takes the loss of the epoch so far, every hundred steps.
+        note: Takes what there is to know of the steps since it was told last, a `StepNote`.
+        note_steps: Steps between two of them.
         restore: Fills the variables before the first step; None where there is nothing to restore.
     """
 
@@ -146,7 +166,8 @@ class StepHook(keras.callbacks.Callback):  # type: ignore[name-defined]
         checkpoint_steps: int,
         more: Callable[[int], bool],
         save: Callable[[int], None],
-        note: Callable[[int, float], None],
+        note: Callable[[StepNote], None],
+        note_steps: int,
         restore: Callable[[], None] | None,
     ) -> None:
         super().__init__()
@@ -154,13 +175,17 @@ class StepHook(keras.callbacks.Callback):  # type: ignore[name-defined]
         self._batch_size, self._first, self.done = batch_size, done, done
         self._checkpoint_steps = checkpoint_steps
         self._more, self._save, self._note, self._restore = more, save, note, restore
+        self._note_steps = note_steps
+        self._noted = done, dict[str, float]()  # steps, and the means over them
         self.stopped = False
-        self._began = self._shown = time.monotonic()
+        self._began = self._shown = self._noted_at = time.monotonic()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Restore the state, now that Keras has made and reset its metrics."""
         if self._restore is not None:
             self._restore()
+            if self.done:
+                self._noted = self.done, as_numbers(self.model.get_metrics_result())
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Count the step; show, save or stop where it is time to."""
@@ -171,13 +196,33 @@ class StepHook(keras.callbacks.Callback):  # type: ignore[name-defined]
             values = as_numbers(logs)
             rate = (batch + 1) * self._batch_size / (now - self._began)
             self._bar.show(self.done, values["loss"], values["accuracy"], rate)
-        if self.done % _NOTED_STEPS == 0:
-            self._note(self.done, as_numbers(logs)["loss"])
+        if self.done % self._note_steps == 0:
+            self._take_note(as_numbers(logs))
         if self._stop(self.done) and self._more(self.done):
             self.stopped = self.model.stop_training = True
         elif self._checkpoint_steps and self.done % self._checkpoint_steps == 0:
             as_numbers(logs)  # weights that are not finite would replace good ones
             self._save(self.done)
+
+    def _take_note(self, so_far: dict[str, float]) -> None:
+        """Say what is to be known of the last steps; Keras' numbers are means over the epoch."""
+        before, known = self._noted
+        count, now = self.done - before, time.monotonic()
+        recent = {
+            name: (value * self.done - known.get(name, 0.0) * before) / count
+            for name, value in so_far.items()
+        }
+        rate = self.model.optimizer.learning_rate
+        note = StepNote(
+            self.done,
+            recent["loss"],
+            recent["accuracy"],
+            so_far["loss"],
+            float(keras.ops.convert_to_numpy(rate)),
+            count * self._batch_size / (now - self._noted_at),
+        )
+        self._noted, self._noted_at = (self.done, so_far), now
+        self._note(note)
 
 
 def fit_epoch(trainer: Any, batches: Iterable[Any], epoch: int, hook: Any) -> None:

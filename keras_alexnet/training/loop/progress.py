@@ -93,6 +93,8 @@ def epoch_row(
     images: int,
     seconds: float,
     validation: Evaluation | None,
+    clean: Mapping[str, Evaluation | None],
+    memory: int,
 ) -> dict[str, Any]:
     """Return an epoch's row of `metrics.csv`.
 
@@ -103,6 +105,8 @@ def epoch_row(
         images: Images that it trained on.
         seconds: Time that it took, without validation.
         validation: Its validation, where there is a validation part.
+        clean: Its evaluation by part, without augmentation, where that was asked for.
+        memory: Bytes that were in use at most, so far in the run.
     """
     row: dict[str, Any] = {
         "epoch": epoch,
@@ -111,7 +115,11 @@ def epoch_row(
         "train_accuracy": numbers["accuracy"],
         "images_per_second": images / seconds,
         "seconds": seconds,
+        "memory_mb": round(memory / 1e6),
     }
+    for part, name in (("train", "clean"), ("test", "test")):
+        if (found := clean.get(part)) is not None:
+            row |= {f"{name}_loss": found.loss, f"{name}_accuracy": found.top1}
     if validation is not None:
         row |= {column: getattr(validation, name) for column, name in VALIDATION.items()}
     return row

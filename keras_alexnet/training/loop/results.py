@@ -1,5 +1,6 @@
 """What a finished run leaves behind: its test, tables, pictures and report."""
 
+import time
 from dataclasses import asdict
 from typing import Any
 
@@ -11,6 +12,7 @@ from keras_alexnet.inference.evaluation import Evaluation, evaluate
 from keras_alexnet.inference.predictor import Predictor
 from keras_alexnet.training.loop.engine import Engine
 from keras_alexnet.training.loop.progress import VALIDATION
+from keras_alexnet.training.loop.tensorboard import Scalars
 from keras_alexnet.training.runs.folder import write_rows
 from keras_alexnet.training.runs.plots import confusion_matrix, learning_curves, sample_predictions
 from keras_alexnet.training.runs.report import write_run_report
@@ -29,7 +31,9 @@ def write_results(engine: Engine, *, name: str, preset: str | None) -> dict[str,
     )
     part = "test" if data.test is not None else "val" if data.val is not None else "train"
     examples = data.parts()[part]
+    began = time.monotonic()
     result = evaluate(predictor, examples, data.classes)
+    test_seconds = time.monotonic() - began
     best = progress.rows[progress.best_epoch - 1]
     skipped = progress.skipped | {str(path): why for path, why in result.skipped.items()}
     summary = {
@@ -44,6 +48,7 @@ def write_results(engine: Engine, *, name: str, preset: str | None) -> dict[str,
         "epochs": progress.epoch,
         "best_epoch": progress.best_epoch,
         "seconds": progress.seconds,
+        "test_seconds": test_seconds,
         "train": {"loss": best["train_loss"], "accuracy": best["train_accuracy"]},
         "val": None if data.val is None else {n: best[column] for column, n in VALIDATION.items()},
         "test": None,
@@ -62,6 +67,16 @@ def write_results(engine: Engine, *, name: str, preset: str | None) -> dict[str,
     confusion_matrix(result.confusion, data.classes, folder.path / "confusion_matrix.png")
     _write_samples(engine, result, examples)
     write_json(folder.summary, summary)
+    with Scalars(folder.path, engine.steps) as scalars:
+        settings = engine.experiment.to_json()
+        augmentation = settings.pop("augmentation")
+        final = {name: getattr(result, name) for name in VALIDATION.values()}
+        scalars.add_results(
+            engine.steps,
+            settings | augmentation,
+            {f"final/{part}_{name}": n for name, n in final.items() if n is not None},
+            {name: folder.path / f"{name}.png" for name in ("predictions", "confusion_matrix")},
+        )
     write_run_report(folder.path)
     return summary
 

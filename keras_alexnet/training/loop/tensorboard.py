@@ -1,10 +1,16 @@
 """TensorBoard events of a run; they need neither TensorFlow nor PyTorch."""
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+
 from keras_alexnet.core.backend import require
+
+# Beginnings of a metric's name, which TensorBoard shows in one chart.
+_PARTS = ("train", "val", "clean", "test")
 
 
 class Scalars:
@@ -23,7 +29,10 @@ class Scalars:
         writer = require("tensorboardX").SummaryWriter
         # Without a folder it calls itself so and writes to none.
         self._writer = writer(
-            str(folder or ""), purge_step=step + 1, write_to_disk=folder is not None
+            str(folder or ""),
+            purge_step=step + 1,
+            write_to_disk=folder is not None,
+            filename_suffix=f".{time.time_ns()}",  # files are called by their second
         )
 
     def __enter__(self) -> Self:
@@ -41,6 +50,38 @@ class Scalars:
         for name, value in row.items():
             if name != "epoch" and value is not None:
                 part, _, rest = name.partition("_")
-                tag = f"{rest}/{part}" if part in ("train", "val") else f"run/{name}"
+                tag = f"{rest}/{part}" if part in _PARTS else f"run/{name}"
                 self._writer.add_scalar(tag, value, step)
+        self._writer.flush()
+
+    def add_results(
+        self,
+        step: int,
+        settings: Mapping[str, Any],
+        results: Mapping[str, float],
+        pictures: Mapping[str, Path],
+    ) -> None:
+        """Write what a run has come to, so that runs can be compared by their settings.
+
+        Args:
+            step: Batches that the run has done.
+            settings: Fields of the experiment, those of its augmentation among them.
+            results: Final numbers by name.
+            pictures: PNG files by name.
+        """
+        plain = {
+            name: value if isinstance(value, bool | int | float | str) else str(value)
+            for name, value in settings.items()
+            if value is not None
+        }
+        # `SummaryWriter.add_hparams` would make a run of its own beside this one.
+        for summary in require("tensorboardX.summary").hparams(plain, dict(results)):
+            self._writer.file_writer.add_summary(summary)
+        for name, value in results.items():
+            self._writer.add_scalar(name, value, step)
+        image = require("PIL.Image")
+        for name, path in pictures.items():
+            with image.open(path) as picture:
+                pixels = np.asarray(picture.convert("RGB"))  # (h, w, 3)
+            self._writer.add_image(name, pixels, step, dataformats="HWC")
         self._writer.flush()

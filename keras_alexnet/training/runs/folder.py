@@ -15,6 +15,9 @@ from rich.console import Console
 from keras_alexnet.core.files import READABLY, atomic_output
 from keras_alexnet.errors import ConfigurationError, TrainingError
 
+# What runs of earlier versions lack: of the training part without augmentation and of the test part
+# (--clean-metrics), and memory.
+ADDED_METRICS = ("clean_loss", "clean_accuracy", "test_loss", "test_accuracy", "memory_mb")
 METRICS = (
     "epoch",
     "learning_rate",
@@ -26,6 +29,11 @@ METRICS = (
     "val_macro_f1",
     "images_per_second",
     "seconds",
+    *ADDED_METRICS,
+)
+STEPS = (
+    *("step", "epoch", "batches", "loss", "accuracy", "loss_so_far", "learning_rate"),
+    "images_per_second",
 )
 
 
@@ -39,6 +47,7 @@ class RunFolder:
         self.config = path / "config.json"
         self.environment = path / "environment.json"
         self.metrics = path / "metrics.csv"
+        self.steps = path / "steps.csv"
         self.summary = path / "summary.json"
         self.evaluation = path / "evaluation.json"
         self.checkpoint = path / "checkpoint.safetensors"
@@ -124,6 +133,35 @@ class RunFolder:
     def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write `metrics.csv` anew."""
         write_rows(self.metrics, rows, METRICS)
+
+    def add_steps(self, row: Mapping[str, Any]) -> None:
+        """Append a row to `steps.csv`.
+
+        Raises:
+            ConfigurationError: It cannot be written.
+        """
+        try:
+            with self.steps.open("a", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, STEPS, lineterminator="\n")
+                if file.tell() == 0:
+                    writer.writeheader()
+                writer.writerow(row)
+        except OSError as error:
+            raise ConfigurationError(f"{self.steps} cannot be written: {error}") from error
+
+    def drop_steps(self, epochs: int, batches: int) -> None:
+        """Remove the rows of `steps.csv` that a run does again.
+
+        It goes on behind so many epochs, and so many batches of the next one.
+        """
+        if not self.steps.is_file():
+            return
+        with self.steps.open(newline="", encoding="utf-8") as file:
+            # Of a line that was cut off while it was written there is no last value.
+            rows = [row for row in csv.DictReader(file) if row[STEPS[-1]]]
+        done = epochs + 1, batches
+        kept = [row for row in rows if (int(row["epoch"]), int(row["batches"])) <= done]
+        write_rows(self.steps, kept, STEPS)
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:

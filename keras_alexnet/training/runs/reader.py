@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_alexnet.errors import DataError
-from keras_alexnet.training.runs.folder import METRICS, RunFolder
+from keras_alexnet.training.runs.folder import ADDED_METRICS, METRICS, RunFolder
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,13 @@ def _read_rows(path: Path) -> tuple[dict[str, float | None], ...]:
     try:
         with path.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
-            return tuple({key: _number(row[key]) for key in METRICS} for row in reader)
+            return tuple(
+                {
+                    key: _number(row[key]) if key in row or key not in ADDED_METRICS else None
+                    for key in METRICS
+                }
+                for row in reader
+            )
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise DataError(f"{path}: damaged ({error!r})") from error
 

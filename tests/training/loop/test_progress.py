@@ -67,6 +67,8 @@ def test_an_epoch_as_a_row_and_as_a_sentence() -> None:
         "numbers": {"loss": 1.5, "accuracy": 0.25},
         "images": 3000,
         "seconds": 2.0,
+        "clean": {},
+        "memory": 1_500_400_000,
     }
     row = epoch_row(2, validation=None, **known)
     assert row == {
@@ -76,6 +78,7 @@ def test_an_epoch_as_a_row_and_as_a_sentence() -> None:
         "train_accuracy": 0.25,
         "images_per_second": 1500.0,
         "seconds": 2.0,
+        "memory_mb": 1500,
     }
     assert sentence(row, 9) == "epoch 2/9: loss 1.5000, accuracy 0.2500; 1,500 images/s, 2.0 s"
     validated = epoch_row(2, validation=_validation(0.5, 1.25), **known)
@@ -86,3 +89,8 @@ def test_an_epoch_as_a_row_and_as_a_sentence() -> None:
         "val_macro_f1": 0.5,
     }
     assert "accuracy 0.2500; validation loss 1.2500, accuracy 0.5000; 1,5" in sentence(validated, 9)
+    known["clean"] = {"train": _validation(0.5, 1.25), "test": None}
+    assert epoch_row(2, validation=None, **known) == row | {
+        "clean_loss": 1.25,
+        "clean_accuracy": 0.5,
+    }

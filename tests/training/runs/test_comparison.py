@@ -1,7 +1,7 @@
 """The table of several runs: finished ones, unfinished ones, and folders that are none."""
 
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,8 @@ import pytest
 from helpers.runs import damage, make_run
 
 from keras_alexnet.core.tables import markdown
-from keras_alexnet.errors import DataError
+from keras_alexnet.errors import ConfigurationError, DataError
+from keras_alexnet.training.presets import PRESETS
 from keras_alexnet.training.runs.comparison import compare, duration, read_runs, run_names
 from keras_alexnet.training.runs.reader import read_run
 
@@ -31,12 +32,66 @@ def test_a_finished_run(folder: Path) -> None:
         "val_accuracy": 0.75,
         "test_loss": 1.25,
         "test_accuracy": 0.8125,
+        "test_top5": None,
+        "test_macro_f1": 0.7,
+        "reported": None,
         "parameters": 61_706,
         "seconds": 3725.4,
+        "test_seconds": None,
         "epochs": 4,
         "best_epoch": 2,
+        "optimizer": "sgd",
+        "learning_rate": 0.01,
+        "batch_size": 128,
+        "augmentation": "none",
+        "backend": "torch",
+        "device": None,
         "note": "1 image skipped",
     }
+
+
+def test_what_its_source_reported(folder: Path) -> None:
+    run = replace(read_run(folder), preset="cifar100-study-1")
+    (record,) = compare([run], ["reported"]).records
+    assert record == {"run": "run", "reported": PRESETS["cifar100-study-1"].reported}
+    assert "macro F1" in record["reported"]
+
+
+def test_devices_and_augmentations(folder: Path) -> None:
+    run = read_run(folder)
+    on_gpu = replace(run, environment={**run.environment, "gpus": ["A"], "cpu": "B"})
+    on_cpu = replace(on_gpu, experiment={**run.experiment, "device": "cpu"})
+    augmentation = {"resize": 230, "crop": "random", "flip": 0.5, "gone": 1}
+    newer = replace(run, experiment={**run.experiment, "augmentation": augmentation})
+    del augmentation["gone"]
+    known = replace(run, experiment={**run.experiment, "augmentation": dict(augmentation)})
+    augmentation["gone"] = 1
+    rows = compare([on_gpu, on_cpu, newer, known], ["device", "augmentation"]).records
+    assert [row["device"] for row in rows[:2]] == ["A", "B"]
+    assert [row["augmentation"] for row in rows] == [
+        *("none", "none", "unknown", "resize 230, random crop, flip 0.5")
+    ]
+
+
+def test_sorted_the_best_first(tmp_path: Path) -> None:
+    runs = []
+    for name, accuracy, loss in (("a", 0.5, 2.0), ("b", 0.75, 1.0), ("c", 0.25, 3.0)):
+        run = read_run(make_run(tmp_path / name))
+        assert run.summary is not None
+        test = {"top1": accuracy, "loss": loss}
+        runs.append(replace(run, summary={**run.summary, "test": test}))
+    runs.insert(0, read_run(make_run(tmp_path / "begun", finished=False)))
+    for sort in ("test_accuracy", "test_loss"):
+        rows = compare(runs, [sort], sort=sort).records
+        assert [row["run"] for row in rows] == ["b", "a", "c", "begun"]
+        assert list(rows[0]) == ["run", sort]
+    assert [row["run"] for row in compare(runs).records] == ["begun", "a", "b", "c"]
+
+
+@pytest.mark.parametrize("arguments", [{"columns": ["speed"]}, {"sort": "speed"}])
+def test_unknown_columns(folder: Path, arguments: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match="no column 'speed'; there are run, model, data"):
+        compare([read_run(folder)], **arguments)
 
 
 def test_an_unfinished_run_shows_its_best_epoch(tmp_path: Path) -> None:
@@ -73,15 +128,12 @@ def test_a_run_without_an_epoch(tmp_path: Path) -> None:
 
 def test_people_read_percents_and_times(tmp_path: Path, folder: Path) -> None:
     runs = read_runs([folder, make_run(tmp_path / "second", finished=False)])
-    lines = markdown(compare(runs)).splitlines()
-    assert lines[2] == (
-        "| run | lenet5 | digits | 1.0000 | 50.00 | 1.5000 | 75.00 | 1.2500 | 81.25 | 61,706 "
-        "| 1:02:05 | 4 | 2 | 1 image skipped |"
-    )
-    assert lines[3] == (
-        "| second | lenet5 | digits | 1.0000 | 50.00 | 1.5000 | 75.00 | - | - | - "
-        "| 2:00 | 3 | 2 | unfinished: 3 of 4 epochs |"
-    )
+    columns = ["train_loss", "val_accuracy", "test_accuracy", "parameters", "seconds", "note"]
+    lines = markdown(compare(runs, columns)).splitlines()
+    assert lines[2:] == [
+        "| run | 1.0000 | 75.00 | 81.25 | 61,706 | 1:02:05 | 1 image skipped |",
+        "| second | 1.0000 | 75.00 | - | - | 2:00 | unfinished: 3 of 4 epochs |",
+    ]
 
 
 def test_runs_of_one_name_are_called_by_their_paths(tmp_path: Path) -> None:

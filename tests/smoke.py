@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BACKENDS = ("torch", "tensorflow", "jax")
 MEMBERS = (
     "keras_alexnet/__init__.pyi",
+    "keras_alexnet/core/base.html.j2",
     "keras_alexnet/py.typed",
     "keras_alexnet/training/runs/report.html.j2",
     "porting/__init__.pyi",

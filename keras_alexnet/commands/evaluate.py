@@ -150,7 +150,9 @@ def _sheet(title: str, result: "Evaluation") -> Sheet:
 def _notes(result: "Evaluation") -> list[str]:
     notes = [
         "loss: mean cross entropy in nats; accuracy of a class: its recall; F1 of all: mean over "
-        "the classes"
+        "the classes",
+        f"expected calibration error {result.calibration.ece:.4f}: how far confidence and accuracy "
+        "are apart, in the mean",
     ]
     notes += [f"left out {path}: {why}" for path, why in list(result.skipped.items())[:_SHOWN]]
     if (more := len(result.skipped) - _SHOWN) > 0:

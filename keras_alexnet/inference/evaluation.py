@@ -10,9 +10,12 @@ import numpy as np
 
 from keras_alexnet.core.backend import require
 from keras_alexnet.data.classes import are_indices, same_classes
-from keras_alexnet.data.examples import Examples
+from keras_alexnet.data.examples import Examples, Files
 from keras_alexnet.errors import DataError, listed
+from keras_alexnet.inference.analysis import Calibration, calibration, confident_mistakes
 from keras_alexnet.inference.predictor import Predictor
+
+_MISTAKES = 20  # of the most confident ones, that an evaluation tells of
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,25 @@ class ClassResult:
     f1: float | None
 
 
+@dataclass(frozen=True)
+class Mistake:
+    """An image that was taken for something else.
+
+    Attributes:
+        index: Which of the examples it is.
+        path: Its file; None for an image in memory.
+        label: Its class.
+        prediction: What it was taken for.
+        confidence: The probability of that.
+    """
+
+    index: int
+    path: str | None
+    label: int
+    prediction: int
+    confidence: float
+
+
 @dataclass(frozen=True, eq=False)
 class Evaluation:
     """How well a model does on labelled images.
@@ -55,6 +77,7 @@ class Evaluation:
         confidences: float64 (N,), their probabilities.
         labels: int64 (N,), right classes.
         indices: int64 (N,), which examples these are.
+        mistakes: The most confident ones, the most confident first.
         skipped: Unreadable images and why, by path.
     """
 
@@ -69,10 +92,16 @@ class Evaluation:
     confidences: np.ndarray
     labels: np.ndarray
     indices: np.ndarray
+    mistakes: tuple[Mistake, ...]
     skipped: Mapping[Path, str]
 
+    @property
+    def calibration(self) -> Calibration:
+        """How far the confidences are the share of images that are right."""
+        return calibration(self.confidences, self.predictions == self.labels)
+
     def to_json(self) -> dict[str, Any]:
-        """Return all but what belongs to single images, as JSON holds it."""
+        """Return all but what belongs to each single image, as JSON holds it."""
         return {
             "images": len(self.labels),
             "loss": self.loss,
@@ -82,6 +111,8 @@ class Evaluation:
             "classes": list(self.classes),
             "per_class": [asdict(result) for result in self.per_class],
             "confusion": self.confusion.tolist(),
+            "calibration": asdict(self.calibration),
+            "mistakes": [asdict(mistake) for mistake in self.mistakes],
             "skipped": {str(path): reason for path, reason in self.skipped.items()},
         }
 
@@ -139,6 +170,7 @@ def evaluate(
     columns = zip(*found, strict=True)
     indices, losses, ranks, predictions, confidences = map(np.array, columns)
     labels = targets[indices]
+    mistakes = confident_mistakes(confidences, predictions == labels, _MISTAKES)
     metrics = require("sklearn.metrics")
     return Evaluation(
         classes=classes,
@@ -152,6 +184,16 @@ def evaluate(
         confidences=confidences,
         labels=labels,
         indices=indices,
+        mistakes=tuple(
+            Mistake(
+                int(indices[i]),
+                str(examples.paths[indices[i]]) if isinstance(examples, Files) else None,
+                int(labels[i]),
+                int(predictions[i]),
+                float(confidences[i]),
+            )
+            for i in mistakes
+        ),
         skipped={Path(path): reason for path, reason in sorted(skipped.items())},
     )
 

@@ -69,6 +69,9 @@ def test_evaluate_as_json(run_cli: Run, model: Path, tmp_path: Path) -> None:
     assert content["top5"] > content["top1"] > 0.9
     assert np.trace(content["confusion"]) == round(content["top1"] * 360)
     assert [row["name"] for row in content["per_class"]] == content["classes"]
+    wrong = round((1 - content["top1"]) * 360)
+    assert len(content["mistakes"]) == min(wrong, 20) > 0
+    assert sum(part["images"] for part in content["calibration"]["bins"]) == 360
     assert Image.open("confusion.png").width > 500
     assert len(list(tmp_path.iterdir())) == 2
 
@@ -87,6 +90,7 @@ def test_evaluate_as_tables(run_cli: Run, model: Path) -> None:
     ]  # fmt: skip
     assert total[-1] == f"{content['macro_f1']:.4f}"
     assert "accuracy of a class: its recall" in out
+    assert f"expected calibration error {content['calibration']['ece']:.4f}: " in out
     _, out, _ = run_cli(*arguments, "--format", "csv")
     *rows, last = csv.DictReader(io.StringIO(out))
     assert [row["name"] for row in rows] == [str(n) for n in range(10)]

@@ -144,6 +144,9 @@ def test_json(result: Evaluation) -> None:
     assert content["classes"] == list(NAMES)
     assert content["confusion"] == result.confusion.tolist()
     assert content["per_class"][6]["accuracy"] is None
+    assert content["calibration"]["ece"] == result.calibration.ece
+    assert sum(part["images"] for part in content["calibration"]["bins"]) == 200
+    assert len(content["mistakes"]) == 20
     assert content["per_class"][0] == {
         "name": "ant",
         "images": 53,
@@ -152,6 +155,21 @@ def test_json(result: Evaluation) -> None:
             for key in ("loss", "accuracy", "top5", "precision", "f1")
         },
     }
+
+
+def test_most_confident_mistakes(
+    random_data: tuple[np.ndarray, np.ndarray], result: Evaluation
+) -> None:
+    pixels, labels = random_data
+    probabilities = softmax(pixels * 0.1)
+    wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
+    confidences = probabilities.max(axis=1)
+    expected = sorted(wrong, key=lambda i: -confidences[i])[:20]
+    assert [mistake.index for mistake in result.mistakes] == expected
+    for mistake in result.mistakes:
+        assert (mistake.label, mistake.path) == (labels[mistake.index], None)
+        assert mistake.prediction == probabilities[mistake.index].argmax()
+        assert mistake.confidence == pytest.approx(confidences[mistake.index], rel=1e-6)
 
 
 def test_progress() -> None:
@@ -181,6 +199,9 @@ def test_unreadable_files_are_left_out(tmp_path: Path) -> None:
     assert result.top1 == 0.75
     assert list(result.skipped) == [files.paths[1], files.paths[3]]
     assert all("image" in reason for reason in result.skipped.values())
+    (mistake,) = result.mistakes
+    assert (mistake.index, mistake.path) == (4, str(files.paths[4]))
+    assert (mistake.label, mistake.prediction) == (3, 0)
     assert list(result.to_json()["skipped"]) == [str(files.paths[1]), str(files.paths[3])]
 
 

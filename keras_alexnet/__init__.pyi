@@ -54,6 +54,7 @@ from .training.runs.plots import (
     confusion_matrix as confusion_matrix,
     example_grid as example_grid,
     learning_curves as learning_curves,
+    reliability_diagram as reliability_diagram,
     sample_predictions as sample_predictions,
 )
 

@@ -144,7 +144,13 @@ def preset_sheet() -> Sheet:
         "presets; --preset NAME runs one, further options change it",
         _PRESET_COLUMNS,
         [
-            (name, p.about, p.experiment.model, p.experiment.epochs, p.reported or None)
+            (
+                name,
+                p.about,
+                p.experiment.model,
+                p.experiment.epochs,
+                None if p.reported is None else str(p.reported),
+            )
             for name, p in PRESETS.items()
         ],
     )

@@ -9,19 +9,48 @@ from keras_alexnet.training.experiment import Experiment
 
 
 @dataclass(frozen=True)
+class Reported:
+    """What a source reports of its experiment, None where it is silent.
+
+    Attributes:
+        loss: Of the test images, in nats.
+        top1: Accuracy on them, in [0, 1].
+        macro_f1: Mean F1 of their classes.
+        minutes: Time of the training.
+        note: What goes with these figures.
+    """
+
+    loss: float | None = None
+    top1: float | None = None
+    macro_f1: float | None = None
+    minutes: float | None = None
+    note: str = ""
+
+    def __str__(self) -> str:
+        figures = (
+            ("loss {:.4f}", self.loss),
+            ("macro F1 {:g}", self.macro_f1),
+            ("accuracy {:.2f} %", None if self.top1 is None else 100 * self.top1),
+            ("{:g} minutes", self.minutes),
+        )
+        said = [text.format(figure) for text, figure in figures if figure is not None]
+        return "; ".join(filter(None, (", ".join(said), self.note)))
+
+
+@dataclass(frozen=True)
 class Preset:
     """An experiment with a name.
 
     Attributes:
         experiment: Its fields.
         about: What it is, in one line.
-        reported: What its source reports, for comparison.
+        reported: What its source reports, for comparison; None where there is no source.
         converts: Model whose converted weights it starts from; the user gives the file.
     """
 
     experiment: Experiment
     about: str
-    reported: str = ""
+    reported: Reported | None = None
     converts: str | None = None
 
 
@@ -87,7 +116,7 @@ def _study(number: int, f1: float, accuracy: float, **changes: object) -> Preset
     return Preset(
         replace(_STUDY, **changes),  # type: ignore[arg-type]
         f"CIFAR-100 AlexNet study, experiment {number}",
-        f"macro F1 {f1:g}, accuracy {accuracy:g}",
+        Reported(macro_f1=f1, top1=accuracy),
     )
 
 
@@ -137,45 +166,45 @@ PRESETS: Mapping[str, Preset] = {
             views="center",
         ),
         "CIFAR-10 AlexNet with batch norm, as reported",
-        "test accuracy 90.34 % at best, 89.90 % at the end",
+        Reported(top1=0.8990, note="at the end, 90.34 % at best"),
     ),
     "cifar10-lab-alexnet-lrn": Preset(
         replace(_LAB, model="alexnet_lrn"),
         "AlexNet vs GoogLeNet lab: AlexNet with LRN",
-        "test loss .6008, accuracy 80.29 %, 26.2 minutes",
+        Reported(loss=0.6008, top1=0.8029, minutes=26.2),
     ),
     "cifar10-lab-alexnet": Preset(
         _LAB,
         "AlexNet vs GoogLeNet lab: AlexNet without LRN",
-        "test loss .6659, accuracy 77.41 %, 25.5 minutes",
+        Reported(loss=0.6659, top1=0.7741, minutes=25.5),
     ),
     "cifar10-lab-googlenet": Preset(
         replace(_LAB, model="googlenet_lab", aux_heads=True),
         "AlexNet vs GoogLeNet lab: GoogLeNet",
-        "test loss .4734, accuracy 85.01 %, 117.2 minutes",
+        Reported(loss=0.4734, top1=0.8501, minutes=117.2),
     ),
     "cifar10-lab-alexnet-pretrained": Preset(
         _LAB,
         "AlexNet vs GoogLeNet lab: fine-tuned AlexNet",
-        "test loss .5410, accuracy 83.01 %, 22.4 minutes",
+        Reported(loss=0.5410, top1=0.8301, minutes=22.4),
         converts="alexnet",
     ),
     "cifar10-lab-googlenet-pretrained": Preset(
         replace(_LAB, model="googlenet", aux_heads=True),
         "AlexNet vs GoogLeNet lab: fine-tuned GoogLeNet",
-        "test loss .2375, accuracy 93.16 %, 91.6 minutes",
+        Reported(loss=0.2375, top1=0.9316, minutes=91.6),
         converts="googlenet",
     ),
     "cifar10-keras": Preset(_KERAS, "AlexNet in Keras and PyTorch: Keras, no augmentation"),
     "cifar10-keras-augmented": Preset(
         replace(_KERAS, augmentation=_KERAS_CROPS, batch_size=128, epochs=15),
         "AlexNet in Keras and PyTorch: Keras, flips and crops",
-        "test accuracy above 80 %",
+        Reported(top1=0.80, note="above that"),
     ),
     "cifar10-wide": Preset(
         replace(_KERAS, model="alexnet_wide"),
         "AlexNet in Keras and PyTorch: PyTorch's twin from scratch",
-        "test accuracy 74.0 %",
+        Reported(top1=0.740),
     ),
     "cifar10-pretrained": Preset(
         replace(
@@ -188,7 +217,7 @@ PRESETS: Mapping[str, Preset] = {
             epochs=15,
         ),
         "AlexNet in Keras and PyTorch: ported weights, body frozen at first, then unfrozen",
-        "test accuracy 91.77 %",
+        Reported(top1=0.9177),
         converts="alexnet",
     ),
     "cifar100-study-1": _study(1, 0.245, 0.255),
@@ -223,7 +252,10 @@ PRESETS: Mapping[str, Preset] = {
             keep_every=5,
         ),
         "Krizhevsky 2012 on ILSVRC2010, as the replica trained it",
-        "after 90 epochs: train 36.85 %, validation 43.31 % top-1; the paper 62.5 % and 83.0 %",
+        Reported(
+            top1=0.4331,
+            note="validation after 90 epochs, training 36.85 %; the paper 62.5 %, top-5 83.0 %",
+        ),
     ),
 }
 

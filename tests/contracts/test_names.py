@@ -20,8 +20,8 @@ NAMES = {
         "ModelFileError OptimizedModel Predictor Preprocessing TrainingError UnknownModelError "
         "VerificationError compare_curves confusion_matrix create_model evaluate export_model "
         "feature_extractor learning_curves list_models load_images load_model load_weights "
-        "normalize optimize read_record resize_and_crop resume_experiment run_experiment "
-        "sample_predictions save_model"
+        "normalize optimize read_record reliability_diagram resize_and_crop resume_experiment "
+        "run_experiment sample_predictions save_model"
     ),
     "porting": (
         "CheckRequest Checkpoint CheckpointError Counterpart DownloadError GraphError ParityResult "

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from keras_alexnet.core.files import write_json
+from keras_alexnet.core.pages import data_url, thumbnail
 from keras_alexnet.training.experiment import Experiment
 from keras_alexnet.training.runs.folder import RunFolder
 
@@ -67,6 +68,7 @@ SUMMARY = {
     "train": {"loss": 1.0, "accuracy": 0.5},
     "val": {"loss": 1.5, "top1": 0.75, "top5": 1.0, "macro_f1": 0.4},
     "test": {"loss": 1.25, "top1": 0.8125, "top5": None, "macro_f1": 0.7},
+    "views": {"val": "center", "test": "mirror"},
     "skipped": {"/photos/<script>.jpg": "damaged image"},
 }
 EVALUATION = {
@@ -89,7 +91,25 @@ EVALUATION = {
         }
         for name, images, loss in zip(CLASSES, (8, 8, 0), (0.75, 0.875, None), strict=True)
     ],
-    "confusion": [[6, 1, 1], [1, 7, 0], [0, 0, 0]],
+    "confusion": [[6, 0, 2], [1, 7, 0], [0, 0, 0]],
+    "calibration": {
+        "ece": 0.0625,
+        "bins": [
+            {"low": 0.0, "high": 0.5, "images": 0, "confidence": None, "accuracy": None},
+            {"low": 0.5, "high": 1.0, "images": 16, "confidence": 0.875, "accuracy": 0.8125},
+        ],
+    },
+    "mistakes": [
+        {
+            "index": index,
+            "path": None,
+            "label": label,
+            "prediction": prediction,
+            "confidence": confidence,
+            "picture": data_url(thumbnail(np.full((4, 5, 1), index, np.uint8)), "jpeg"),
+        }
+        for index, label, prediction, confidence in ((9, 0, 2, 0.975), (0, 1, 0, 0.75))
+    ],
     "skipped": {},
 }
 

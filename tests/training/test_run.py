@@ -17,11 +17,13 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from helpers.pages import Page
 from helpers.project import ROOT
 from PIL import Image
 
 from keras_alexnet.core.backend import require
 from keras_alexnet.core.machine import gpus
+from keras_alexnet.data.batches.evaluation import EvaluationBatches
 from keras_alexnet.data.sources.registry import open_data
 from keras_alexnet.errors import ConfigurationError, ModelFileError, TrainingError
 from keras_alexnet.models.record import read_record
@@ -29,6 +31,7 @@ from keras_alexnet.models.weights import load_model
 from keras_alexnet.training import precision
 from keras_alexnet.training.experiment import Experiment
 from keras_alexnet.training.loop import hooks
+from keras_alexnet.training.preparation import prepare
 from keras_alexnet.training.presets import PRESETS
 from keras_alexnet.training.run import resume_experiment, run_experiment
 
@@ -90,7 +93,9 @@ def test_a_run_leaves_everything_behind(run: Run, capsys: pytest.CaptureFixture[
         "log.txt",
         "metrics.csv",
         "per_class.csv",
+        "predictions.csv",
         "predictions.png",
+        "reliability.png",
         "report.html",
         "summary.json",
     }
@@ -209,6 +214,29 @@ def test_clean_metrics(run: Run) -> None:
     assert float(row["test_loss"]) == pytest.approx(summary["test"]["loss"], rel=1e-5)
     assert float(row["clean_accuracy"]) != float(row["train_accuracy"])
     assert rows(run("without", epochs=1))[0]["clean_accuracy"] == ""
+
+
+def test_its_report_shows_the_most_confident_mistakes(run: Run) -> None:
+    folder = run(epochs=1)
+    with (folder / "predictions.csv").open(newline="") as file:
+        answers = list(csv.DictReader(file))
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    wrong = [row for row in answers if row["label"] != row["prediction"]]
+    assert len(answers) == 100
+    assert len(wrong) == round(100 * (1 - evaluation["top1"])) > 0
+    wrong.sort(key=lambda row: -float(row["confidence"]))
+    page = Page(folder / "report.html")
+    assert page.tables["sortable mistakes"][1:] == [
+        ["", row["prediction"], row["label"], f"{100 * float(row['confidence']):.2f}", row["index"]]
+        for row in wrong[:20]
+    ]
+    # The picture is the example's, resized to what the network sees.
+    prepared = prepare(SMALL, folder)
+    ((images, _),) = EvaluationBatches(prepared.data.test, prepared.preprocessing, batch_size=100)
+    shown = {f"{r['label']}, taken for {r['prediction']}": int(r["index"]) for r in wrong[:20]}
+    for words, index in shown.items():  # of the same words, the page's last picture
+        picture = np.asarray(page.pictures[words], int)
+        assert np.abs(picture - images[index, ..., 0]).mean() < 8  # it is a JPEG
 
 
 def test_same_seed_same_numbers(run: Run) -> None:
@@ -511,7 +539,8 @@ def test_final_views_where_nothing_is_left_to_test(tmp_path: Path) -> None:
     centre = float(rows(folder)[0]["val_loss"])
     assert centre != summary["val"]["loss"]
     assert f"validation: loss {evaluation['loss']:.4f}" in (folder / "log.txt").read_text()
-    assert "Val: ten-crop views of each image" in (folder / "report.html").read_text()
+    page = Page(folder / "report.html")
+    assert ["views of a val image", "ten-crop: the mean of 10"] in page.tables["used"]
     validated = tmp_path / "validated"
     run_experiment(replace(experiment, val_views="ten-crop"), output=validated)
     assert float(rows(validated)[0]["val_loss"]) == evaluation["loss"]

@@ -1,23 +1,32 @@
 """What a finished run leaves behind: its test, tables, pictures and report."""
 
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from keras_alexnet.core.files import write_json
+from keras_alexnet.core.pages import data_url, thumbnail
 from keras_alexnet.data.batches.evaluation import EvaluationBatches
+from keras_alexnet.data.examples import Examples, Files
 from keras_alexnet.inference.evaluation import Evaluation, evaluate
 from keras_alexnet.inference.predictor import Predictor
 from keras_alexnet.training.loop.engine import Engine
 from keras_alexnet.training.loop.progress import VALIDATION
 from keras_alexnet.training.loop.tensorboard import Scalars
 from keras_alexnet.training.runs.folder import write_rows
-from keras_alexnet.training.runs.plots import confusion_matrix, learning_curves, sample_predictions
+from keras_alexnet.training.runs.plots import (
+    confusion_matrix,
+    learning_curves,
+    reliability_diagram,
+    sample_predictions,
+)
 from keras_alexnet.training.runs.report import write_run_report
 
 _SAMPLES = 20
+_ANSWER = ("index", "path", "label", "prediction", "confidence")
 
 
 def write_results(engine: Engine, *, name: str, preset: str | None) -> dict[str, Any]:
@@ -57,14 +66,17 @@ def write_results(engine: Engine, *, name: str, preset: str | None) -> dict[str,
     }
     if part != "train":  # where nothing is left to test on, validation has the final views
         summary[part] = {name: getattr(result, name) for name in VALIDATION.values()}
-    write_json(
-        folder.evaluation,
-        {"part": part, "views": engine.experiment.views, **result.to_json()},
-    )
+    evaluation = {"part": part, "views": engine.experiment.views, **result.to_json()}
+    pictures = _pixels(engine, examples, [mistake.index for mistake in result.mistakes])
+    for mistake, pixels in zip(evaluation["mistakes"], pictures, strict=True):
+        mistake["picture"] = data_url(thumbnail(pixels), "jpeg")
+    write_json(folder.evaluation, evaluation)
     per_class = [asdict(row) for row in result.per_class]
     write_rows(folder.path / "per_class.csv", per_class, list(per_class[0]))
+    write_rows(folder.path / "predictions.csv", list(_answers(result, examples)), _ANSWER)
     learning_curves(progress.rows, folder.path / "learning_curves.png")
     confusion_matrix(result.confusion, data.classes, folder.path / "confusion_matrix.png")
+    reliability_diagram(result.calibration, folder.path / "reliability.png")
     _write_samples(engine, result, examples)
     write_json(folder.summary, summary)
     with Scalars(folder.path, engine.steps) as scalars:
@@ -81,20 +93,34 @@ def write_results(engine: Engine, *, name: str, preset: str | None) -> dict[str,
     return summary
 
 
-def _write_samples(engine: Engine, result: Evaluation, examples: Any) -> None:
+def _answers(result: Evaluation, examples: Examples) -> Iterator[dict[str, Any]]:
+    """Yield what the model takes each image for, by the columns of `predictions.csv`."""
+    columns = (result.indices, result.labels, result.predictions, result.confidences)
+    for index, label, prediction, confidence in zip(*map(np.ndarray.tolist, columns), strict=True):
+        path = examples.paths[index] if isinstance(examples, Files) else ""
+        names = (result.classes[label], result.classes[prediction])
+        yield dict(zip(_ANSWER, (index, path, *names, confidence), strict=True))
+
+
+def _write_samples(engine: Engine, result: Evaluation, examples: Examples) -> None:
     """Draw a fixed choice of images with what the model takes them for."""
     rng = np.random.default_rng(0)
     count = min(_SAMPLES, len(result.predictions))
     chosen = np.sort(rng.choice(len(result.predictions), count, replace=False))
-    batches = EvaluationBatches(
-        examples.subset(result.indices[chosen]), engine.prepared.preprocessing, batch_size=count
-    )
-    images = np.concatenate([images for images, _ in batches])
     sample_predictions(
-        images,
+        np.stack(_pixels(engine, examples, result.indices[chosen])),
         result.labels[chosen],
         result.predictions[chosen],
         result.confidences[chosen],
         engine.prepared.data.classes,
         engine.folder.path / "predictions.png",
     )
+
+
+def _pixels(
+    engine: Engine, examples: Examples, indices: Sequence[int] | np.ndarray
+) -> list[np.ndarray]:
+    """Return what the network sees of some examples, each uint8 (h, w, C)."""
+    chosen = examples.subset(np.asarray(indices, np.int64))
+    batches = EvaluationBatches(chosen, engine.prepared.preprocessing, batch_size=_SAMPLES)
+    return [pixels for images, _ in batches for pixels in images]

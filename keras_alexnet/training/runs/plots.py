@@ -1,4 +1,4 @@
-"""Pictures of results: learning curves, confusion, predictions, runs side by side.
+"""Pictures of results: learning curves, confusion, reliability, predictions, runs side by side.
 
 Each function writes a .png, .svg or .pdf file, completely or not at all, or PNG into a buffer.
 Figures are matplotlib's own objects: nothing of its global state is touched.
@@ -14,6 +14,7 @@ import numpy as np
 from keras_alexnet.core.backend import require
 from keras_alexnet.core.figures import check_picture
 from keras_alexnet.core.files import atomic_output
+from keras_alexnet.inference.analysis import Calibration, confused_pairs
 
 Rows = Sequence[Mapping[str, Any]]
 Target = str | Path | io.BytesIO
@@ -22,6 +23,7 @@ _TRAIN, _VAL, _RATE = "#c0762c", "#3b6ea5", "#6a6a6a"
 _RIGHT, _WRONG = "#13723b", "#b3261e"
 _NAMED_CLASSES = 30  # more names than these cannot be read beside a matrix
 _COUNTED_CLASSES = 20  # nor more numbers inside of it
+_NAMED_PAIRS = 10  # where the classes cannot be named
 _DPI = 120
 
 
@@ -56,6 +58,8 @@ def learning_curves(rows: Rows, target: Target) -> None:
 def confusion_matrix(confusion: np.ndarray, classes: Sequence[str], target: Target) -> None:
     """Draw a confusion matrix, the colour of a cell being its share of the row.
 
+    Where there are too many classes to name them all, the most confused pairs are ringed and named.
+
     Args:
         confusion: int (C, C), images by [label, prediction].
         classes: Names by index.
@@ -68,6 +72,8 @@ def confusion_matrix(confusion: np.ndarray, classes: Sequence[str], target: Targ
     side = 3.5 + 0.42 * min(count, 20) if count <= _NAMED_CLASSES else 10.0
     figure = _figure(side + 1.0, side)
     axes = figure.add_subplot()
+    if count > _NAMED_CLASSES:
+        _name_pairs(axes, confusion, classes)
     # Rare confusions are what one looks for: the root makes them visible.
     norm = require("matplotlib.colors").PowerNorm(0.5, 0.0, 1.0)
     picture = axes.imshow(share, cmap="Blues", norm=norm, interpolation="nearest")
@@ -89,6 +95,53 @@ def confusion_matrix(confusion: np.ndarray, classes: Sequence[str], target: Targ
         ylabel="label",
         title=f"{confusion.sum():,} images, {100 * right:.2f} % right",
     )
+    _write(figure, target)
+
+
+def _name_pairs(axes: Any, confusion: np.ndarray, classes: Sequence[str]) -> None:
+    """Ring the cells of the most confused pairs, and name these below the axes."""
+    lines = []
+    for number, pair in enumerate(confused_pairs(confusion, _NAMED_PAIRS), 1):
+        place = (pair.prediction, pair.label)
+        axes.plot(*place, "o", markersize=11, markerfacecolor="none", markeredgecolor=_WRONG)
+        axes.annotate(
+            str(number), place, (7, 7), textcoords="offset points", fontsize=10, color=_WRONG
+        )
+        names = (
+            f"{_short(classes[pair.label], 34)} taken for {_short(classes[pair.prediction], 34)}"
+        )
+        lines.append(f"{number}  {names}: {pair.images:,} ({100 * pair.share:.0f} %)")
+    axes.figure.supxlabel("\n".join(lines), x=0.08, ha="left", fontsize=10, color=_WRONG)
+
+
+def reliability_diagram(calibration: Calibration, target: Target) -> None:
+    """Draw how often a model is right by how sure it is, and how many images that are.
+
+    Args:
+        calibration: Of an evaluation.
+        target: What to write.
+    """
+    figure = _figure(6.5, 6.5)
+    above, below = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
+    bins = [b for b in calibration.bins if b.accuracy is not None and b.confidence is not None]
+    style = {"align": "edge", "edgecolor": "white", "linewidth": 0.8}
+    lows, widths = [b.low for b in bins], [b.high - b.low for b in bins]
+    accuracies = np.array([b.accuracy for b in bins])
+    gaps = np.array([b.confidence for b in bins]) - accuracies
+    above.bar(lows, accuracies, widths, color=_VAL, label="accuracy", **style)
+    # The gap from the accuracy to the confidence, above the bar or within it.
+    gap = {**style, "edgecolor": _WRONG, "facecolor": "none", "hatch": "///"}
+    above.bar(lows, gaps, widths, accuracies, label="gap to the mean confidence", **gap)
+    above.plot((0, 1), (0, 1), color="black", linewidth=0.8, linestyle=":")
+    above.set(
+        ylabel="accuracy",
+        ylim=(0, 1),
+        xlim=(0, 1),
+        title=f"expected calibration error {calibration.ece:.4f}",
+    )
+    above.legend(fontsize=8, frameon=False, loc="upper left")
+    below.bar(lows, [b.images for b in bins], widths, color=_RATE, **style)
+    below.set(xlabel="confidence", ylabel="images")
     _write(figure, target)
 
 

@@ -1,23 +1,34 @@
 """A training run as one self-contained HTML page, made from the files in its folder."""
 
-import base64
 import contextlib
 import io
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from keras_alexnet.core.pages import write_page
+from keras_alexnet.core.pages import data_url, write_page
 from keras_alexnet.errors import ModelFileError
+from keras_alexnet.inference.analysis import (
+    Calibration,
+    ReliabilityBin,
+    confused_pairs,
+    worst_and_best,
+)
 from keras_alexnet.inference.views import Views
 from keras_alexnet.models.record import read_record, use_of
 from keras_alexnet.specs import SPECS
+from keras_alexnet.specs.preprocessing import Preprocessing
+from keras_alexnet.training.experiment import Experiment
+from keras_alexnet.training.presets import PRESETS, Reported
 from keras_alexnet.training.runs import plots
 from keras_alexnet.training.runs.comparison import compare, duration
 from keras_alexnet.training.runs.reader import Run, read_run
+
+_PAIRS = 12  # most confused ones
+_EXTREMES = 5  # worst classes, and best ones
 
 
 def write_run_report(folder: str | Path) -> Path:
@@ -33,6 +44,9 @@ def write_run_report(folder: str | Path) -> Path:
     run = read_run(folder)
     evaluation = run.evaluation or {}
     predictions = run.folder / "predictions.png"
+    found = _calibration(evaluation)
+    preset = PRESETS.get(str(run.preset))
+    said = None if preset is None else preset.reported
     return write_page(
         Path(__file__).with_name("report.html.j2"),
         run.folder / "report.html",
@@ -40,25 +54,35 @@ def write_run_report(folder: str | Path) -> Path:
         run=run,
         row=compare([run]).records[0],
         results=_results(run),
+        reported=_beside(run, said) if said else [],
+        reported_note=said.note if said else "",
+        changes=_changes(run, preset.experiment) if preset else [],
         curves=_drawn(plots.learning_curves, run.rows) if run.rows else None,
+        mistakes=evaluation.get("mistakes", []),
+        pairs=_pairs(evaluation),
         confusion=_drawn(
             plots.confusion_matrix, np.asarray(evaluation["confusion"]), evaluation["classes"]
         )
         if evaluation
         else None,
+        classes=evaluation.get("classes", []),
         per_class=evaluation.get("per_class", []),
+        extremes=_extremes(evaluation),
+        calibration=found,
+        confidence=_mean_confidence(found),
+        reliability=_drawn(plots.reliability_diagram, found) if found else None,
         evaluated=evaluation.get("part"),
-        predictions=_data_url(predictions.read_bytes()) if predictions.is_file() else None,
+        predictions=data_url(predictions.read_bytes(), "png") if predictions.is_file() else None,
         skipped=(run.summary or {}).get("skipped", {}),
+        used=_used_in_words(run),
         settings=_settings(run),
-        views=(run.summary or {}).get("views", {}),
         environment=_environment(run.environment),
         commands=_commands(run),
     )
 
 
 def _results(run: Run) -> list[tuple[Any, ...]]:
-    """Return name, loss, top-1, top-5 and macro F1 of each part that has results."""
+    """Return name, views, loss, top-1, top-5 and macro F1 of each part that has results."""
     if run.summary is None:
         best = run.best or {}
         found = {
@@ -76,18 +100,90 @@ def _results(run: Run) -> list[tuple[Any, ...]]:
             for part in ("train", "val", "test")
             if (numbers := run.summary.get(part))
         }
-    return [(part, *numbers) for part, numbers in found.items() if numbers[0] is not None]
+    views = {"train": "augmented", **(run.summary or {}).get("views", {})}
+    return [
+        (part, views.get(part), *numbers)
+        for part, numbers in found.items()
+        if numbers[0] is not None
+    ]
+
+
+def _beside(run: Run, said: Reported) -> list[tuple[str, float | None, float, str]]:
+    """Return the figures that a source reports: name, the run's, the source's, and their format."""
+    summary = run.summary or {}
+    reached = summary.get("test") or summary.get("val") or {}
+    top1, seconds = reached.get("top1"), summary.get("seconds")
+    rows = (
+        ("loss (nats)", reached.get("loss"), said.loss, "%.4f"),
+        ("accuracy (%)", top1 and 100 * top1, said.top1 and 100 * said.top1, "%.2f"),
+        ("macro F1", reached.get("macro_f1"), said.macro_f1, "%.4f"),
+        ("minutes", seconds and seconds / 60, said.minutes, "%.1f"),
+    )
+    return [
+        (name, found, reported, shown)
+        for name, found, reported, shown in rows
+        if reported is not None
+    ]
+
+
+# Settings that say where something is or is computed, not what.
+_PLACES = {"data_dir", "weights", "backend", "device", "checkpoint_steps", "keep_every"}
+
+
+def _changes(run: Run, preset: Experiment) -> list[tuple[str, Any, Any]]:
+    """Return the settings that are not the preset's: name, the run's value, the preset's."""
+    original = dict(_flat(preset.to_json()))
+    return [
+        (name, value, original[name])
+        for name, value in _flat(run.experiment)
+        if name in original and name not in _PLACES and value != original[name]
+    ]
+
+
+def _pairs(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the most confused pairs of classes, by name, with how often it was the other way."""
+    if not evaluation:
+        return []
+    confusion, classes = np.asarray(evaluation["confusion"]), evaluation["classes"]
+    return [
+        {
+            "label": classes[pair.label],
+            "prediction": classes[pair.prediction],
+            "images": pair.images,
+            "share": pair.share,
+            "back": int(confusion[pair.prediction, pair.label]),
+        }
+        for pair in confused_pairs(confusion, _PAIRS)
+    ]
+
+
+def _extremes(evaluation: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
+    """Return the results of the worst and of the best classes."""
+    rows = evaluation.get("per_class", [])
+    worst, best = worst_and_best([row["accuracy"] for row in rows], _EXTREMES)
+    return [rows[i] for i in worst], [rows[i] for i in best]
+
+
+def _calibration(evaluation: Mapping[str, Any]) -> Calibration | None:
+    """Return the calibration of an evaluation; those of earlier times have none."""
+    found = evaluation.get("calibration")
+    if found is None:
+        return None
+    return Calibration(found["ece"], tuple(ReliabilityBin(**each) for each in found["bins"]))
+
+
+def _mean_confidence(found: Calibration | None) -> float | None:
+    if found is None:
+        return None
+    total = sum(each.images * (each.confidence or 0.0) for each in found.bins)
+    return total / max(sum(each.images for each in found.bins), 1)
 
 
 def _drawn(draw: Callable[..., None], *values: Any) -> str:
     """Return the picture that a function of `plots` draws."""
     buffer = io.BytesIO()
     draw(*values, buffer)
-    return _data_url(buffer.getvalue())
-
-
-def _data_url(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode()
+    return data_url(buffer.getvalue(), "png")
 
 
 # Field of an experiment -> whether it has an effect on a run with these settings.
@@ -134,15 +230,49 @@ def _used(run: Run) -> dict[str, Any]:
     """Return the settings that the model's file, or else its architecture, knows."""
     spec = SPECS.get(str(run.experiment.get("model")))
     found: dict[str, Any] = {} if spec is None else {"dropout_rate": spec.dropout_rate}
-    with contextlib.suppress(ModelFileError):  # an unfinished run may have no file yet
-        used, _, _ = use_of(read_record(run.folder / "best.keras") or {})
-        if used is not None:
-            found |= {"mean": used.mean, "std": used.std, "eval_resize": used.resize_size}
-            found |= {"input_size": " x ".join(map(str, used.crop_size))}
-    return {
-        name: ", ".join(f"{number:.4g}" for number in value) if isinstance(value, tuple) else value
-        for name, value in found.items()
-    }
+    if (used := _preprocessing(run)) is not None:
+        found |= {"mean": _listed(used.mean), "std": _listed(used.std)}
+        found |= {"eval_resize": used.resize_size}
+        found |= {"input_size": " x ".join(map(str, used.crop_size))}
+    return found
+
+
+def _preprocessing(run: Run) -> Preprocessing | None:
+    """Return what the run's model does to images; None while it has no file."""
+    with contextlib.suppress(ModelFileError):
+        return use_of(read_record(run.folder / "best.keras") or {})[0]
+    return None
+
+
+def _listed(numbers: Iterable[float]) -> str:
+    return ", ".join(f"{number:.4g}" for number in numbers)
+
+
+# `normalize` of an experiment -> whose mean and deviation these are.
+_WHOSE = {"model": "the model's own", "data": "the training images'", "none": "none: 0..1"}
+
+
+def _used_in_words(run: Run) -> dict[str, str]:
+    """Return in words what was done to images and how the results were computed."""
+    experiment, used, words = run.experiment, _preprocessing(run), {}
+    if used is not None:
+        own = experiment.get("mean") is None
+        whose = _WHOSE.get(str(experiment.get("normalize")), "") if own else "as given"
+        words["normalisation"] = (
+            f"(pixel / {used.scale:g} - mean) / deviation, mean {_listed(used.mean)}, "
+            f"deviation {_listed(used.std)} ({whose})"
+        )
+    rate = experiment.get("dropout_rate")
+    if rate is None:
+        rate = _used(run).get("dropout_rate")
+    if rate is not None:
+        words["dropout"] = f"{rate:g} before the classifier" if rate else "none"
+    for name, views in (run.summary or {}).get("views", {}).items():
+        number = Views(views).number
+        words[f"views of a {name} image"] = (
+            f"{views}: the mean of {number}" if number > 1 else f"{views}: one"
+        )
+    return words
 
 
 def _flat(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

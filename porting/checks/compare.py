@@ -44,7 +44,8 @@ def difference(reference: np.ndarray, candidate: np.ndarray) -> Difference:
 class Compared:
     """One compared thing: a layer, an output, or a gradient.
 
-    `difference` is None where the shapes differ; `detail` then names them.
+    `difference` is None where the shapes differ; `detail` then names them. `shape` is the
+    reference's.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Compared:
     difference: Difference | None
     tolerance: float
     detail: str = ""
+    shape: tuple[int, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -63,13 +65,14 @@ def compare(
     name: str, kind: str, reference: np.ndarray, candidate: np.ndarray | None, tolerance: str
 ) -> Compared:
     """Compare two arrays under a row of the tolerance table."""
-    limit = TOLERANCES[tolerance].limit
+    limit, gap, detail = TOLERANCES[tolerance].limit, None, ""
     if candidate is None:
-        return Compared(name, kind, None, limit, "missing in the candidate")
-    if reference.shape != candidate.shape:
+        detail = "missing in the candidate"
+    elif reference.shape != candidate.shape:
         detail = f"shape {candidate.shape} where the reference has {reference.shape}"
-        return Compared(name, kind, None, limit, detail)
-    return Compared(name, kind, difference(reference, candidate), limit)
+    else:
+        gap = difference(reference, candidate)
+    return Compared(name, kind, gap, limit, detail, reference.shape)
 
 
 # What went wrong in practice, by the kind of the first layer that differs.

@@ -1,22 +1,16 @@
 """Results of checks as one self-contained HTML page."""
 
-import base64
-import io
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
-from keras_alexnet.core.backend import require
-from keras_alexnet.core.pages import write_page
+from keras_alexnet.core.pages import data_url, thumbnail, write_page
 from keras_alexnet.data.preprocessing import load_images
-from porting.checks.results import Check, ParityResult, parity_columns, verdict
+from porting.checks.chart import folded, layer_chart
+from porting.checks.results import Cell, Check, ParityResult, Photo, parity_columns, verdict
 from porting.tolerances import TOLERANCES
 
 _MAX_PHOTOS = 12
-_THUMBNAIL = 160  # pixels
 
 
 def write_report(path: str | Path, results: Sequence[ParityResult]) -> Path:
@@ -30,7 +24,7 @@ def write_report(path: str | Path, results: Sequence[ParityResult]) -> Path:
         The absolute path of the page.
 
     Raises:
-        MissingDependencyError: Jinja2 or matplotlib is not installed.
+        MissingDependencyError: Jinja2 is not installed.
         ConfigurationError: The page cannot be written.
     """
     return write_page(
@@ -44,57 +38,66 @@ def write_report(path: str | Path, results: Sequence[ParityResult]) -> Path:
 
 
 def _section(result: ParityResult) -> dict[str, Any]:
-    markup = require("jinja2").utils.markupsafe.Markup
+    headings, rows, same = _table(result.cells)
     return {
         "result": result,
-        "rows": [(cell, parity_columns(cell)) for cell in result.cells],
-        "chart": markup(_chart(result)),
+        "headings": headings,
+        "rows": rows,
+        "same": same,
+        "chart": layer_chart(result),
         "photos": [
-            (photo, _thumbnail(photo.path, result.check)) for photo in result.photos[:_MAX_PHOTOS]
+            (photo, _thumbnail(photo.path, result.check), _top(photo, result.check))
+            for photo in result.photos[:_MAX_PHOTOS]
         ],
         "more_photos": max(len(result.photos) - _MAX_PHOTOS, 0),
     }
 
 
-def _chart(result: ParityResult) -> str:
-    """Return an SVG of the difference per layer, a line for each backend and format."""
-    matplotlib = require("matplotlib")
-    matplotlib.use("svg")
-    figure = require("matplotlib.figure").Figure(figsize=(11, 4.2), layout="constrained")
-    axes = figure.add_subplot()
-    names: list[str] = []
-    for cell in result.cells:
-        if not cell.sets:
-            continue
-        layers = cell.sets[0].layers
-        names = [layer.name for layer in layers]
-        # A logarithmic axis has no zero: exact layers lie on its floor.
-        gaps = [1e-9 if c.difference is None else max(c.difference.relative, 1e-9) for c in layers]
-        style = "-" if cell.data_format == "channels_last" else "--"
-        axes.plot(gaps, style, label=f"{cell.backend}, {cell.data_format}", linewidth=1.2)
-    axes.axhline(TOLERANCES["layer"].limit, color="black", linewidth=0.8, linestyle=":")
-    axes.annotate("tolerance", (0, TOLERANCES["layer"].limit), va="bottom", fontsize=8)
-    axes.set_yscale("log")
-    axes.set_ylabel("largest |difference| / largest |value|")
-    step = max(1, len(names) // 28)
-    axes.set_xticks(range(0, len(names), step), names[::step], rotation=60, ha="right", fontsize=7)
-    axes.grid(visible=True, which="major", linewidth=0.3)
-    if names:
-        axes.legend(fontsize=8, ncols=3)
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
-    svg = buffer.getvalue()
-    # Several charts share a page, and matplotlib numbers its definitions anew in each.
-    svg = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{result.check.model}-", svg)
-    return svg[svg.index("<svg") :]
+# Columns of the table of cells, but for the verdict, as `parity_columns` gives them.
+_HEADINGS = ("pixels (steps)", "layers", "logits", "top-1", "gradients")
+
+
+def _table(
+    cells: Sequence[Cell],
+) -> tuple[tuple[str, ...], list[tuple[Cell, tuple[str, ...]]], str]:
+    """Return headings, each cell's texts below them, and in words what is the same everywhere.
+
+    What several cells have and all have alike is no column; one that could not run has no texts.
+    """
+    texts = [(cell, () if cell.error else parity_columns(cell)[:-1]) for cell in cells]
+    ran = [columns for _, columns in texts if columns]
+    kept, same = [], []
+    # Of no cells that ran there are no columns.
+    for number, (heading, column) in enumerate(
+        zip(_HEADINGS, zip(*ran, strict=True), strict=False)
+    ):
+        if len(ran) > 1 and len(set(column)) == 1:
+            same.append(f"{heading} {'not compared' if column[0] == '-' else column[0]}")
+        else:
+            kept.append(number)
+    where = f"all {len(ran)}" + " that ran" * (len(ran) < len(cells))
+    return (
+        tuple(_HEADINGS[number] for number in kept),
+        [(cell, tuple(columns[n] for n in kept) if columns else ()) for cell, columns in texts],
+        f"The same on {where}: {', '.join(same)}." if same else "",
+    )
+
+
+def _top(photo: Photo, check: Check) -> list[tuple[str, tuple[str, ...]]]:
+    """Return the best classes of a photo by framework as people read them, equal ones folded."""
+    title = check.reference.title
+    texts = {
+        name: tuple(f"{label} {100 * probability:.2f} %" for label, probability in top)
+        for name, top in photo.top.items()
+    }
+    others = {name: column for name, column in texts.items() if name != title}
+    columns = list(folded(others))
+    if len(columns) == 1 and columns[0][1] == texts[title]:
+        return [(f"{title}; {columns[0][0]}", texts[title])]
+    return [(title, texts[title]), *columns]
 
 
 def _thumbnail(path: str, check: Check) -> str:
     """Return the pixels that the network sees as a data URL."""
     assert check.photos is not None
-    pixels = load_images([path], check.photos.preprocessing)[0]  # (h, w, C)
-    image = Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels)
-    image.thumbnail((_THUMBNAIL, _THUMBNAIL))
-    buffer = io.BytesIO()
-    image.save(buffer, format="JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return data_url(thumbnail(load_images([path], check.photos.preprocessing)[0]), "jpeg")

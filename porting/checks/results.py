@@ -259,6 +259,7 @@ def compared_to_json(compared: Compared) -> dict[str, Any]:
         "name": compared.name,
         "kind": compared.kind,
         "passed": compared.passed,
+        "shape": list(compared.shape),
         **(finite_fields(compared.difference) if compared.difference else {}),
         **detail,
     }

@@ -180,7 +180,8 @@ class Measure:
             if _is_parameter(put):
                 apart += float(gap @ gap)
             kind = "Parameter" if _is_parameter(put) else "Statistic"
-            tensors.append(Compared(put.key, kind, self._difference(put, way, gap), limit))
+            gap_of_way = self._difference(put, way, gap)
+            tensors.append(Compared(put.key, kind, gap_of_way, limit, shape=put.shape))
         return TrainingCell(
             backend,
             precision,

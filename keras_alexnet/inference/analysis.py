@@ -113,9 +113,10 @@ def worst_and_best(
         count: How many of either to return; fewer where a class would be among both.
     """
     known = [(accuracy, index) for index, accuracy in enumerate(accuracies) if accuracy is not None]
-    upwards = [index for _, index in sorted(known)]
-    count = min(count, len(upwards) // 2)
-    return tuple(upwards[:count]), tuple(upwards[: -count - 1 : -1])
+    known.sort()
+    count = min(count, len(known) // 2)
+    best = sorted(known[len(known) - count :], key=lambda each: -each[0])
+    return tuple(index for _, index in known[:count]), tuple(index for _, index in best)
 
 
 def confident_mistakes(confidences: np.ndarray, right: np.ndarray, count: int) -> np.ndarray:

@@ -117,11 +117,14 @@ def name_of(cell: Cell) -> str:
     return f"{cell.backend}, {cell.data_format}"
 
 
-def folded(columns: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield columns by name, those of the same content once, under all their names."""
+def folded(columns: Mapping[str, Any], count: int | None = None) -> Iterator[tuple[str, Any]]:
+    """Yield columns by name, those of the same content once, under all their names.
+
+    `count` says how many there are in all, where these are some of them.
+    """
     names: dict[Any, list[str]] = {}
     for name, content in columns.items():
         names.setdefault(content, []).append(name)
     for content, those in names.items():
-        everywhere = len(those) == len(columns) > 1
+        everywhere = len(those) == (count or len(columns)) > 1
         yield f"the same on all {len(those)}" if everywhere else "; ".join(those), content

@@ -90,11 +90,13 @@ def _top(photo: Photo, check: Check) -> list[tuple[str, tuple[str, ...]]]:
         name: tuple(f"{label} {100 * probability:.2f} %" for label, probability in top)
         for name, top in photo.top.items()
     }
-    others = {name: column for name, column in texts.items() if name != title}
-    columns = list(folded(others))
-    if len(columns) == 1 and columns[0][1] == texts[title]:
-        return [(f"{title}; {columns[0][0]}", texts[title])]
-    return [(title, texts[title]), *columns]
+    own = texts.pop(title)
+    same = [name for name, column in texts.items() if column == own]
+    if len(same) > 1:
+        some = "all" if len(same) == len(texts) else f"{len(same)} of"
+        same = [f"the same on {some} {len(texts)}"]
+    others = {name: column for name, column in texts.items() if column != own}
+    return [("; ".join([title, *same]), own), *folded(others, len(texts))]
 
 
 def _thumbnail(path: str, check: Check) -> str:

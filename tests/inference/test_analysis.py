@@ -77,6 +77,10 @@ def test_worst_and_best(count: int, worst: tuple[int, ...], best: tuple[int, ...
     assert worst_and_best((0.5, 0.75, None, 0.25, 1.0), count) == (worst, best)
 
 
+def test_classes_of_the_same_accuracy_keep_their_order() -> None:
+    assert worst_and_best((1.0, 1.0, 0.5, 1.0, 1.0), 2) == ((2, 0), (3, 4))
+
+
 def test_worst_and_best_of_one_class() -> None:
     assert worst_and_best((0.5, None), 3) == ((), ())
 

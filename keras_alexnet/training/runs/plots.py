@@ -20,6 +20,7 @@ Rows = Sequence[Mapping[str, Any]]
 Target = str | Path | io.BytesIO
 
 _TRAIN, _VAL, _RATE = "#c0762c", "#3b6ea5", "#6a6a6a"
+_PALE = "#8fb3d9"
 _RIGHT, _WRONG = "#13723b", "#b3261e"
 _NAMED_CLASSES = 30  # more names than these cannot be read beside a matrix
 _COUNTED_CLASSES = 20  # nor more numbers inside of it
@@ -70,7 +71,7 @@ def confusion_matrix(confusion: np.ndarray, classes: Sequence[str], target: Targ
     images = confusion.sum(axis=1, keepdims=True)
     share = confusion / np.maximum(images, 1)
     side = 3.5 + 0.42 * min(count, 20) if count <= _NAMED_CLASSES else 10.0
-    figure = _figure(side + 1.0, side)
+    figure = _figure(side + 1.0, side if count <= _NAMED_CLASSES else side + 1.8)
     axes = figure.add_subplot()
     if count > _NAMED_CLASSES:
         _name_pairs(axes, confusion, classes)
@@ -103,7 +104,8 @@ def _name_pairs(axes: Any, confusion: np.ndarray, classes: Sequence[str]) -> Non
     lines = []
     for number, pair in enumerate(confused_pairs(confusion, _NAMED_PAIRS), 1):
         place = (pair.prediction, pair.label)
-        axes.plot(*place, "o", markersize=11, markerfacecolor="none", markeredgecolor=_WRONG)
+        ring = {"markersize": 11, "markerfacecolor": "none", "markeredgecolor": _WRONG}
+        axes.plot(*place, "o", clip_on=False, **ring)
         axes.annotate(
             str(number), place, (7, 7), textcoords="offset points", fontsize=10, color=_WRONG
         )
@@ -128,7 +130,7 @@ def reliability_diagram(calibration: Calibration, target: Target) -> None:
     lows, widths = [b.low for b in bins], [b.high - b.low for b in bins]
     accuracies = np.array([b.accuracy for b in bins])
     gaps = np.array([b.confidence for b in bins]) - accuracies
-    above.bar(lows, accuracies, widths, color=_VAL, label="accuracy", **style)
+    above.bar(lows, accuracies, widths, color=_PALE, label="accuracy", **style)
     # The gap from the accuracy to the confidence, above the bar or within it.
     gap = {**style, "edgecolor": _WRONG, "facecolor": "none", "hatch": "///"}
     above.bar(lows, gaps, widths, accuracies, label="gap to the mean confidence", **gap)
@@ -237,7 +239,7 @@ def compare_curves(
     if loss.lines:
         loss.legend(fontsize=8, frameon=False)
     _epochs((loss, accuracy))
-    parts = {"train": "#e3b98c", "val": "#8fb3d9", "test": _VAL}
+    parts = {"train": "#e3b98c", "val": _PALE, "test": _VAL}
     for number, (part, colour) in enumerate(parts.items()):
         values = [100.0 * (result.get(f"{part}_accuracy") or 0.0) for result in results]
         places = np.arange(len(names)) + 0.27 * (number - 1)

@@ -38,9 +38,9 @@ def test_a_finished_run(tmp_path: Path) -> None:
     assert "my run: lenet5 on digits" in text
     assert "61,706 parameters. 4 epochs in 1:02:05, the best is epoch 2." in text
     assert page.tables[""][1:4] == [
-        ["train", "augmented", "1.0000", "50.00", "-", "-"],
-        ["val", "center", "1.5000", "75.00", "100.00", "0.4000"],
-        ["test", "mirror", "1.2500", "81.25", "-", "0.7000"],
+        ["train", "1.0000", "50.00", "-", "-", "augmented"],
+        ["val", "1.5000", "75.00", "100.00", "0.4000", "center"],
+        ["test", "1.2500", "81.25", "-", "0.7000", "mirror"],
     ]
     assert "Classes of the test images" in text
     assert "/photos/<script>.jpg damaged image" in text
@@ -115,7 +115,7 @@ def test_a_run_from_before(tmp_path: Path) -> None:
     assert "sortable mistakes" not in page.tables
     assert "alibration" not in page.words
     assert page.tables["sortable pairs"][1][:2] == ["cat", "<b>owl</b>"]
-    assert ["test", "-", "1.2500", "81.25", "-", "0.7000"] in page.tables[""]
+    assert ["test", "1.2500", "81.25", "-", "0.7000", "-"] in page.tables[""]
 
 
 def test_many_classes_are_folded_away(tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ def _settings(run: Run) -> dict[str, Any]:
         "augmentation": _in_words(settings.get("augmentation") or {}),
         "backend": run.environment.get("backend"),
         "device": device or run.environment.get("cpu"),
-        "reported": preset.reported or None if preset is not None else None,
+        "reported": str(preset.reported) if preset is not None and preset.reported else None,
     }
 
 

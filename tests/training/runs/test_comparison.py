@@ -53,7 +53,7 @@ def test_a_finished_run(folder: Path) -> None:
 def test_what_its_source_reported(folder: Path) -> None:
     run = replace(read_run(folder), preset="cifar100-study-1")
     (record,) = compare([run], ["reported"]).records
-    assert record == {"run": "run", "reported": PRESETS["cifar100-study-1"].reported}
+    assert record == {"run": "run", "reported": str(PRESETS["cifar100-study-1"].reported)}
     assert "macro F1" in record["reported"]
 
 

@@ -1,7 +1,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-INSTALLED := $(VENV)/.installed
+# An extra of pyproject.toml each; its size is said before it is fetched.
+INSTALLED := $(VENV)/.installed-dev
+DOCS_INSTALLED := $(VENV)/.installed-docs
+SIZE_dev := TensorFlow, PyTorch and JAX; a few minutes, several GB
+SIZE_docs := MkDocs; a minute
 # What pip warns of, such as indexes that lack a package. It is shown where the installation fails.
 COMPLAINTS := $(VENV)/pip-warnings.txt
 # A module's tests stay together, as they share what takes long. Threads of torch and TensorFlow
@@ -13,7 +17,7 @@ LIBRARY ?= torchvision
 # The newest Keras before its release, beside everything else of VENV.
 NEXT := .venv-next
 
-.PHONY: help install demo train-demo test test-all test-next smoke lint format parity models-table coverage bench clean
+.PHONY: help install demo train-demo test test-all test-next smoke lint format parity models-table coverage bench docs clean
 
 help:
 	@echo "make demo          convert both networks, compare them with torchvision, write a report; two minutes"
@@ -24,17 +28,18 @@ help:
 	@echo "make lint          ruff, mypy and the import contracts"
 	@echo "make format        let ruff format the code"
 	@echo "make parity        measure the README's parity table again"
-	@echo "make models-table  write the README's table of models again"
+	@echo "make models-table  write the table of models in docs/index.md again"
 	@echo "make coverage      convert all of torchvision's networks, or LIBRARY=timm, hours; docs/coverage.md"
 	@echo "make bench         measure all speeds, an hour or two; QUICK=--quick for a few rounds"
+	@echo "make docs          the documentation's site, into site/; its own installation is small"
 
 install: $(INSTALLED)
 
-$(INSTALLED): pyproject.toml
+$(VENV)/.installed-%: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; try: make PYTHON=python3.12 ...")'
-	@echo "Installing into $(VENV) (TensorFlow, PyTorch and JAX; a few minutes, several GB) ..."
+	@echo "Installing into $(VENV) ($(SIZE_$*)) ..."
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --disable-pip-version-check --editable '.[dev]' 2> $(COMPLAINTS) || { cat $(COMPLAINTS) >&2; exit 1; }
+	@$(BIN)/python -m pip install --disable-pip-version-check --editable '.[$*]' 2> $(COMPLAINTS) || { cat $(COMPLAINTS) >&2; exit 1; }
 	@touch $@
 
 demo: $(INSTALLED)
@@ -93,5 +98,9 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/predictor.py $(QUICK)
 	$(if $(IMAGES),$(BIN)/python benchmarks/prediction_job.py --images $(IMAGES) $(QUICK))
 
+# Fails where a link leads nowhere. Needs none of the frameworks.
+docs: $(DOCS_INSTALLED)
+	$(BIN)/mkdocs build --strict --config-file docs/site/mkdocs.yml
+
 clean:
-	rm -rf $(VENV) $(NEXT) demo runs build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(NEXT) site demo runs build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

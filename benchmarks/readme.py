@@ -1,10 +1,11 @@
-"""The measured and generated parts of the README, each between two marker lines."""
+"""The measured and generated parts of the README and of docs/, each between two marker lines."""
 
 from pathlib import Path
 
 from keras_alexnet.core.files import atomic_output
 
 README = Path(__file__).resolve().parents[1] / "README.md"
+DOCS = README.with_name("docs")
 
 
 def replace_between(begin: str, end: str, text: str, path: Path = README) -> None:

@@ -6,7 +6,7 @@
 The weights are converted by `porting`; each backend's process loads the file and computes the
 logits of all photos, RGB 0..255. A hand-written torch network with the same weights does it too.
 `labels.tsv` has the columns file and class_index. Top-1, top-5 and the largest difference go into
-the README, and the predictions for the photos of --show into `benchmarks/real_weights.png`.
+docs/porting.md, and the predictions for the photos of --show into `benchmarks/real_weights.png`.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from readme import replace_between
+from readme import DOCS, replace_between
 from timing import child_environment
 
 from keras_alexnet.core.backend import BACKENDS
@@ -152,7 +152,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> None:
         logits[f"Keras, {backend}"] = np.load(output)
     logits["torch, hand-written"] = torch_logits(arguments.weights, images)
     result = table({name: v[: len(labels)] for name, v in logits.items()}, labels)
-    replace_between(BEGIN, END, result)
+    replace_between(BEGIN, END, result, DOCS / "porting.md")
     print(result)
     if arguments.show:
         names = (read_record(model) or {})["labels"]

@@ -13,9 +13,8 @@ import argparse
 import math
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
 
-from readme import replace_between
+from readme import DOCS, replace_between
 
 from keras_alexnet.benchmarking.plan import Competitor, Plan
 from keras_alexnet.benchmarking.report import rows
@@ -25,7 +24,7 @@ from keras_alexnet.core.machine import processor_name
 from keras_alexnet.specs import find_spec
 from keras_alexnet.summary.profile import profile
 
-DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "scaling.md"
+DOCUMENT = DOCS / "scaling.md"
 MODELS = ("alexnet", "googlenet")
 DEVICES = (8, 64, 1024)
 _IMAGES_OF_EPOCH = 1_281_167  # ILSVRC 2012

@@ -12,12 +12,16 @@ from keras_alexnet.commands.models import models_command, summary_command
 from keras_alexnet.commands.predict import predict_command
 from keras_alexnet.commands.train import train_command
 
-app = typer.Typer(
-    help="AlexNet and GoogLeNet: which there are, what they cost, how well they do.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
+_HELP = (
+    "AlexNet, GoogLeNet and their variants in Keras, on TensorFlow, PyTorch and JAX.\n\n"
+    "Shows what they cost; trains, evaluates, exports and times them, and any network that "
+    "`python -m porting` has converted.\n\n"
+    "Examples:\n"
+    "  keras-alexnet train --preset cifar10-cpu --output runs/first\n"
+    "  keras-alexnet predict runs/first/best.keras photos/"
 )
+
+app = typer.Typer(help=_HELP, no_args_is_help=True, pretty_exceptions_enable=False)
 app.command("models")(models_command)
 app.command("summary")(summary_command)
 app.command("data")(data_command)

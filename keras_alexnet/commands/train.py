@@ -1,6 +1,7 @@
 """The command that trains: one experiment, one command."""
 
 import fnmatch
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
@@ -24,6 +25,67 @@ _PRESET_COLUMNS = (
     Column("epochs", "epochs"),
     Column("reported", "reported", text=True, wraps=True),
 )
+# Every option of `train`, its own and the experiment's, below its heading in `--help`.
+PANELS = {
+    "Experiment": ("preset", "presets", "list_presets", "resume", "seed"),
+    "Network": (
+        "model",
+        "weights",
+        "input_size",
+        "dropout_rate",
+        "classifier_activation",
+        "aux_heads",
+        "aux_weight",
+        "freeze_epochs",
+        "freeze",
+        "unfrozen_learning_rate",
+    ),
+    "Data": (
+        "data",
+        "data_dir",
+        "batch_size",
+        "shuffle",
+        "drop_remainder",
+        "val_fraction",
+        "train_limit",
+        "eval_limit",
+        "normalize",
+        "mean",
+        "std",
+        "eval_resize",
+        "views",
+        "val_views",
+    ),
+    "Augmentation": (*(entry.name for entry in fields(Augmentation)), "augment_on"),
+    "Optimisation": (
+        "epochs",
+        "optimizer",
+        "learning_rate",
+        "momentum",
+        "nesterov",
+        "weight_decay",
+        "decoupled",
+        "schedule",
+        "warmup_epochs",
+        "step_epochs",
+        "gamma",
+        "patience",
+        "clip_norm",
+        "accumulate",
+        "ema",
+        "label_smoothing",
+    ),
+    "Devices": (
+        "backend",
+        "device",
+        "devices",
+        "distribute",
+        "join_timeout",
+        "precision",
+        "data_format",
+    ),
+    "Output": ("output", "checkpoint_steps", "keep_every", "log_every", "clean_metrics"),
+}
 
 
 def train(
@@ -73,7 +135,8 @@ def train(
 ) -> None:
     """Train a model: an experiment of the reports, or your own.
 
-    Ctrl-C saves the run and says how to go on with it.
+    Options change the preset; the defaults shown are those without one. Ctrl-C saves the run and
+    says how to go on with it.
     """
     if list_presets:
         write_sheet(preset_sheet(), Format.TABLE)
@@ -160,5 +223,5 @@ train_command = with_options(
     train,
     option_fields(),
     {**get_type_hints(Augmentation), **get_type_hints(Experiment)},
-    "Experiment: changes to the preset; the defaults shown are those without one",
+    PANELS,
 )

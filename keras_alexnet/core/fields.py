@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import field
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from keras_alexnet.errors import ConfigurationError
 
@@ -18,6 +18,13 @@ def option(
     know; `details` are further arguments of `typer.Option`, with `flag` as the option's own name.
     """
     return field(default=default, metadata={"help": text, "parse": parse, "details": details})
+
+
+def choices(hint: Any) -> list[str]:
+    """Return the values of a field's type that is a `Literal`, alone or in a union; else none."""
+    if get_origin(hint) is Literal:
+        return list(get_args(hint))
+    return [choice for argument in get_args(hint) for choice in choices(argument)]
 
 
 def parse_size(text: str) -> tuple[int, int]:

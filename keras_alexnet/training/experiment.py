@@ -4,9 +4,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import Field, asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Self, get_type_hints
 
-from keras_alexnet.core.fields import option
+from keras_alexnet.core.fields import choices, option
 from keras_alexnet.data.augmentation.record import Augmentation
 from keras_alexnet.errors import ConfigurationError
 from keras_alexnet.specs import SPECS, find_spec
@@ -78,7 +78,7 @@ class Experiment:
         None, "Dropout before the classifier; the model's if left out."
     )
     classifier_activation: Literal["relu"] | None = option(
-        None, "What follows the logits, in training too; nothing if left out."
+        None, "What follows the logits, in training too; nothing if left out.", metavar="relu"
     )
     aux_heads: bool = option(False, "Train GoogLeNet's auxiliary classifiers too.")
     aux_weight: float = option(AUX_LOSS_WEIGHT, "Weight of each one's loss.")
@@ -127,11 +127,9 @@ class Experiment:
             if value is not None and not 0 <= value < 1:
                 raise ConfigurationError(f"{name} must lie in [0, 1), got {value!r}")
         for name, hint in get_type_hints(type(self)).items():
-            choices, value = _choices(hint), getattr(self, name)
-            if choices and value is not None and value not in choices:
-                raise ConfigurationError(
-                    f"{name} must be one of {', '.join(choices)}; got {value!r}"
-                )
+            known, value = choices(hint), getattr(self, name)
+            if known and value is not None and value not in known:
+                raise ConfigurationError(f"{name} must be one of {', '.join(known)}; got {value!r}")
         for name in ("learning_rate", "unfrozen_learning_rate"):
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -248,13 +246,6 @@ _SHARES = ("val_fraction", "momentum", "ema", "label_smoothing", "dropout_rate")
 
 def _from_json(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
-
-
-def _choices(hint: Any) -> list[str]:
-    """Return the values of a `Literal`, alone or in a union."""
-    if get_origin(hint) is Literal:
-        return list(get_args(hint))
-    return [choice for argument in get_args(hint) for choice in _choices(argument)]
 
 
 def option_fields() -> list[Field[Any]]:

@@ -9,8 +9,17 @@ from porting.commands import (
     coverage as commands_coverage,
 )
 
+_HELP = (
+    "Turn torch networks of images into Keras models and back, and prove that both agree.\n\n"
+    "Weights come from checkpoints of torch, torchvision, timm and Caffe; what is written are "
+    "plain .keras files, which are compared with torch layer by layer on every backend.\n\n"
+    "Examples:\n"
+    "  python -m porting convert torchvision:resnet50 --source mine.pth --output resnet50.keras\n"
+    "  python -m porting check torchvision:resnet50 --report resnet50.html"
+)
+
 app = typer.Typer(
-    help="Move image classifiers between PyTorch and Keras, and prove that both agree.",
+    help=_HELP,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,

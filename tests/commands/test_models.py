@@ -193,13 +193,14 @@ def test_models(run_cli: Run) -> None:
     assert alexnet[-2:] == ["0.714", "IMAGENET1K_V1"]
 
 
-def test_the_readme_holds_the_table_of_models(
+def test_the_documentation_holds_the_table_of_models(
     run_cli: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     script = importlib.import_module("models_table")
-    readme = (ROOT / "README.md").read_text()
-    between = readme.partition(script.BEGIN)[2].partition(script.END)[0].strip()
+    between = (
+        script.DOCUMENT.read_text().partition(script.BEGIN)[2].partition(script.END)[0].strip()
+    )
     _, out, _ = run_cli("models", "--format", "markdown")
     assert between == out.strip(), "run `make models-table`"
     assert len(between.splitlines()) == 2 + len(SPECS)

@@ -4,7 +4,7 @@ import ast
 import re
 from typing import Any
 
-from griffe import Attribute, Docstring, Expr, ExprCall, ExprName, Extension, Object
+from griffe import Attribute, Expr, ExprCall, ExprName, Extension, Object
 
 
 class OptionFields(Extension):
@@ -22,11 +22,14 @@ class OptionFields(Extension):
             self._texts.append((attr, text))
 
     def on_package(self, *, loader: Any, **kwargs: Any) -> None:
-        """Give the fields their texts; some are constants of other modules, known only now."""
+        """List the fields in their classes; some texts are constants of other modules."""
         for attr, text in self._texts:
             named = isinstance(text, ExprName)
             value = loader.modules_collection[text.canonical_path].value if named else text
-            attr.docstring = Docstring(ast.literal_eval(str(value)), parent=attr)
+            record = attr.parent.docstring
+            if "\nAttributes:\n" not in record.value:
+                record.value += "\n\nAttributes:"
+            record.value += f"\n    {attr.name}: {ast.literal_eval(str(value))}"
         self._texts.clear()
 
 

@@ -7,9 +7,11 @@ import typer
 
 from keras_alexnet.commands.common import FormatOption, show
 from keras_alexnet.core.figures import check_picture
+from keras_alexnet.core.files import check_output
 from keras_alexnet.core.tables import Format
 from keras_alexnet.training.runs import plots
 from keras_alexnet.training.runs.comparison import COLUMNS, compare, read_runs
+from keras_alexnet.training.runs.comparison_page import write_comparison
 
 
 def compare_command(
@@ -32,10 +34,17 @@ def compare_command(
             show_default=False,
         ),
     ] = None,
+    page: Annotated[
+        Path | None,
+        typer.Option(
+            "--html", help="Write a page with the table and the curves.", show_default=False
+        ),
+    ] = None,
 ) -> None:
-    """Compare runs: losses, accuracies, parameters and time."""
-    if plot is not None:
-        check_picture(plot)
+    """Compare runs: scores, settings, devices and time."""
+    for path, check in ((plot, check_picture), (page, check_output)):
+        if path is not None:
+            check(path)
     found = read_runs(runs)
     chosen = COLUMNS if columns is None else [key.strip() for key in columns.split(",")]
     sheet = compare(found, chosen, sort=sort)
@@ -43,4 +52,6 @@ def compare_command(
         every = compare(found).records
         names = [record["run"] for record in every]
         plots.compare_curves(names, [run.rows for run in found], every, plot)
+    if page is not None:
+        write_comparison(found, page, chosen, sort=sort)
     show(sheet, format_)

@@ -16,6 +16,7 @@ from keras_alexnet.training.experiment import Experiment, network_of, option_fie
 from keras_alexnet.training.presets import PRESETS, check_weights, find_preset
 from keras_alexnet.training.run import RESUMABLE, resume_experiment, run_experiment
 from keras_alexnet.training.runs.comparison import compare, read_runs
+from keras_alexnet.training.runs.comparison_page import write_comparison
 from keras_alexnet.training.series import STOPPED, run_series
 
 _PRESET_COLUMNS = (
@@ -196,7 +197,9 @@ def _train_series(pattern: str, folder: Path, overrides: dict[str, Any]) -> None
         raise typer.Exit(STOPPED)
     done, failed = found
     if done:
-        write_sheet(compare(read_runs(done), sort="test_accuracy"), Format.TABLE)
+        runs = read_runs(done)
+        write_sheet(compare(runs, sort="test_accuracy"), Format.TABLE)
+        print(f"page: {write_comparison(runs, folder / 'comparison.html', sort='test_accuracy')}")
     if failed:
         raise TrainingError(f"{len(failed)} of {len(names)} runs failed: {', '.join(failed)}")
 

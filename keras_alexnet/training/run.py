@@ -25,7 +25,8 @@ from keras_alexnet.training.devices.processes import (
 )
 from keras_alexnet.training.experiment import Experiment, is_file
 from keras_alexnet.training.precision import check_precision, precision_warning, seed_everything
-from keras_alexnet.training.runs.folder import Log, RunFolder
+from keras_alexnet.training.runs.folder import EXAMPLES, Log, RunFolder
+from keras_alexnet.training.runs.plots import example_grid
 
 # What may change when a run goes on: the place of its data, and how long it is.
 RESUMABLE = ("data", "data_dir", "epochs")
@@ -84,6 +85,7 @@ def run_experiment(
                 write_json(folder.config, {"preset": preset, "experiment": experiment.to_json()})
                 devices = {"devices": group.devices, "processes": group.processes}
                 write_json(folder.environment, describe() | devices)
+                _draw_examples(engine)
         except BaseException:
             if group.is_first:
                 folder.discard()
@@ -233,6 +235,14 @@ def _engine(
             f"{group.batch_norm}"
         )
     return engine
+
+
+def _draw_examples(engine: Any) -> None:
+    """Draw some training images, and what the network sees of them."""
+    from keras_alexnet.training.preview import preview
+
+    shown = preview(engine.experiment, engine.prepared)
+    example_grid(shown.originals, shown.names, engine.folder.path / EXAMPLES, seen=shown.seen)
 
 
 def _go(engine: Any, *, name: str, preset: str | None) -> dict[str, Any] | None:

@@ -341,8 +341,11 @@ def test_compare(run_cli: Run, tmp_path: Path) -> None:
     rows = list(csv.DictReader(io.StringIO(out)))
     assert (rows[0]["seconds"], rows[1]["test_loss"]) == ("3725.4", "")
     assert rows[1]["note"] == "unfinished: 3 of 4 epochs"
-    code, out, _ = run_cli("compare", "one", "two", "--format", "markdown")
-    assert out.startswith("| run | model | data | train loss | train % |")
+    arguments = ["--format", "markdown", "--columns", "test_accuracy, note", "--html", "a.html"]
+    code, out, _ = run_cli("compare", "two", "one", *arguments, "--sort", "test_accuracy")
+    assert out.splitlines()[0] == "| run | test % | note |"
+    assert [line[:5] for line in out.splitlines()[2:]] == ["| one", "| two"]
+    assert Path("a.html").is_file()
     code, out, _ = run_cli("compare", "one")
     assert " 1:02:05 " in out
 
@@ -353,6 +356,9 @@ def test_compare_mistakes(run_cli: Run, tmp_path: Path) -> None:
         ("one", "none", "nowhere"): "none: no such folder; nowhere: no such folder",
         (".",): ".: not the folder of a run (no config.json in it)",
         ("one", "--plot", "plot.txt"): "cannot draw plot.txt: its suffix must be one of",
+        ("one", "--html", "no/a.html"): "cannot write no/a.html",
+        ("one", "--columns", "speed"): "no column 'speed'; there are run, model",
+        ("one", "--sort", "speed"): "no column 'speed'; there are run, model",
     }.items():
         code, out, err = run_cli("compare", *arguments)
         assert (code, out) == (2, "")

@@ -89,6 +89,7 @@ def test_a_run_leaves_everything_behind(run: Run, capsys: pytest.CaptureFixture[
         "confusion_matrix.png",
         "environment.json",
         "evaluation.json",
+        "examples.png",
         "learning_curves.png",
         "log.txt",
         "metrics.csv",

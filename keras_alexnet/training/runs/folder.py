@@ -31,6 +31,7 @@ METRICS = (
     "seconds",
     *ADDED_METRICS,
 )
+EXAMPLES = "examples.png"  # training images, and what the network sees of them
 STEPS = (
     *("step", "epoch", "batches", "loss", "accuracy", "loss_so_far", "learning_rate"),
     "images_per_second",

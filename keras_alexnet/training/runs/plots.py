@@ -5,7 +5,7 @@ Figures are matplotlib's own objects: nothing of its global state is touched.
 """
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 from keras_alexnet.core.backend import require
 from keras_alexnet.core.figures import check_picture
 from keras_alexnet.core.files import atomic_output
+from keras_alexnet.core.pages import data_url
 from keras_alexnet.inference.analysis import Calibration, confused_pairs
 
 Rows = Sequence[Mapping[str, Any]]
@@ -221,7 +222,7 @@ def compare_curves(
     results: Sequence[Mapping[str, float | None]],
     target: Target,
 ) -> None:
-    """Draw several runs: their validation curves, and their accuracies as bars.
+    """Draw several runs: curves of validation, and broken ones of training, and accuracies as bars.
 
     Args:
         names: What to call them.
@@ -231,12 +232,14 @@ def compare_curves(
     """
     figure = _figure(13, max(4.0, 1.6 + 0.55 * len(names)))
     loss, accuracy, bars = figure.subplots(1, 3)
-    for name, rows in zip(names, curves, strict=True):
-        _curve(loss, rows, "val_loss", 1.0, label=_short(name, 30))
-        _curve(accuracy, rows, "val_accuracy", 100.0, label=_short(name, 30))
-    loss.set(title="validation loss (nats)")
-    accuracy.set(title="validation accuracy (%)")
-    if loss.lines:
+    for number, (name, rows) in enumerate(zip(names, curves, strict=True)):
+        for axes, what, factor in ((loss, "loss", 1.0), (accuracy, "accuracy", 100.0)):
+            style = {"color": f"C{number}"}
+            _curve(axes, rows, f"train_{what}", factor, linestyle=":", **style)
+            _curve(axes, rows, f"val_{what}", factor, label=_short(name, 30), **style)
+    loss.set(title="loss (nats): validation, training dotted")
+    accuracy.set(title="accuracy (%): validation, training dotted")
+    if loss.get_legend_handles_labels()[1]:
         loss.legend(fontsize=8, frameon=False)
     _epochs((loss, accuracy))
     parts = {"train": "#e3b98c", "val": _PALE, "test": _VAL}
@@ -250,6 +253,13 @@ def compare_curves(
     bars.set(title="accuracy (%)", xlim=(0, 109))
     bars.legend(fontsize=8, frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.08))
     _write(figure, target)
+
+
+def inline(draw: Callable[..., None], *values: Any) -> str:
+    """Return the picture that one of these functions draws, for a page that holds it itself."""
+    buffer = io.BytesIO()
+    draw(*values, buffer)
+    return data_url(buffer.getvalue(), "png")
 
 
 def _figure(width: float, height: float) -> Any:

@@ -1,7 +1,6 @@
 """A training run as one self-contained HTML page, made from the files in its folder."""
 
 import contextlib
-import io
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -25,6 +24,7 @@ from keras_alexnet.training.experiment import Experiment
 from keras_alexnet.training.presets import PRESETS, Reported
 from keras_alexnet.training.runs import plots
 from keras_alexnet.training.runs.comparison import compare, duration
+from keras_alexnet.training.runs.folder import EXAMPLES
 from keras_alexnet.training.runs.reader import Run, read_run
 
 _PAIRS = 12  # most confused ones
@@ -44,6 +44,7 @@ def write_run_report(folder: str | Path) -> Path:
     run = read_run(folder)
     evaluation = run.evaluation or {}
     predictions = run.folder / "predictions.png"
+    examples = run.folder / EXAMPLES
     found = _calibration(evaluation)
     preset = PRESETS.get(str(run.preset))
     said = None if preset is None else preset.reported
@@ -57,10 +58,10 @@ def write_run_report(folder: str | Path) -> Path:
         reported=_beside(run, said) if said else [],
         reported_note=said.note if said else "",
         changes=_changes(run, preset.experiment) if preset else [],
-        curves=_drawn(plots.learning_curves, run.rows) if run.rows else None,
+        curves=plots.inline(plots.learning_curves, run.rows) if run.rows else None,
         mistakes=evaluation.get("mistakes", []),
         pairs=_pairs(evaluation),
-        confusion=_drawn(
+        confusion=plots.inline(
             plots.confusion_matrix, np.asarray(evaluation["confusion"]), evaluation["classes"]
         )
         if evaluation
@@ -70,9 +71,10 @@ def write_run_report(folder: str | Path) -> Path:
         extremes=_extremes(evaluation),
         calibration=found,
         confidence=_mean_confidence(found),
-        reliability=_drawn(plots.reliability_diagram, found) if found else None,
+        reliability=plots.inline(plots.reliability_diagram, found) if found else None,
         evaluated=evaluation.get("part"),
         predictions=data_url(predictions.read_bytes(), "png") if predictions.is_file() else None,
+        examples=data_url(examples.read_bytes(), "png") if examples.is_file() else None,
         skipped=(run.summary or {}).get("skipped", {}),
         used=_used_in_words(run),
         settings=_settings(run),
@@ -177,13 +179,6 @@ def _mean_confidence(found: Calibration | None) -> float | None:
         return None
     total = sum(each.images * (each.confidence or 0.0) for each in found.bins)
     return total / max(sum(each.images for each in found.bins), 1)
-
-
-def _drawn(draw: Callable[..., None], *values: Any) -> str:
-    """Return the picture that a function of `plots` draws."""
-    buffer = io.BytesIO()
-    draw(*values, buffer)
-    return data_url(buffer.getvalue(), "png")
 
 
 # Field of an experiment -> whether it has an effect on a run with these settings.

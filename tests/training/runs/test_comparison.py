@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.pages import Page
 from helpers.runs import damage, make_run
 
 from keras_alexnet.core.tables import markdown
 from keras_alexnet.errors import ConfigurationError, DataError
 from keras_alexnet.training.presets import PRESETS
 from keras_alexnet.training.runs.comparison import compare, duration, read_runs, run_names
+from keras_alexnet.training.runs.comparison_page import write_comparison
 from keras_alexnet.training.runs.reader import read_run
 
 
@@ -86,6 +88,28 @@ def test_sorted_the_best_first(tmp_path: Path) -> None:
         assert [row["run"] for row in rows] == ["b", "a", "c", "begun"]
         assert list(rows[0]) == ["run", sort]
     assert [row["run"] for row in compare(runs).records] == ["begun", "a", "b", "c"]
+
+
+def test_the_page(tmp_path: Path) -> None:
+    """The table, the curves of all, and links to the runs' own pages, from where it lies."""
+    (tmp_path / "runs").mkdir()
+    folders = [make_run(tmp_path / "runs" / name) for name in ("one", "two")]
+    (folders[1] / "report.html").touch()
+    runs = read_runs(folders)
+    output = tmp_path / "pages" / "all.html"
+    output.parent.mkdir()
+    columns = ["test_accuracy", "augmentation"]
+    assert write_comparison(runs, output, columns, sort="test_accuracy") == output.resolve()
+    page = Page(output)
+    assert page.tables["sortable"] == [
+        ["run", "test %", "augmentation"],
+        ["one", "81.25", "none"],
+        ["two", "81.25", "none"],
+    ]
+    (picture,) = page.pictures.values()
+    assert picture.width > 1000
+    assert output.read_text().count("<a href=") == 1
+    assert '<a href="../runs/two/report.html">two</a>' in output.read_text()
 
 
 @pytest.mark.parametrize("arguments", [{"columns": ["speed"]}, {"sort": "speed"}])

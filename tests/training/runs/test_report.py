@@ -52,6 +52,13 @@ def test_a_finished_run(tmp_path: Path) -> None:
     assert "keras 3.15.1" in text
 
 
+def test_what_the_network_saw(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run")
+    Image.fromarray(np.zeros((9, 8, 3), np.uint8)).save(folder / "examples.png")
+    name = "training images with their classes, and as the network sees them"
+    assert Page(write_run_report(folder)).pictures[name].size == (8, 9)
+
+
 def test_what_a_run_answers(tmp_path: Path) -> None:
     page = Page(write_run_report(make_run(tmp_path / "run")))
     text = page.words

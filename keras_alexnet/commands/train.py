@@ -2,6 +2,7 @@
 
 import fnmatch
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
@@ -192,7 +193,8 @@ def _train_series(pattern: str, folder: Path, overrides: dict[str, Any]) -> None
     for name in names:
         experiments[name] = find_preset(name).experiment.override(**overrides)
         check_weights(name, experiments[name])
-    found = run_series(experiments, folder)
+    # At once, before what the runs themselves print.
+    found = run_series(experiments, folder, partial(print, flush=True))
     if found is None:
         raise typer.Exit(STOPPED)
     done, failed = found

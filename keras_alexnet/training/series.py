@@ -24,7 +24,7 @@ _MISTAKE = 2
 
 
 def run_series(
-    experiments: Mapping[str, Experiment], folder: Path, say: Callable[[str], None] = print
+    experiments: Mapping[str, Experiment], folder: Path, say: Callable[[str], None]
 ) -> tuple[list[Path], list[str]] | None:
     """Run experiments in turn; those that are done already are not run again.
 

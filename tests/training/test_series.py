@@ -39,7 +39,7 @@ def test_runs_are_done_once_and_failures_do_not_end_the_others(tmp_path: Path) -
     with pytest.raises(
         ConfigurationError, match=r"a holds a run with other settings \(seed\); name"
     ):
-        run_series({"b": quick(seed=1), "a": quick(seed=2)}, tmp_path)
+        run_series({"b": quick(seed=1), "a": quick(seed=2)}, tmp_path, said.append)
 
 
 @pytest.mark.slow
@@ -95,4 +95,4 @@ def test_damaged_settings_are_found_before_anything_runs(tmp_path: Path) -> None
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "config.json").write_text("{")
     with pytest.raises(TrainingError, match=r"config\.json: damaged"):
-        run_series({"b": quick(), "a": quick()}, tmp_path)
+        run_series({"b": quick(), "a": quick()}, tmp_path, print)

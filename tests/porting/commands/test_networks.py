@@ -250,7 +250,7 @@ def test_several_inputs_there_and_back(net: str, tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match=r"takes 3 inputs \(photo, close_up, patient\) where"):
         Predictor.from_file(tmp_path / "mine.keras")
     subject = subject_of(str(tmp_path / "mine.keras"))
-    assert (subject.size, subject.channels, subject.classes) == ((18, 24), 3, 5)
+    assert (subject.size, subject.channels, subject.classes) == ((18, 24), 3, 4)
     assert list(subject.inputs.values()) == [(18, 24, 3), (9, 9, 1), (4,)]
 
 

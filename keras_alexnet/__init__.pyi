@@ -23,6 +23,12 @@ from .errors import (
     UnknownModelError as UnknownModelError,
     VerificationError as VerificationError,
 )
+from .explaining.explainer import Explainer as Explainer
+from .explaining.page import write_explanation as write_explanation
+from .explaining.pictures import (
+    heat_overlay as heat_overlay,
+    signed_overlay as signed_overlay,
+)
 from .exporting.exporter import (
     ExportRequest as ExportRequest,
     export_model as export_model,

@@ -1,5 +1,6 @@
 """The exceptions of this package: one tree, each also a built-in kind that callers may catch."""
 
+import difflib
 import re
 from collections.abc import Iterable
 
@@ -88,6 +89,12 @@ def listed(names: Iterable[str], limit: int = 5) -> str:
     names = list(names)
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more
+
+
+def similar(name: str, known: Iterable[str], limit: int = 3) -> str:
+    """Return the names that an unknown one may stand for, as a sentence behind a space, or ""."""
+    close = difflib.get_close_matches(name, list(known), limit)
+    return f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
 
 
 def counted(number: int, noun: str) -> str:

@@ -6,6 +6,7 @@ from keras_alexnet.commands.benchmark import benchmark_command
 from keras_alexnet.commands.compare import compare_command
 from keras_alexnet.commands.data import data_command
 from keras_alexnet.commands.evaluate import evaluate_command
+from keras_alexnet.commands.explain import explain_command
 from keras_alexnet.commands.export import export_command
 from keras_alexnet.commands.main import run
 from keras_alexnet.commands.models import models_command, summary_command
@@ -28,6 +29,7 @@ app.command("data")(data_command)
 app.command("train")(train_command)
 app.command("evaluate")(evaluate_command)
 app.command("predict")(predict_command)
+app.command("explain")(explain_command)
 app.command("compare")(compare_command)
 app.command("export")(export_command)
 app.command("benchmark")(benchmark_command)

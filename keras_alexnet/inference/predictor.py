@@ -46,6 +46,9 @@ class Predictor:
         views: Views of an image whose probabilities are averaged.
 
     Attributes:
+        model: The model as it was given.
+        normalized: As given.
+        channels_first: Whether it takes images as (C, h, w).
         classes: Number of classes.
 
     Raises:
@@ -68,8 +71,8 @@ class Predictor:
         if keras.backend.backend() == "tensorflow":
             # XLA takes longer to compile, and then computes no faster.
             self._network.jit_compile = False
-        self._channels_first = _is_channels_first(model, preprocessing)
-        self._normalized, self._rows = normalized, 0
+        self.model, self.channels_first = model, _is_channels_first(model, preprocessing)
+        self.normalized, self._rows = normalized, 0
         self.preprocessing, self.labels, self.batch_size = preprocessing, labels, batch_size
         self.views = Views(views)
         self.views.check(preprocessing)
@@ -170,10 +173,15 @@ class Predictor:
         ]
         return np.concatenate(parts)
 
-    def _compute_batch(self, images: np.ndarray) -> np.ndarray:
-        inputs = images if self._normalized else normalize(images, self.preprocessing)
-        if self._channels_first:
+    def inputs(self, images: np.ndarray) -> np.ndarray:
+        """Return what the model takes of images (N, h, w, C), R, G, B or grey, 0..255."""
+        inputs = images if self.normalized else normalize(images, self.preprocessing)
+        if self.channels_first:
             inputs = np.ascontiguousarray(inputs.transpose(0, 3, 1, 2))  # (N, C, h, w)
+        return inputs
+
+    def _compute_batch(self, images: np.ndarray) -> np.ndarray:
+        inputs = self.inputs(images)
         # One shape is compiled: a smaller batch is filled up to the one before.
         count, self._rows = len(inputs), max(self._rows, len(inputs))
         if count < self._rows:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from keras_alexnet.errors import ConfigurationError
+from keras_alexnet.errors import ConfigurationError, similar
 from keras_alexnet.layers import keras
 from keras_alexnet.models.interface import spec_of
 from keras_alexnet.specs.schema import keras_name
@@ -46,11 +46,11 @@ def feature_extractor(model: Any, nodes: Sequence[str] | dict[str, str]) -> Any:
         layer = keras_name(stages.get(node) or modules.get(node, node))
         inside = names_in(layer, known)
         if not inside:
-            raise ConfigurationError(
-                f"{model.name} has no layer or stage {node!r}. "
-                f"Stages: {', '.join(stages) or 'none'}. "
+            hint = similar(node, [*known, *stages, *modules]) or (
+                f" Stages: {', '.join(stages) or 'none'}. "
                 f"Layers: {', '.join(layer.name for layer in model.layers)}"
             )
+            raise ConfigurationError(f"{model.name} has no layer or stage {node!r}.{hint}")
         outputs[output] = known[layer if layer in known else inside[-1]].output
     return keras.Model(model.input, outputs, name=f"{model.name}_features")
 

@@ -95,16 +95,16 @@ def main_output(model: Any) -> Any:
 def last_activation(model: Any, output: Any) -> str:
     """Return the name of the activation that an output of a model comes from."""
     keras = load_keras()
-    layer = _maker(model, output)
+    layer = maker(model, output)
     while isinstance(layer, keras.Model):  # a model in a model
-        layer = _maker(layer, layer.outputs[0])
+        layer = maker(layer, layer.outputs[0])
     if isinstance(layer, keras.layers.Softmax):
         return "softmax"
     return getattr(getattr(layer, "activation", None), "__name__", "linear")
 
 
-def _maker(model: Any, tensor: Any) -> Any:
-    """Return the operation of a model that makes a tensor."""
+def maker(model: Any, tensor: Any) -> Any:
+    """Return the operation of a model that makes a Keras tensor."""
     with contextlib.suppress(MissingPartError):
         return maker_of(tensor)[0]
     flatten = load_keras().tree.flatten

@@ -4,11 +4,10 @@ A spec's tables are made when it is looked up for the first time. Imports no fra
 and `errors`.
 """
 
-import difflib
 import importlib
 from collections.abc import Iterator, Mapping
 
-from keras_alexnet.errors import UnknownModelError
+from keras_alexnet.errors import UnknownModelError, similar
 from keras_alexnet.specs.schema import ModelSpec
 
 # Name -> module and constant, in the order in which people see them.
@@ -57,7 +56,6 @@ def find_spec(name: str) -> ModelSpec:
         UnknownModelError: No model has this name; the message names the nearest one.
     """
     if name not in SPECS:
-        near = difflib.get_close_matches(name, SPECS, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = similar(name, SPECS, 1)
         raise UnknownModelError(f"unknown model {name!r}.{hint} Known: {', '.join(SPECS)}")
     return SPECS[name]

@@ -1,10 +1,10 @@
 """What a library of networks says of a set of weights."""
 
-import difflib
 from collections.abc import Collection
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
+from keras_alexnet.errors import similar
 from porting.errors import UsageError
 
 
@@ -43,7 +43,6 @@ class WeightsInfo:
 
 def unknown_network(library: str, name: str, known: Collection[str]) -> UsageError:
     """Return the error about a network that a library does not have; it names a similar one."""
-    close = difflib.get_close_matches(name, known, 1)
     few = len(known) <= 100
-    hint = f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(known)}" * few
-    return UsageError(f"{library} has no network {name!r}. {hint}".rstrip())
+    hint = similar(name, known, 1) or f" Known: {', '.join(known)}" * few
+    return UsageError(f"{library} has no network {name!r}.{hint}")

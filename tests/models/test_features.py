@@ -148,7 +148,10 @@ def test_feature_extractor_of_a_foreign_model() -> None:
 @pytest.mark.parametrize(
     ("nodes", "text"),
     [
-        (["inception9z"], "googlenet has no layer or stage 'inception9z'. Stages: stage1, .*conv1"),
+        (
+            ["inception9z"],
+            r"googlenet has no layer or stage 'inception9z'\. Did you mean 'inceptio",
+        ),
         ({"stage7": "x"}, "googlenet has no layer or stage 'stage7'"),
         ("stage1", "nodes must be a list of names or a dict, got the string 'stage1'"),
         ([], "nodes is empty: name at least one layer or stage"),

@@ -1,0 +1,354 @@
+"""A predictor together with what explains its guesses: photos in, arrays out."""
+
+import math
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from keras_alexnet.data.classes import same_classes
+from keras_alexnet.data.examples import Files
+from keras_alexnet.data.preprocessing import load_images
+from keras_alexnet.errors import ConfigurationError, UnknownModelError, counted, similar
+from keras_alexnet.explaining import attribution, layers
+from keras_alexnet.explaining.gradients import Gradient, gradient_of
+from keras_alexnet.inference.predictor import Predictor
+from keras_alexnet.layers import keras
+from keras_alexnet.models.fast.quicken import quicken
+from keras_alexnet.models.features import feature_extractor
+
+BATCH_SIZE = 16  # gradients take several times the memory of a forward pass
+STEPS = 50  # of integrated gradients
+# Of occlusion: squares along the image's shorter side, which overlap by half.
+_SQUARES = 7
+
+
+class Explainer:
+    """Explains what a model makes of photos: on every Keras backend, whatever its data format.
+
+    Photos are uint8 (N, h, w, C) as the model sees them, R, G, B or grey: those of `load`. Classes
+    are their indices, one for each photo. What is explained is a class's logit, that before the
+    softmax of a model that ends with one.
+
+    Use one for as long as its model is in use, and as long as its weights stay: what the backend
+    compiles is kept.
+
+    Args:
+        predictor: The model and what stands before it.
+        batch_size: Images that the model computes at a time.
+
+    Attributes:
+        predictor: As given.
+        explained: What the explained numbers are called: `"logit"`, or else `"probability"` of a
+            model within a model that ends with a softmax, or the output of another activation.
+
+    Example:
+        >>> from keras_alexnet import Preprocessing, create_model
+        >>> preprocessing = Preprocessing(28, (28, 28), mean=(0.0,), std=(1.0,), channels="L")
+        >>> predictor = Predictor(create_model("lenet5"), preprocessing, normalized=False)
+        >>> explainer = Explainer(predictor)
+        >>> photos = np.zeros((2, 28, 28, 1), np.uint8)
+        >>> explainer.grad_cam(photos, [3, 8]).shape
+        (2, 10, 10)
+    """
+
+    def __init__(self, predictor: Predictor, *, batch_size: int = BATCH_SIZE) -> None:
+        self.predictor, self.batch_size = predictor, batch_size
+        model = predictor.model
+        scores, self.explained = layers.explained_scores(model)
+        self._network = keras.Model(model.inputs[0], scores, name=model.name)
+        self._parts: dict[int, Any] = {}
+        self._gradients: dict[str | None, Gradient] = {}
+
+    @classmethod
+    def from_file(cls, path: str | Path, *, batch_size: int = BATCH_SIZE) -> Self:
+        """Load a `.keras` file, as `Predictor.from_file` does.
+
+        Raises:
+            ModelFileError: The file is missing or damaged, or does not say how to use it.
+        """
+        return cls(Predictor.from_file(path, batch_size=batch_size), batch_size=batch_size)
+
+    def load(self, files: Sequence[str | Path]) -> np.ndarray:
+        """Return image files as the model sees them, uint8 (N, h, w, C).
+
+        Raises:
+            ImageFileError: A file cannot be decoded.
+            ConfigurationError: There are none.
+        """
+        return load_images(files, self.predictor.preprocessing)
+
+    def probabilities(self, photos: np.ndarray) -> np.ndarray:
+        """Return the probabilities of the classes, float64 (N, classes)."""
+        return self.predictor.probabilities(photos[:, None])
+
+    def guesses(self, photos: np.ndarray) -> np.ndarray:
+        """Return the most probable class of each photo, int64 (N,)."""
+        return self.probabilities(photos).argmax(axis=1)
+
+    def class_index(self, name: str) -> int:
+        """Return the index of a class that is called by its name, by one of its words, or by index.
+
+        The names of ImageNet's classes may be those of another list than the model's.
+
+        Raises:
+            UnknownModelError: The model has no such class; the message names the nearest ones.
+        """
+        labels, count = self.predictor.labels or (), self.predictor.classes
+        if name not in labels and name.isdecimal() and int(name) < count:
+            return int(name)
+        if labels and (found := same_classes([name], labels)):
+            return found[0]
+        words = [[word.strip().lower() for word in label.split(",")] for label in labels]
+        meant = [index for index, each in enumerate(words) if name.lower() in each]
+        if len(meant) == 1:
+            return meant[0]
+        near = [*labels, *(word for each in words for word in each)]
+        hint = similar(name, near) if labels else " The model's file has no names of classes."
+        raise UnknownModelError(
+            f"{self._network.name} has no class {name!r}.{hint} A number from 0 to {count - 1} is "
+            "taken as an index"
+        )
+
+    def class_name(self, index: int) -> str:
+        """Return the name of a class, or its index where the model's file has no names."""
+        return self.predictor.labels[index] if self.predictor.labels else str(index)
+
+    def scores(self, photos: np.ndarray) -> np.ndarray:
+        """Return the numbers that are explained, float32 (N, classes)."""
+        return self._compute(self._network.outputs[0], photos)
+
+    def grad_cam(
+        self, photos: np.ndarray, classes: Sequence[int] | np.ndarray, layer: str | None = None
+    ) -> np.ndarray:
+        """Return where a layer's maps speak for a class of each photo; see `attribution.grad_cam`.
+
+        Args:
+            photos: uint8 (N, h, w, C).
+            classes: Indices (N,).
+            layer: Name of a layer with maps, a stage or a torch module; by default `map_layer`.
+
+        Returns:
+            float32 (N, rows, columns) of the layer's maps, from 0 up.
+
+        Raises:
+            ConfigurationError: The layer is unknown, has no maps, or the scores do not depend on
+                it, or the classes are none of the model's.
+        """
+        classes, layer = self._checked(photos, classes), layer or self.map_layer
+        tensor = self._maps(layer)
+        if layer not in self._gradients:
+            # Paths around the layer begin at the image, which is an input too.
+            tail = keras.Model([self._network.inputs[0], tensor], self._network.outputs[0])
+            self._gradients[layer] = gradient_of(tail, of=1)
+        maps = self._compute(tensor, photos)
+        slopes = self._batched(self._gradients[layer], self._inputs(photos), maps, classes=classes)
+        return attribution.grad_cam(self._last(maps), self._last(slopes))
+
+    def integrated_gradients(
+        self, photos: np.ndarray, classes: Sequence[int] | np.ndarray, *, steps: int = STEPS
+    ) -> np.ndarray:
+        """Return what each number of a photo adds to a class's score, beginning from black.
+
+        See `attribution.integrated_gradients`.
+
+        Args:
+            photos: uint8 (N, h, w, C).
+            classes: Indices (N,).
+            steps: Points on the line from the black photo.
+
+        Returns:
+            float64 (N, h, w, C), in the order of the photo's channels. Those of a photo sum to its
+            score less that of the black one, but for the error of as many steps.
+
+        Raises:
+            ConfigurationError: There are no steps, or the classes are none of the model's.
+        """
+        if steps < 1:
+            raise ConfigurationError(f"steps must be a positive integer, got {steps!r}")
+        classes = self._checked(photos, classes)
+        if None not in self._gradients:
+            self._gradients[None] = gradient_of(self._network)
+        gradient = self._gradients[None]
+
+        def explained(x: np.ndarray, label: int) -> np.ndarray:
+            same = np.full(steps, label)
+            return attribution.integrated_gradients(
+                lambda line: self._batched(gradient, line, classes=same), x, black, steps=steps
+            )
+
+        black = self._inputs(np.zeros_like(photos[:1]))[0]
+        parts = self._last(np.stack([*map(explained, self._inputs(photos), classes)]))
+        # A model with its own normalisation turns the channels round itself.
+        return parts[..., ::-1] if self._reads_bgr and not self.predictor.normalized else parts
+
+    def occlusion(
+        self,
+        photos: np.ndarray,
+        classes: Sequence[int] | np.ndarray,
+        *,
+        window: int | None = None,
+        stride: int | None = None,
+    ) -> np.ndarray:
+        """Return how far a class's score drops where a square hides a photo.
+
+        The square has the mean colour that the preprocessing subtracts; see
+        `attribution.occlusion`.
+
+        Args:
+            photos: uint8 (N, h, w, C).
+            classes: Indices (N,).
+            window: Side of the square in pixels, by default a seventh of the shorter side.
+            stride: Pixels between two places of it, by default half of it.
+
+        Returns:
+            float32 (N, h, w), in units of the score.
+
+        Raises:
+            ConfigurationError: The square is larger than the photo, or would leave pixels out, or
+                the classes are none of the model's.
+        """
+        classes, shorter = self._checked(photos, classes), min(photos.shape[1:3])
+        window = max(round(shorter / _SQUARES), 1) if window is None else window
+        stride = max(window // 2, 1) if stride is None else stride
+        if not 1 <= stride <= window <= shorter:
+            raise ConfigurationError(
+                f"a window of {window} pixels and a stride of {stride} do not fit: wanted is "
+                f"1 <= stride <= window <= {shorter}, the photo's shorter side"
+            )
+        preprocessing = self.predictor.preprocessing
+        mean = preprocessing.scale * np.asarray(preprocessing.mean, np.float32)
+        fill = mean[::-1] if self._reads_bgr else mean
+
+        def explained(photo: np.ndarray, label: int) -> np.ndarray:
+            return attribution.occlusion(
+                lambda images: self.scores(images)[:, label],
+                photo,
+                fill,
+                window=window,
+                stride=stride,
+            )
+
+        return np.stack([*map(explained, photos, classes)])
+
+    @cached_property
+    def map_layer(self) -> str:
+        """Name of the last layer with feature maps that is no pooling.
+
+        Raises:
+            ConfigurationError: The model has no feature maps.
+        """
+        return layers.map_layer(self._network)
+
+    @cached_property
+    def first_convolution(self) -> str:
+        """Name of the convolution that stands nearest to the image.
+
+        Raises:
+            ConfigurationError: The model has none.
+        """
+        return layers.first_convolution(self._network)
+
+    def filters(self) -> np.ndarray:
+        """Return the first convolution's kernels as pictures, float32 (filters, h, w, C) in [0, 1].
+
+        Each has its full contrast, and 0.5 where it is 0; channels are R, G, B or grey.
+
+        Raises:
+            ConfigurationError: There is none, or it does not read the image's channels.
+        """
+        layer = self._network.get_layer(self.first_convolution)
+        return layers.filters(layer, self.predictor.preprocessing.channels)
+
+    def feature_maps(self, photos: np.ndarray, layer: str | None = None) -> np.ndarray:
+        """Return a layer's output, float32 (N, rows, columns, C).
+
+        Args:
+            photos: uint8 (N, h, w, C).
+            layer: As of `grad_cam`; by default `first_convolution`.
+
+        Raises:
+            ConfigurationError: The layer is unknown or has no maps.
+        """
+        return self._last(self._compute(self._maps(layer or self.first_convolution), photos))
+
+    def features(self, photos: np.ndarray) -> np.ndarray:
+        """Return what the classifier reads, its last layer with a kernel: float32 (N, F)."""
+        tensor = layers.classifier_input(self._network)
+        return self._compute(tensor, photos).reshape(len(photos), -1)
+
+    def features_of(self, files: Sequence[Path]) -> tuple[np.ndarray, list[Path]]:
+        """Return the features of image files, (N, F), and which could be read, in their order.
+
+        Raises:
+            ConfigurationError: None could.
+        """
+        batches = self.predictor.batches(Files(tuple(files), np.zeros(len(files), np.int64)))
+        rows, read = [], list[Path]()
+        for views, indices in batches:
+            rows.append(self.features(views[:, 0]))
+            read += [files[index] for index in indices]
+        if not rows:
+            raise ConfigurationError(
+                f"none of {counted(len(files), 'image file')} can be read, such as {files[0]}: "
+                f"{batches.skipped[files[0]]}"
+            )
+        return np.concatenate(rows), read
+
+    @property
+    def _reads_bgr(self) -> bool:
+        return self.predictor.preprocessing.channels == "BGR"
+
+    def _checked(self, photos: np.ndarray, classes: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Return the classes of photos as an array, if there is one for each and the model's."""
+        labels, count = np.asarray(classes), self.predictor.classes
+        fit = labels.shape == (len(photos),) and np.issubdtype(labels.dtype, np.integer)
+        if not fit or not ((labels >= 0) & (labels < count)).all():
+            raise ConfigurationError(
+                f"classes must be {counted(len(photos), 'whole number')}, one for each photo, from "
+                f"0 to {count - 1}; got {classes!r}"
+            )
+        return labels
+
+    def _maps(self, layer: str) -> Any:
+        """Return the Keras tensor of a layer that has maps, and that the scores depend on."""
+        tensor = feature_extractor(self._network, [layer]).output[layer]
+        shape = tuple(getattr(tensor, "shape", ()))
+        if len(shape) != 4:
+            raise ConfigurationError(
+                f"{layer} of {self._network.name} puts out {shape}, no feature maps (N, h, w, C)"
+            )
+        return tensor
+
+    def _inputs(self, photos: np.ndarray) -> np.ndarray:
+        return np.asarray(self.predictor.inputs(photos), np.float32)
+
+    def _last(self, maps: np.ndarray) -> np.ndarray:
+        """Return the model's images or maps as (N, h, w, C)."""
+        return maps.transpose(0, 2, 3, 1) if self.predictor.channels_first else maps
+
+    def _compute(self, tensor: Any, photos: np.ndarray) -> np.ndarray:
+        """Return a Keras tensor of the network for photos, in batches."""
+        if id(tensor) not in self._parts:
+            self._parts[id(tensor)] = part = quicken(keras.Model(self._network.inputs[0], tensor))
+            if keras.backend.backend() == "tensorflow":
+                part.jit_compile = False  # XLA takes longer to compile than it saves
+        part = self._parts[id(tensor)]
+        return self._batched(
+            lambda arrays, _: np.asarray(part.predict_on_batch(arrays[0])), self._inputs(photos)
+        )
+
+    def _batched(
+        self, compute: Gradient, *arrays: np.ndarray, classes: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Compute in batches of one size, for which alone a backend compiles."""
+        count = len(arrays[0])
+        classes = np.zeros(count, np.int32) if classes is None else classes
+        size = math.ceil(count / math.ceil(count / self.batch_size))
+        parts = []
+        for start in range(0, count, size):
+            rows = np.minimum(np.arange(start, start + size), count - 1)
+            parts.append(compute([each[rows] for each in arrays], classes[rows]))
+        return np.concatenate(parts)[:count]

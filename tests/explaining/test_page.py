@@ -1,0 +1,155 @@
+"""`keras-alexnet explain`: its page and its errors."""
+
+import base64
+import io
+import re
+from collections.abc import Callable
+from html import unescape
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.classifiers import record_of
+from helpers.residual import LABELS, PREPROCESSING, SIDE, in_keras, photos
+from PIL import Image
+
+from keras_alexnet import Explainer, save_model, write_explanation
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "small.keras"
+    net = in_keras()
+    save_model(net, path, record_of(net, PREPROCESSING, included=False, labels=list(LABELS)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Nine photos, the last two of which are the same, and one that is none."""
+    folder = tmp_path_factory.mktemp("photos")
+    for number, photo in enumerate(photos(8)):
+        Image.fromarray(photo).save(folder / f"{number}.png")
+    (folder / "8.png").write_bytes((folder / "7.png").read_bytes())
+    (folder / "broken.png").write_text("no image")
+    return folder
+
+
+def _pictures(page: Path) -> dict[str, np.ndarray]:
+    """The page's pictures by their descriptions."""
+    found = re.findall(r'<img src="data:image/png;base64,([^"]+)" alt="([^"]*)"', page.read_text())
+    return {
+        unescape(alt): np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
+        for data, alt in found
+    }
+
+
+def test_everything_of_a_photo(run_cli: Run, model: Path, folder: Path, tmp_path: Path) -> None:
+    code, out, err = run_cli(
+        "explain", model, folder / "0.png", "--among", folder,
+        "--class", "tiger cat", "--class", "2", "--output", "page.html",
+    )  # fmt: skip
+    assert (code, err) == (0, "")
+    assert out == f"1 photo explained: {tmp_path / 'page.html'}\n"
+    text = (tmp_path / "page.html").read_text()
+    # Nothing is fetched from anywhere.
+    assert not re.findall(r"https?:|<script|<link|@import|url\(", text)
+    found = _pictures(tmp_path / "page.html")
+    titles = [alt.partition(": ")[0] for alt in found]
+    assert titles == [
+        "the photo as the model sees it",
+        *2 * ["Grad-CAM"],
+        *2 * ["Integrated gradients"],
+        *2 * ["Occlusion"],
+        "Maps of conv1",
+        *6 * ["Nearest photos"],
+        "Filters of conv1",
+    ]
+    assert "Grad-CAM: tiger cat" in found
+    assert "Grad-CAM: great grey owl" in found
+    np.testing.assert_array_equal(found["the photo as the model sees it"], photos(8)[0])
+
+
+def test_the_page_tells_the_numbers(model: Path, folder: Path, tmp_path: Path) -> None:
+    explainer = Explainer.from_file(model)
+    page = write_explanation(
+        explainer, [folder / "0.png", folder / "1.png"], tmp_path / "page.html",
+        methods=["integrated-gradients", "neighbours"], among=sorted(folder.iterdir()),
+    )  # fmt: skip
+    found = _pictures(page)
+    images = explainer.load([folder / f"{n}.png" for n in range(9)])
+    features = explainer.features(images)
+    for photo in range(2):
+        (label,) = explainer.guesses(images[photo : photo + 1])
+        total = explainer.integrated_gradients(images[photo : photo + 1], [label]).sum()
+        name = f"Integrated gradients: {LABELS[label]}: the pixels add {total:.2f} of "
+        assert any(alt.startswith(name) for alt in found)
+        distances = np.linalg.norm(features - features[photo], axis=1)
+        nearest = np.argsort(distances, kind="stable")[1]
+        assert f"Nearest photos: {nearest}.png: {distances[nearest]:.2f}" in found
+    assert "Of 9 photos" in page.read_text()  # the broken one is none
+    assert not any("Filters" in alt for alt in found)
+
+
+def test_the_guess_is_explained_by_default(run_cli: Run, model: Path, folder: Path) -> None:
+    code, _, err = run_cli(
+        "explain", model, folder / "3.png", "--method", "grad-cam", "--layer", "conv2",
+        "--output", "page.html",
+    )  # fmt: skip
+    assert (code, err) == (0, "")
+    explainer = Explainer.from_file(model)
+    (label,) = explainer.guesses(explainer.load([folder / "3.png"]))
+    assert [*_pictures(Path("page.html"))][1:] == [f"Grad-CAM: {LABELS[label]}"]
+    assert f"Where the maps of conv2 ({SIDE // 2} x {SIDE // 2})" in Path("page.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ("PHOTO", "--method", "gradcam"),
+            "unknown method 'gradcam'. Did you mean 'grad-cam'? Known: grad-cam, integrated-gradi",
+        ),
+        (("PHOTO", "--layer", "relu3"), "residual has no layer or stage 'relu3'. Did you mean "),
+        (("PHOTO", "--class", "tigr cat"), "residual has no class 'tigr cat'. Did you mean 'tig"),
+        (
+            ("PHOTO", "--method", "neighbours"),
+            "neighbours are searched in a folder of photos: name it with --among",
+        ),
+        (
+            ("PHOTO", "--method", "maps", "--among", "FOLDER"),
+            "--among is for the method neighbours, which is not wanted",
+        ),
+        (("FOLDER/broken.png",), "broken.png: not an image that Pillow can read"),
+        (("FOLDER/none.png",), "none.png: no such image file or folder"),
+        (
+            ("PHOTO", "--among", "FOLDER/broken.png"),
+            "none of 1 image file can be read, such as ",
+        ),
+        (("PHOTO", "--output", "missing/page.html"), "cannot write missing/page.html: there is no"),
+        (("PHOTO", "--backend", "theano"), "unknown backend 'theano'; Keras has tensorflow, torch"),
+    ],
+)
+def test_errors_are_one_line(
+    arguments: tuple[str, ...], message: str, run_cli: Run, model: Path, folder: Path
+) -> None:
+    words = [
+        word.replace("PHOTO", f"{folder}/0.png").replace("FOLDER", str(folder))
+        for word in arguments
+    ]
+    words += [] if "--output" in words else ["--output", "page.html"]
+    code, out, err = run_cli("explain", model, *words)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert message in err
+    assert err.count("\n") == 1
+    assert not [*Path.cwd().iterdir()]
+
+
+def test_a_file_that_is_no_model(run_cli: Run, folder: Path) -> None:
+    Path("text.keras").write_text("no model")
+    code, _, err = run_cli("explain", "text.keras", folder / "0.png", "--output", "page.html")
+    assert code == 2
+    assert err.startswith("error: text.keras: not a .keras archive, or truncated (")

@@ -7,6 +7,7 @@ WordNet id, as torchvision's records call it, or in the words of ILSVRC2012's de
 import csv
 import functools
 import itertools
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
@@ -19,6 +20,7 @@ from keras_alexnet.errors import ConfigurationError, DataError, listed
 # By index: WordNet ids in their order; torchvision's names (torchvision/models/_meta.py); the words
 # of the development kit's meta.mat, which are WordNet's.
 _IMAGENET = "imagenet_classes.tsv"
+_WORDNET_ID = re.compile(r"^(n\d{8}) ")
 
 
 def same_classes(ours: Sequence[str], theirs: Sequence[str]) -> list[int] | None:
@@ -39,6 +41,25 @@ def same_classes(ours: Sequence[str], theirs: Sequence[str]) -> list[int] | None
         places = {key: place for place, key in enumerate(others)}
         return [places[key] for key in mine]
     return None
+
+
+def class_called(name: str, labels: Sequence[str]) -> int | None:
+    """Return the index of the class that a name means, or None where none or several have it.
+
+    It is a label, another of ImageNet's names for it, or one of a label's words, in whatever case.
+
+    Raises:
+        DataError: Several classes have this very label.
+    """
+    if found := same_classes([name], labels):
+        return found[0]
+    meant = [index for index, label in enumerate(labels) if name.lower() in words_of(label)]
+    return meant[0] if len(meant) == 1 else None
+
+
+def words_of(label: str) -> list[str]:
+    """Return the words of a label, in lower case: `n02123045 tabby, tabby cat` has three."""
+    return [word.strip() for word in _WORDNET_ID.sub(r"\1,", label).lower().split(",")]
 
 
 def are_indices(names: Sequence[str]) -> bool:

@@ -1,19 +1,19 @@
 """A predictor together with what explains its guesses: photos in, arrays out."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
-from keras_alexnet.data.classes import same_classes
+from keras_alexnet.data.classes import class_called, words_of
 from keras_alexnet.data.examples import Files
 from keras_alexnet.data.preprocessing import load_images
 from keras_alexnet.errors import ConfigurationError, UnknownModelError, counted, similar
 from keras_alexnet.explaining import attribution, layers
-from keras_alexnet.explaining.gradients import Gradient, gradient_of
+from keras_alexnet.explaining.gradients import Gradient, gradient_of, values_of
 from keras_alexnet.inference.predictor import Predictor
 from keras_alexnet.layers import keras
 from keras_alexnet.models.fast.quicken import quicken
@@ -59,7 +59,7 @@ class Explainer:
         model = predictor.model
         scores, self.explained = layers.explained_scores(model)
         self._network = keras.Model(model.inputs[0], scores, name=model.name)
-        self._parts: dict[int, Any] = {}
+        self._values: dict[int, Callable[[np.ndarray], np.ndarray]] = {}
         self._gradients: dict[str | None, Gradient] = {}
 
     @classmethod
@@ -99,17 +99,14 @@ class Explainer:
         labels, count = self.predictor.labels or (), self.predictor.classes
         if name not in labels and name.isdecimal() and int(name) < count:
             return int(name)
-        if labels and (found := same_classes([name], labels)):
-            return found[0]
-        words = [[word.strip().lower() for word in label.split(",")] for label in labels]
-        meant = [index for index, each in enumerate(words) if name.lower() in each]
-        if len(meant) == 1:
-            return meant[0]
-        near = [*labels, *(word for each in words for word in each)]
-        hint = similar(name, near) if labels else " The model's file has no names of classes."
+        if (found := class_called(name, labels)) is not None:
+            return found
+        near = [each for label in labels for each in (label, *words_of(label))]
+        hint = similar(name, dict.fromkeys(near))
         raise UnknownModelError(
-            f"{self._network.name} has no class {name!r}.{hint} A number from 0 to {count - 1} is "
-            "taken as an index"
+            f"{self._network.name} has no class {name!r}"
+            + (f".{hint}" if labels else ": its file has no names of classes.")
+            + f" A number from 0 to {count - 1} is taken as an index"
         )
 
     def class_name(self, index: int) -> str:
@@ -331,14 +328,11 @@ class Explainer:
 
     def _compute(self, tensor: Any, photos: np.ndarray) -> np.ndarray:
         """Return a Keras tensor of the network for photos, in batches."""
-        if id(tensor) not in self._parts:
-            self._parts[id(tensor)] = part = quicken(keras.Model(self._network.inputs[0], tensor))
-            if keras.backend.backend() == "tensorflow":
-                part.jit_compile = False  # XLA takes longer to compile than it saves
-        part = self._parts[id(tensor)]
-        return self._batched(
-            lambda arrays, _: np.asarray(part.predict_on_batch(arrays[0])), self._inputs(photos)
-        )
+        if id(tensor) not in self._values:
+            part = quicken(keras.Model(self._network.inputs[0], tensor))
+            self._values[id(tensor)] = values_of(part)
+        values = self._values[id(tensor)]
+        return self._batched(lambda arrays, _: values(arrays[0]), self._inputs(photos))
 
     def _batched(
         self, compute: Gradient, *arrays: np.ndarray, classes: np.ndarray | None = None

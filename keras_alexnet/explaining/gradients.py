@@ -1,4 +1,4 @@
-"""Gradients of a model's scores with respect to what it reads, by each backend's own means.
+"""What a model computes, and the gradients of its scores, by each backend's own means.
 
 Nothing else in this folder knows which backend there is.
 """
@@ -15,6 +15,14 @@ from keras_alexnet.models.interface import alone_or_list
 # Inputs of a batch, (N, ...) each, and classes (N,) -> gradients (N, ...).
 Gradient = Callable[[Sequence[np.ndarray], np.ndarray], np.ndarray]
 _Backward = Callable[[Sequence[Any], Any], Any]  # the same of tensors
+
+
+def values_of(model: Any) -> Callable[[np.ndarray], np.ndarray]:
+    """Return what computes the only output of a functional model of one input, for a batch."""
+    if keras.backend.backend() != "tensorflow":
+        return lambda x: np.asarray(model.predict_on_batch(x))
+    # Compiled, each size of a batch would take as long as dozens of calls.
+    return lambda x: model(keras.ops.convert_to_tensor(x), training=False).numpy()
 
 
 def gradient_of(model: Any, *, of: int = 0) -> Gradient:

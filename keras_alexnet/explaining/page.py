@@ -29,7 +29,6 @@ class Picture:
 
     source: str  # data URL
     caption: str
-    small: bool = True  # one of several beside each other
 
 
 @dataclass(frozen=True)
@@ -39,6 +38,7 @@ class Row:
     title: str
     note: str
     pictures: tuple[Picture, ...]
+    sheet: bool = False  # whether it is one large picture of many small ones
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,8 @@ class _Rows:
             f"Maps of {layer}",
             f"The {len(order)} of {len(maps)} channels with the largest mean magnitude, the "
             "largest first, each from its least number (black) to its most (white).",
-            (Picture(_url(sheet), f"channels {', '.join(map(str, order))}", small=False),),
+            (Picture(_url(sheet), f"channels {', '.join(map(str, order))}"),),
+            sheet=True,
         )
 
     def neighbours(self, about: _Subject) -> Row:
@@ -159,9 +160,9 @@ class _Rows:
                 Picture(
                     _url(sheet),
                     f"{len(kernels)} kernels of {kernels.shape[1]} x {kernels.shape[2]} pixels",
-                    small=False,
                 ),
             ),
+            sheet=True,
         )
 
     def _name(self, label: int) -> str:
@@ -227,6 +228,7 @@ def write_explanation(
         sections.append(
             {
                 "file": readable(str(file)),
+                "name": readable(Path(file).name),
                 "photo": _url(photo),
                 "guesses": [(explainer.class_name(index), shares[index]) for index in best],
                 "rows": [row(rows, about) for row in by_photo],

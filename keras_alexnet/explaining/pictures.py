@@ -10,7 +10,7 @@ from keras_alexnet.core.backend import require
 _FOR, _AGAINST = np.array((200, 30, 40)), np.array((30, 90, 200))  # R, G, B
 _GAP = 1  # pixels between two tiles, before they are enlarged
 # Of the numbers of a signed map, so few may lie outside of its colours: single pixels stand out.
-_OUTSIDE = 0.5  # percent
+_OUTSIDE = 1  # percent
 
 
 def heat_overlay(photo: np.ndarray, heat: np.ndarray) -> np.ndarray:

@@ -6,7 +6,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given, strategies as st
 
-from keras_alexnet.data.classes import _imagenet, are_indices, mapped, same_classes
+from keras_alexnet.data.classes import (
+    _imagenet,
+    are_indices,
+    class_called,
+    mapped,
+    same_classes,
+)
 from keras_alexnet.errors import ConfigurationError, DataError
 
 WNIDS, TORCHVISION, WORDS = range(3)
@@ -89,3 +95,22 @@ def test_maps_that_are_refused(text: str | bytes | None, message: str, tmp_path:
         path.write_bytes(text.encode() if isinstance(text, str) else text)
     with pytest.raises(ConfigurationError, match=rf"map\.csv: {message}"):
         mapped(("Katze", "Hund"), path)
+
+
+@pytest.mark.parametrize(
+    ("name", "index"),
+    [
+        ("n02123045 tabby, tabby cat", 0),
+        ("Tabby Cat", 0),
+        ("tiger cat", 1),
+        ("crane", 3),  # a label before the words of others
+        ("wading bird", 2),
+        ("cat", None),
+        ("shared", None),
+        ("n02123045", 0),
+    ],
+)
+def test_a_class_by_one_of_its_words(name: str, index: int | None) -> None:
+    labels = ("n02123045 tabby, tabby cat", "tiger cat", "crane, wading bird", "crane")
+    labels += ("x, shared", "y, shared")
+    assert class_called(name, labels) == index

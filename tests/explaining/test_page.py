@@ -105,6 +105,14 @@ def test_the_guess_is_explained_by_default(run_cli: Run, model: Path, folder: Pa
     assert f"Where the maps of conv2 ({SIDE // 2} x {SIDE // 2})" in Path("page.html").read_text()
 
 
+def test_a_photo_alone_has_no_neighbours(model: Path, folder: Path, tmp_path: Path) -> None:
+    photo = folder / "0.png"
+    page = write_explanation(
+        model, [photo], tmp_path / "page.html", methods=["neighbours"], among=[photo]
+    )
+    assert [*_pictures(page)] == ["the photo as the model sees it"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -119,8 +119,8 @@ class _Rows:
         sheet = pictures.tiles(pictures.contrasted(maps[order]), width=_WIDTH)
         return Row(
             f"Maps of {layer}",
-            f"The {len(order)} of {len(maps)} channels with the largest mean magnitude, the "
-            "largest first, each from its least number (black) to its most (white).",
+            f"{len(order)} of {counted(len(maps), 'channel')}, those of the largest mean magnitude "
+            "first, each from its least number (black) to its most (white).",
             (Picture(_url(sheet), f"channels {', '.join(map(str, order))}"),),
             sheet=True,
         )

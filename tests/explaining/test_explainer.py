@@ -82,6 +82,34 @@ def test_occlusion_is_captums(
     agree(explainer.occlusion(PHOTOS, TARGETS, window=window, stride=stride), wanted[:, 0])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [
+        ("alexnet", "features.11"),
+        ("googlenet", "inception5a.branch2"),
+        ("googlenet", "inception5b"),
+    ],
+)
+def test_the_networks_as_captum_has_them(
+    name: str, module: str, live: dict[str, Any], nets: Callable[[str], Any]
+) -> None:
+    """By the names of torch's modules, which become layers; also within a branch.
+
+    Further down in float32 a ReLU or a maximum decides otherwise in one of the two now and then.
+    """
+    images = np.random.default_rng(0).integers(0, 256, (2, 96, 96, 3), dtype=np.uint8)
+    explainer = explainer_of(live[name], Preprocessing(96, (96, 96)))
+    net = nets(name)
+    inputs = torch.from_numpy(np.ascontiguousarray(normalize(images).transpose(0, 3, 1, 2)))
+    inputs.requires_grad_()
+    (first, second) = explainer.guesses(images)
+    wanted = LayerGradCam(net, net.get_submodule(module)).attribute(
+        inputs, target=[int(first), int(second)], relu_attributions=True
+    )
+    agree(explainer.grad_cam(images, [first, second], module), wanted[:, 0])
+
+
 # Whatever the model is like
 
 

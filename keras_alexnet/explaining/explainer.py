@@ -311,6 +311,12 @@ class Explainer:
 
     def _maps(self, layer: str) -> Any:
         """Return the Keras tensor of a layer that has maps, and that the scores depend on."""
+        used = {operation.name for operation in self._network.operations}
+        if layer not in used and layer in {each.name for each in self.predictor.model.layers}:
+            raise ConfigurationError(
+                f"the scores of {self._network.name} do not depend on {layer}, a layer of another "
+                "output"
+            )
         tensor = feature_extractor(self._network, [layer]).output[layer]
         shape = tuple(getattr(tensor, "shape", ()))
         if len(shape) != 4:

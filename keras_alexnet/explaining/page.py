@@ -71,7 +71,10 @@ class _Rows:
             f"Where the maps of {layer} ({maps.shape[1]} x {maps.shape[2]}) speak for the class: "
             "red is the most, blue nothing.",
             tuple(
-                Picture(_url(pictures.heat_overlay(about.photo, heat)), self._name(label))
+                Picture(
+                    _url(pictures.heat_overlay(about.photo, heat)),
+                    self._name(label) + ("" if heat.any() else ": nothing speaks for it"),
+                )
                 for heat, label in zip(maps, about.classes, strict=True)
             ),
         )

@@ -375,6 +375,15 @@ def test_layers_without_maps(layer: str, text: str, explainer: Explainer) -> Non
         explainer.feature_maps(PHOTOS, layer)
 
 
+def test_layers_of_other_outputs() -> None:
+    model = in_keras()
+    aux = keras.layers.Conv2D(2, 3, name="aux1_conv")(model.get_layer("pool").output)
+    both = explainer_of(keras.Model(model.input, {"logits": model.output, "aux1": aux}, name="x"))
+    assert both.map_layer == "relu2"
+    with pytest.raises(ConfigurationError, match="the scores of x do not depend on aux1_conv, a l"):
+        both.grad_cam(PHOTOS, TARGETS, "aux1_conv")
+
+
 def test_models_without_convolutions() -> None:
     plain = explainer_of(linear((8, 8, 3), 4), Preprocessing(8, (8, 8), **PLAIN))
     images = np.zeros((1, 8, 8, 3), np.uint8)

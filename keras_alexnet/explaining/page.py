@@ -1,6 +1,5 @@
 """What explains a model's guesses about photos, as one self-contained HTML page."""
 
-import base64
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from keras_alexnet.core.files import readable
-from keras_alexnet.core.pages import write_page
+from keras_alexnet.core.pages import data_url, write_page
 from keras_alexnet.errors import counted
 from keras_alexnet.explaining import pictures
 from keras_alexnet.explaining.explainer import STEPS, Explainer
@@ -251,4 +250,4 @@ def _url(picture: np.ndarray) -> str:
     """Return a picture, uint8 (h, w, C), as a PNG within a page."""
     buffer = io.BytesIO()
     Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture).save(buffer, "PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return data_url(buffer.getvalue(), "png")

@@ -15,20 +15,14 @@ import porting
 NAMES = {
     "keras_alexnet": (
         "AlexNet BenchmarkError ChildError CompilationError ConfigurationError DataError "
-        "DataSurvey Evaluation Experiment ExportError ExportRequest GoogLeNet ImageFileError "
-        "ImportOrderError KerasAlexNetError LocalResponseNormalization MissingDependencyError "
-        "ModelFileError OptimizedModel Predictor Preprocessing TrainingError UnknownModelError "
-        "VerificationError compare_curves confusion_matrix create_model evaluate example_grid "
-        "export_model feature_extractor find_data learning_curves list_models load_images "
-        "load_model load_weights normalize optimize read_record reliability_diagram "
-        "resize_and_crop resume_experiment run_experiment sample_predictions save_model survey_data"
-        "Evaluation Experiment Explainer ExportError ExportRequest GoogLeNet ImageFileError "
-        "ImportOrderError KerasAlexNetError LocalResponseNormalization MissingDependencyError "
-        "ModelFileError OptimizedModel Predictor Preprocessing TrainingError UnknownModelError "
-        "VerificationError compare_curves confusion_matrix create_model evaluate export_model "
-        "feature_extractor heat_overlay learning_curves list_models load_images load_model "
-        "load_weights normalize optimize read_record resize_and_crop resume_experiment "
-        "run_experiment sample_predictions save_model signed_overlay write_explanation"
+        "DataSurvey Evaluation Experiment Explainer ExportError ExportRequest GoogLeNet "
+        "ImageFileError ImportOrderError KerasAlexNetError LocalResponseNormalization "
+        "MissingDependencyError ModelFileError OptimizedModel Predictor Preprocessing "
+        "TrainingError UnknownModelError VerificationError compare_curves confusion_matrix "
+        "create_model evaluate example_grid export_model feature_extractor find_data heat_overlay "
+        "learning_curves list_models load_images load_model load_weights normalize optimize "
+        "read_record reliability_diagram resize_and_crop resume_experiment run_experiment "
+        "sample_predictions save_model signed_overlay survey_data write_explanation"
     ),
     "porting": (
         "CheckRequest Checkpoint CheckpointError Counterpart DownloadError GraphError ParityResult "

@@ -90,6 +90,7 @@ def test_a_run_leaves_everything_behind(run: Run, capsys: pytest.CaptureFixture[
         "environment.json",
         "evaluation.json",
         "examples.png",
+        "filters.png",
         "learning_curves.png",
         "log.txt",
         "metrics.csv",
@@ -147,6 +148,7 @@ def test_what_tensorboard_shows(run: Run) -> None:
     assert found["accuracy/clean"].simple_value > 0
     with Image.open(folder / "predictions.png") as picture:
         assert (found["predictions"].image.width, found["predictions"].image.height) == picture.size
+    assert found["filters"].image.width >= 640
     start = found["_hparams_/session_start_info"].metadata.plugin_data.content
     assert b"learning_rate" in start
     assert b"random-resized" in start

@@ -3,20 +3,25 @@
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from keras_alexnet.core.files import write_json
+from keras_alexnet.core.files import atomic_output, write_json
 from keras_alexnet.core.pages import data_url, thumbnail
 from keras_alexnet.data.batches.evaluation import EvaluationBatches
 from keras_alexnet.data.examples import Examples, Files
+from keras_alexnet.errors import ConfigurationError
+from keras_alexnet.explaining.explainer import Explainer
+from keras_alexnet.explaining.pictures import tiles
 from keras_alexnet.inference.evaluation import Evaluation, evaluate
 from keras_alexnet.inference.predictor import Predictor
 from keras_alexnet.training.loop.engine import Engine
 from keras_alexnet.training.loop.progress import VALIDATION
 from keras_alexnet.training.loop.tensorboard import Scalars
-from keras_alexnet.training.runs.folder import write_rows
+from keras_alexnet.training.runs.folder import FILTERS, write_rows
 from keras_alexnet.training.runs.plots import (
     confusion_matrix,
     learning_curves,
@@ -26,6 +31,8 @@ from keras_alexnet.training.runs.plots import (
 from keras_alexnet.training.runs.report import write_run_report
 
 _SAMPLES = 20
+_WIDTH = 640  # pixels of a sheet of filters, at least
+_PICTURES = ("predictions.png", "confusion_matrix.png", FILTERS)  # that TensorBoard shows
 _ANSWER = ("index", "path", "label", "prediction", "confidence")
 
 
@@ -78,6 +85,7 @@ def write_results(engine: Engine, *, name: str, preset: str | None) -> dict[str,
     confusion_matrix(result.confusion, data.classes, folder.path / "confusion_matrix.png")
     reliability_diagram(result.calibration, folder.path / "reliability.png")
     _write_samples(engine, result, examples)
+    _write_filters(predictor, folder.path / FILTERS)
     write_json(folder.summary, summary)
     with Scalars(folder.path, engine.steps) as scalars:
         settings = engine.experiment.to_json()
@@ -87,7 +95,7 @@ def write_results(engine: Engine, *, name: str, preset: str | None) -> dict[str,
             engine.steps,
             settings | augmentation,
             {f"final/{part}_{name}": n for name, n in final.items() if n is not None},
-            {name: folder.path / f"{name}.png" for name in ("predictions", "confusion_matrix")},
+            {path.stem: path for path in map(folder.path.joinpath, _PICTURES) if path.is_file()},
         )
     write_run_report(folder.path)
     return summary
@@ -100,6 +108,16 @@ def _answers(result: Evaluation, examples: Examples) -> Iterator[dict[str, Any]]
         path = examples.paths[index] if isinstance(examples, Files) else ""
         names = (result.classes[label], result.classes[prediction])
         yield dict(zip(_ANSWER, (index, path, *names, confidence), strict=True))
+
+
+def _write_filters(predictor: Predictor, path: Path) -> None:
+    """Draw the kernels of the first convolution, where a network has one that reads the image."""
+    try:
+        kernels = Explainer(predictor).filters()
+    except ConfigurationError:
+        return
+    with atomic_output(path) as temporary:
+        Image.fromarray(tiles(kernels, width=_WIDTH)).save(temporary, "PNG")
 
 
 def _write_samples(engine: Engine, result: Evaluation, examples: Examples) -> None:

@@ -32,6 +32,7 @@ METRICS = (
     *ADDED_METRICS,
 )
 EXAMPLES = "examples.png"  # training images, and what the network sees of them
+FILTERS = "filters.png"  # the first convolution's kernels
 STEPS = (
     *("step", "epoch", "batches", "loss", "accuracy", "loss_so_far", "learning_rate"),
     "images_per_second",

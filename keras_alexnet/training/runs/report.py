@@ -24,7 +24,7 @@ from keras_alexnet.training.experiment import Experiment
 from keras_alexnet.training.presets import PRESETS, Reported
 from keras_alexnet.training.runs import plots
 from keras_alexnet.training.runs.comparison import compare, duration
-from keras_alexnet.training.runs.folder import EXAMPLES
+from keras_alexnet.training.runs.folder import EXAMPLES, FILTERS
 from keras_alexnet.training.runs.reader import Run, read_run
 
 _PAIRS = 12  # most confused ones
@@ -43,8 +43,6 @@ def write_run_report(folder: str | Path) -> Path:
     """
     run = read_run(folder)
     evaluation = run.evaluation or {}
-    predictions = run.folder / "predictions.png"
-    examples = run.folder / EXAMPLES
     found = _calibration(evaluation)
     preset = PRESETS.get(str(run.preset))
     said = None if preset is None else preset.reported
@@ -73,8 +71,9 @@ def write_run_report(folder: str | Path) -> Path:
         confidence=_mean_confidence(found),
         reliability=plots.inline(plots.reliability_diagram, found) if found else None,
         evaluated=evaluation.get("part"),
-        predictions=data_url(predictions.read_bytes(), "png") if predictions.is_file() else None,
-        examples=data_url(examples.read_bytes(), "png") if examples.is_file() else None,
+        predictions=_picture(run, "predictions.png"),
+        examples=_picture(run, EXAMPLES),
+        kernels=_picture(run, FILTERS),
         skipped=(run.summary or {}).get("skipped", {}),
         used=_used_in_words(run),
         settings=_settings(run),
@@ -179,6 +178,12 @@ def _mean_confidence(found: Calibration | None) -> float | None:
         return None
     total = sum(each.images * (each.confidence or 0.0) for each in found.bins)
     return total / max(sum(each.images for each in found.bins), 1)
+
+
+def _picture(run: Run, name: str) -> str | None:
+    """Return a picture in a run's folder for a page, where it is there."""
+    path = run.folder / name
+    return data_url(path.read_bytes(), "png") if path.is_file() else None
 
 
 # Field of an experiment -> whether it has an effect on a run with these settings.

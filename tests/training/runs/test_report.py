@@ -56,7 +56,10 @@ def test_what_the_network_saw(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run")
     Image.fromarray(np.zeros((9, 8, 3), np.uint8)).save(folder / "examples.png")
     name = "training images with their classes, and as the network sees them"
-    assert Page(write_run_report(folder)).pictures[name].size == (8, 9)
+    Image.fromarray(np.zeros((5, 4, 3), np.uint8)).save(folder / "filters.png")
+    pictures = Page(write_run_report(folder)).pictures
+    assert pictures[name].size == (8, 9)
+    assert pictures["the kernels of the first convolution"].size == (4, 5)
 
 
 def test_what_a_run_answers(tmp_path: Path) -> None:

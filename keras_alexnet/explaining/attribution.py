@@ -5,8 +5,14 @@ Maps are channels-last whatever the model is. Each function names the paper whos
 
 import math
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
+
+from keras_alexnet.errors import ConfigurationError
+from keras_alexnet.specs.preprocessing import Preprocessing
+
+_SQUARES = 7  # of occlusion, along the image's shorter side; they overlap by half
 
 
 def grad_cam(maps: np.ndarray, gradients: np.ndarray) -> np.ndarray:
@@ -85,6 +91,30 @@ def occlusion(
         drops[square] += whole - other
         counts[square] += 1
     return (drops / counts).astype(np.float32)
+
+
+def occluder(
+    preprocessing: Preprocessing, size: tuple[int, int], window: int | None, stride: int | None
+) -> dict[str, Any]:
+    """Return what `occlusion` hides photos of a size with: its `fill`, `window` and `stride`.
+
+    The colour is the mean that the preprocessing subtracts. By default the window is a seventh of
+    the photo's shorter side, and the stride half a window.
+
+    Raises:
+        ConfigurationError: The square is larger than the photo, or would leave pixels out.
+    """
+    shorter = min(size)
+    window = max(round(shorter / _SQUARES), 1) if window is None else window
+    stride = max(window // 2, 1) if stride is None else stride
+    if not 1 <= stride <= window <= shorter:
+        raise ConfigurationError(
+            f"a window of {window} pixels and a stride of {stride} do not fit: wanted is "
+            f"1 <= stride <= window <= {shorter}, the photo's shorter side"
+        )
+    mean = preprocessing.scale * np.asarray(preprocessing.mean, np.float32)
+    fill = mean[::-1] if preprocessing.channels == "BGR" else mean
+    return {"fill": fill, "window": window, "stride": stride}
 
 
 def _squares(height: int, width: int, window: int, stride: int) -> Iterator[tuple[slice, slice]]:

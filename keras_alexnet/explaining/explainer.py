@@ -21,8 +21,6 @@ from keras_alexnet.models.features import feature_extractor
 
 BATCH_SIZE = 16  # gradients take several times the memory of a forward pass
 STEPS = 50  # of integrated gradients
-# Of occlusion: squares along the image's shorter side, which overlap by half.
-_SQUARES = 7
 
 
 class Explainer:
@@ -207,25 +205,12 @@ class Explainer:
             ConfigurationError: The square is larger than the photo, or would leave pixels out, or
                 the classes are none of the model's.
         """
-        classes, shorter = self._checked(photos, classes), min(photos.shape[1:3])
-        window = max(round(shorter / _SQUARES), 1) if window is None else window
-        stride = max(window // 2, 1) if stride is None else stride
-        if not 1 <= stride <= window <= shorter:
-            raise ConfigurationError(
-                f"a window of {window} pixels and a stride of {stride} do not fit: wanted is "
-                f"1 <= stride <= window <= {shorter}, the photo's shorter side"
-            )
-        preprocessing = self.predictor.preprocessing
-        mean = preprocessing.scale * np.asarray(preprocessing.mean, np.float32)
-        fill = mean[::-1] if self._reads_bgr else mean
+        classes, size = self._checked(photos, classes), (photos.shape[1], photos.shape[2])
+        square = attribution.occluder(self.predictor.preprocessing, size, window, stride)
 
         def explained(photo: np.ndarray, label: int) -> np.ndarray:
             return attribution.occlusion(
-                lambda images: self.scores(images)[:, label],
-                photo,
-                fill,
-                window=window,
-                stride=stride,
+                lambda images: self.scores(images)[:, label], photo, **square
             )
 
         return np.stack([*map(explained, photos, classes)])

@@ -14,6 +14,9 @@ METHODS: Mapping[str, str] = {
     "filters": "the kernels of the first convolution",
 }
 
+# Those that are about a class's score.
+OF_SCORES = ("grad-cam", "integrated-gradients", "occlusion")
+
 
 def chosen_methods(names: Sequence[str], *, among: bool) -> tuple[str, ...]:
     """Return the methods of these names, or where there are none all that can be used.

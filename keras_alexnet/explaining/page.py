@@ -4,6 +4,7 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -71,7 +72,7 @@ class _Rows:
             "red is the most, blue nothing.",
             tuple(
                 Picture(
-                    _url(pictures.heat_overlay(about.photo, heat)),
+                    picture_url(pictures.heat_overlay(about.photo, heat)),
                     self._name(label) + ("" if heat.any() else ": nothing speaks for it"),
                 )
                 for heat, label in zip(maps, about.classes, strict=True)
@@ -87,7 +88,7 @@ class _Rows:
             rise = ends[0, label] - ends[1, label]
             caption = f"{self._name(label)}: the pixels add {part.sum():.2f} of {rise:.2f}"
             overlay = pictures.signed_overlay(about.photo, part.sum(axis=-1))
-            shown.append(Picture(_url(overlay), caption))
+            shown.append(Picture(picture_url(overlay), caption))
         return Row(
             "Integrated gradients",
             f"What each pixel adds (red) to the {self.explainer.explained} of the class or takes "
@@ -105,7 +106,7 @@ class _Rows:
             "drops; blue, it rises.",
             tuple(
                 Picture(
-                    _url(pictures.signed_overlay(about.photo, drop)),
+                    picture_url(pictures.signed_overlay(about.photo, drop)),
                     f"{self._name(label)}: from {drop.min():.2f} to {drop.max():.2f}",
                 )
                 for drop, label in zip(maps, about.classes, strict=True)
@@ -123,7 +124,7 @@ class _Rows:
             f"Maps of {layer}",
             f"{len(order)} of {counted(len(maps), 'channel')}, those of the largest mean magnitude "
             "first, each from its least number (black) to its most (white).",
-            (Picture(_url(sheet), f"channels {', '.join(map(str, order))}"),),
+            (Picture(picture_url(sheet), f"channels {', '.join(map(str, order))}"),),
             sheet=True,
         )
 
@@ -146,7 +147,7 @@ class _Rows:
             f"Of {counted(len(files), 'photo')}, by the Euclidean distance of what the classifier "
             f"reads ({features.shape[1]:,} numbers), without the photo itself.",
             tuple(
-                Picture(_url(photo), f"{readable(file.name)}: {distance:.2f}")
+                Picture(picture_url(photo), f"{readable(file.name)}: {distance:.2f}")
                 for photo, (file, distance) in zip(photos, best, strict=True)
             ),
         )
@@ -160,7 +161,7 @@ class _Rows:
             "Grey is 0; each has its full contrast.",
             (
                 Picture(
-                    _url(sheet),
+                    picture_url(sheet),
                     f"{len(kernels)} kernels of {kernels.shape[1]} x {kernels.shape[2]} pixels",
                 ),
             ),
@@ -223,20 +224,36 @@ def write_explanation(
     last = (rows.filters(),) if "filters" in wanted else ()
     sections = []
     by_photo = [_BY_PHOTO[name] for name in wanted if name in _BY_PHOTO]
-    probabilities = explainer.probabilities(loaded)
-    for file, photo, shares in zip(photos, loaded, probabilities, strict=True):
-        best = np.argsort(-shares, kind="stable")[:_GUESSES]
-        about = _Subject(Path(file), photo, labels or (int(best[0]),))
-        sections.append(
-            {
-                "file": readable(str(file)),
-                "name": readable(Path(file).name),
-                "photo": _url(photo),
-                "guesses": [(explainer.class_name(index), shares[index]) for index in best],
-                "rows": [row(rows, about) for row in by_photo],
-            }
-        )
+    for file, photo, guess in zip(photos, loaded, explainer.guesses(loaded), strict=True):
+        about = _Subject(Path(file), photo, labels or (int(guess),))
+        shown = [row(rows, about) for row in by_photo]
+        sections.append(section_of(explainer, file, photo, shown))
         on_photo(len(sections))
+    return write_sections(output, explainer, sections, last)
+
+
+def section_of(
+    explainer: Explainer, file: str | Path, photo: np.ndarray, rows: Sequence[Row]
+) -> dict[str, Any]:
+    """Return what the page says of a photo, uint8 (h, w, C), beside its rows: its guesses."""
+    (shares,) = explainer.probabilities(photo[None])
+    best = np.argsort(-shares, kind="stable")[:_GUESSES]
+    return {
+        "file": readable(str(file)),
+        "name": readable(Path(file).name),
+        "photo": picture_url(photo),
+        "guesses": [(explainer.class_name(index), shares[index]) for index in best],
+        "rows": rows,
+    }
+
+
+def write_sections(
+    output: str | Path,
+    explainer: Explainer,
+    sections: Sequence[dict[str, Any]],
+    last: Sequence[Row] = (),
+) -> Path:
+    """Write the page of sections, and of rows about the model itself; return where it is."""
     return write_page(
         Path(__file__).with_name("page.html.j2"),
         output,
@@ -246,7 +263,7 @@ def write_explanation(
     )
 
 
-def _url(picture: np.ndarray) -> str:
+def picture_url(picture: np.ndarray) -> str:
     """Return a picture, uint8 (h, w, C), as a PNG within a page."""
     buffer = io.BytesIO()
     Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture).save(buffer, "PNG")

@@ -7,6 +7,7 @@ from porting.commands import (
     check as commands_check,
     convert as commands_convert,
     coverage as commands_coverage,
+    explain as commands_explain,
 )
 
 _HELP = (
@@ -29,6 +30,7 @@ app.command("inspect")(commands_convert.inspect_command)
 app.command("check")(commands_check.check_command)
 app.command("check-training")(commands_check.check_training_command)
 app.command("coverage")(commands_coverage.coverage_command)
+app.command("explain")(commands_explain.explain_command)
 app.command("diff")(commands_convert.diff_command)
 app.command("export")(commands_convert.export_command)
 app.command("seed")(commands_convert.seed_command)

@@ -24,6 +24,11 @@ class LayerPair:
     kind: str
     transform: Transform | None = None
 
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Self:
+        """Return the record that `dataclasses.asdict` and JSON have made `fields` of."""
+        return cls(**{**fields, "transform": _transform(fields["transform"])})
+
 
 @dataclass(frozen=True)
 class Output:
@@ -86,10 +91,7 @@ class Counterpart:
         """Return the record that `to_json` made into JSON, which knows no tuples."""
         return cls(
             tuple(_entry(entry) for entry in fields["table"]),
-            tuple(
-                LayerPair(**{**pair, "transform": _transform(pair["transform"])})
-                for pair in fields["pairs"]
-            ),
+            tuple(map(LayerPair.from_json, fields["pairs"])),
             tuple(Output(**output) for output in fields["outputs"]),
             fields["first_layer"],
             tuple(fields["ignored"]),

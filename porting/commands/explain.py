@@ -1,0 +1,92 @@
+"""`explain`: what guesses rest on, in Keras and in torch side by side."""
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from keras_alexnet.commands.common import BackendOption
+from keras_alexnet.core.backend import choose_backend
+from keras_alexnet.core.files import check_output
+from keras_alexnet.core.tables import Column, Format, Sheet, write_sheet
+from keras_alexnet.data.sources.folders import expand
+from keras_alexnet.explaining.methods import OF_SCORES
+from keras_alexnet.models.record import read_record
+from porting.commands.common import AllowPickle, NetworkName, Which, console, progress
+
+_COLUMNS = (
+    Column("photo", "photo", text=True),
+    Column("label", "class", text=True),
+    Column("method", "method", text=True),
+    Column("relative", "largest difference", show=lambda gap: f"{gap:.1e}"),
+)
+
+
+def explain_command(
+    model: NetworkName,
+    candidate: Annotated[
+        Path, typer.Argument(metavar="MODEL.keras", help="What was converted from it.")
+    ],
+    photos: Annotated[
+        list[Path], typer.Argument(metavar="PHOTO|DIR...", help="Image files, or folders of them.")
+    ],
+    source: Annotated[str, typer.Option(help="Its weights: a file, or its library's name.")],
+    output: Annotated[Path, typer.Option(help="The page to write, an HTML file.")],
+    methods: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--method", help=f"{', '.join(OF_SCORES)}; may be repeated.", show_default="all"
+        ),
+    ] = None,
+    classes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--class",
+            metavar="NAME",
+            help="Name or index of a class to explain; may be repeated.",
+            show_default="the most probable one",
+        ),
+    ] = None,
+    layer: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Keras layer or torch module of grad-cam.",
+            show_default="the last with maps",
+        ),
+    ] = None,
+    backend: BackendOption = None,
+    allow_pickle: AllowPickle = False,
+    which: Which = None,
+) -> None:
+    """Show what guesses about photos rest on, in Keras and in torch, and how far both differ.
+
+    Near a ReLU's or a pooling's decision float32 rounds to either side, which moves gradients of
+    single pixels: `check` has the proof in float64.
+    """
+    check_output(output)
+    read_record(candidate)  # which says what is wrong with a file before Keras is imported
+    choose_backend(backend)
+    files = expand(photos)
+
+    from porting.checks.explanations import compare_explanations
+
+    with tempfile.TemporaryDirectory(prefix="porting-") as folder, progress() as say:
+        found = compare_explanations(
+            model,
+            candidate,
+            files,
+            output,
+            Path(folder),
+            source=source,
+            methods=methods or OF_SCORES,
+            classes=classes or (),
+            layer=layer,
+            allow_pickle=allow_pickle,
+            which=which,
+            say=say,
+        )
+    rows = [(each.photo.name, each.label, each.method, each.relative) for each in found]
+    write_sheet(Sheet("of torch's largest number", _COLUMNS, list(rows)), Format.TABLE)
+    console.print(f"page: {output.resolve()}", markup=False, soft_wrap=True)

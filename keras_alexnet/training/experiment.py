@@ -59,9 +59,11 @@ class Experiment:
     train_limit: int | None = option(None, "Train on so many images only, the same share by class.")
     eval_limit: int | None = option(None, "Validate and test on so many images only.")
 
-    optimizer: Literal["sgd", "adam", "adamw"] = option("sgd", "Optimiser.")
+    optimizer: Literal["sgd", "adam", "adamw", "lars", "lamb"] = option(
+        "sgd", "Optimiser; lars and lamb are for batches of thousands."
+    )
     learning_rate: float = option(0.01, "Highest learning rate.")
-    momentum: float = option(0.9, "Momentum of SGD.")
+    momentum: float = option(0.9, "Momentum of SGD and LARS.")
     nesterov: bool = option(False, "Nesterov's momentum.")
     weight_decay: float = option(0.0, "Weight decay: L2 for SGD and Adam, decoupled for AdamW.")
     decoupled: bool = option(False, "Decouple the decay of SGD and Adam too.")

@@ -58,4 +58,6 @@ def test_the_shell_completes_commands_and_choices() -> None:
         return done.stdout.split()
 
     assert completed("keras-alexnet e") == ["evaluate", "explain", "export"]
-    assert completed("keras-alexnet train --optimizer ") == ["sgd", "adam", "adamw"]
+    assert completed("keras-alexnet train --optimizer ") == [
+        *("sgd", "adam", "adamw", "lars", "lamb")
+    ]

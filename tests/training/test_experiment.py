@@ -50,7 +50,9 @@ BAD = {
     r"momentum must lie in \[0, 1\), got 1": {"momentum": 1.0},
     r"val_fraction must lie in \[0, 1\)": {"val_fraction": 1.0},
     "learning_rate must be above 0, got nan": {"learning_rate": float("nan")},
-    "optimizer must be one of sgd, adam, adamw; got 'rmsprop'": {"optimizer": "rmsprop"},
+    "optimizer must be one of sgd, adam, adamw, lars, lamb; got 'rmsprop'": {
+        "optimizer": "rmsprop"
+    },
     "precision must be one of": {"precision": "float64"},
     "alexnet has no auxiliary heads": {"aux_heads": True},
     "mean and std belong together": {"mean": (0.5, 0.5, 0.5)},

@@ -14,6 +14,8 @@ ops = keras.ops
 
 # torch.optim's, where Keras has 1e-7.
 _EPSILON = 1e-8
+_LAMB_EPSILON = 1e-6  # of the paper's experiments
+_TRUST = 0.001  # LARS' coefficient in the paper
 
 
 def _constant(number: float, like: Any) -> Any:
@@ -148,6 +150,83 @@ class Adam(_Coupled, keras.optimizers.Adam):  # type: ignore[name-defined]
         super().__init__(learning_rate, epsilon=epsilon, **arguments)
 
 
+class LARS(_Coupled, _Momentum):
+    """Layer-wise adaptive rates (You, Gitman, Ginsburg 2017, arXiv:1708.03888), for large batches.
+
+    The step of a kernel is that of `SGD` on (g + l2 w) t |w| / (|g| + l2 |w|) with t = 0.001, so
+    that its size is a share of the kernel's own. Biases and what batch norm learns, which have one
+    axis, take plain steps without decay, as is usual with large batches.
+
+    Args:
+        learning_rate: Number or Keras schedule.
+        l2: The paper's weight decay.
+        **arguments: Those of `keras.optimizers.SGD`.
+    """
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """Update one variable."""
+        if len(variable.shape) > 1:
+            weights = ops.cast(variable, gradient.dtype)
+            decay = _constant(self.l2, gradient)
+            own, slope = _norm(weights), _norm(gradient)
+            share = _constant(_TRUST, gradient) * own / (slope + decay * own + _EPSILON)
+            gradient = (gradient + decay * weights) * _where_both(own, slope, share)
+        # Past `_Coupled`, which would add the decay once more.
+        _Momentum.update_step(self, gradient, variable, learning_rate)
+
+
+class LAMB(_Coupled, OptimizerHooks, keras.optimizers.Optimizer):  # type: ignore[name-defined]
+    """Layer-wise adaptive moments (You et al. 2019, arXiv:1904.00962, algorithm 2).
+
+    With Adam's u = m / (sqrt(v) + 1e-6), both corrected for their begin, the step of a kernel is
+    lr (u + l2 w) |w| / |u + l2 w|. Biases and what batch norm learns, which have one axis, take
+    lr u. `keras.optimizers.Lamb` leaves the decay out of the norm.
+
+    Args:
+        learning_rate: Number or Keras schedule.
+        l2: The paper's weight decay.
+        **arguments: Those of every Keras optimiser.
+    """
+
+    def build(self, variables: Any) -> None:
+        """Make the moments."""
+        if self.built:
+            return
+        super().build(variables)
+        self.means, self.squares = self.add_optimizer_variables(variables, ["mean", "square"])
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """Update one variable."""
+        dtype, place = variable.dtype, self.index_of(variable)
+        gradient, rate = ops.cast(gradient, dtype), ops.cast(learning_rate, dtype)
+        step = ops.cast(self.iterations + 1, dtype)
+        moments = []
+        for moment, beta, value in (
+            (self.means[place], 0.9, gradient),
+            (self.squares[place], 0.999, ops.square(gradient)),
+        ):
+            decayed = _constant(beta, gradient)
+            self.assign(moment, decayed * moment + (1 - decayed) * value)
+            moments.append(ops.cast(moment, dtype) / (1 - ops.power(decayed, step)))
+        mean, square = moments
+        update = mean / (ops.sqrt(square) + _LAMB_EPSILON)
+        if len(variable.shape) > 1:
+            weights = ops.cast(variable, dtype)
+            update = update + _constant(self.l2, gradient) * weights
+            own, size = _norm(weights), _norm(update)
+            update = update * _where_both(own, size, own / size)
+        self.assign_sub(variable, rate * update)
+
+
+def _norm(values: Any) -> Any:
+    return ops.sqrt(ops.sum(ops.square(values)))
+
+
+def _where_both(first: Any, second: Any, ratio: Any) -> Any:
+    """Return a ratio of norms, or 1 where one of them is 0."""
+    return ops.where((first > 0) & (second > 0), ratio, ops.ones_like(ratio))
+
+
 def _resource(variable: Any) -> Any:
     """Return what TensorFlow's operation for momentum takes of a variable.
 
@@ -182,12 +261,12 @@ def create_optimizer(
     """Return an optimiser.
 
     Args:
-        name: `"sgd"`, `"adam"` or `"adamw"`.
+        name: `"sgd"`, `"adam"`, `"adamw"`, `"lars"` or `"lamb"`.
         learning_rate: Number or Keras schedule.
-        momentum: Of SGD.
-        nesterov: Of SGD.
+        momentum: Of SGD and LARS.
+        nesterov: Of SGD and LARS.
         weight_decay: Factor of the weights; decoupled for AdamW.
-        decoupled: Whether SGD and Adam decouple it too, as AdamW does.
+        decoupled: Whether the others decouple it too, as AdamW does.
         clip_norm: Norm that all gradients together are clipped to; 0 for none.
         accumulate: Batches whose gradients are averaged for one update.
         ema: Momentum of the moving average of the weights; 0 for none.
@@ -203,8 +282,10 @@ def create_optimizer(
         "l2": 0.0 if decoupled else weight_decay,
         "weight_decay": weight_decay or None if decoupled else None,
     }
-    if name == "sgd":
-        optimizer: Any = SGD(learning_rate, momentum=momentum, nesterov=nesterov, **common)
+    optimizer: Any
+    if name in ("sgd", "lars"):
+        kind = SGD if name == "sgd" else LARS
+        optimizer = kind(learning_rate, momentum=momentum, nesterov=nesterov, **common)
     else:
-        optimizer = Adam(learning_rate, **common)
+        optimizer = (LAMB if name == "lamb" else Adam)(learning_rate, **common)
     return keras.optimizers.LossScaleOptimizer(optimizer) if loss_scaling else optimizer

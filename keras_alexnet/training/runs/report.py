@@ -188,8 +188,8 @@ def _picture(run: Run, name: str) -> str | None:
 
 # Field of an experiment -> whether it has an effect on a run with these settings.
 _APPLIES: Mapping[str, Callable[[Mapping[str, Any]], bool]] = {
-    "momentum": lambda s: s.get("optimizer") == "sgd",
-    "nesterov": lambda s: s.get("optimizer") == "sgd",
+    "momentum": lambda s: s.get("optimizer") in ("sgd", "lars"),
+    "nesterov": lambda s: s.get("optimizer") in ("sgd", "lars"),
     "decoupled": lambda s: s.get("optimizer") != "adamw" and bool(s.get("weight_decay")),
     "step_epochs": lambda s: s.get("schedule") == "step",
     "gamma": lambda s: s.get("schedule") in ("step", "plateau"),

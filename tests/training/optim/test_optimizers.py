@@ -1,6 +1,8 @@
 """Optimisers and schedules against PyTorch's own, step by step."""
 
 import math
+from functools import partial
+from typing import Any
 
 import keras
 import numpy as np
@@ -249,3 +251,67 @@ def test_updates_convolutions_as_torch_does(name: str) -> None:
         rtol=0,
         atol=TOLERANCES[name],
     )
+
+
+SHAPES = ((6, 5), (5,), (5, 4))
+
+
+def _slope(weights: np.ndarray, step: int) -> np.ndarray:
+    """Gradients that depend on the weights, in float64."""
+    noise = np.random.default_rng([step, weights.size]).standard_normal(weights.shape)
+    return np.tanh(weights) + noise
+
+
+def _steps(start: list[np.ndarray], optimizer: Any) -> list[np.ndarray]:
+    """Ten steps of ours on variables of float64."""
+    variables = [keras.Variable(value, dtype="float64") for value in start]
+    optimizer.build(variables)
+    for step in range(10):
+        values = map(keras.ops.convert_to_numpy, variables)
+        slopes = [keras.ops.convert_to_tensor(_slope(v, step), "float64") for v in values]
+        optimizer.apply(slopes, variables)
+    return [keras.ops.convert_to_numpy(variable) for variable in variables]
+
+
+def _torch_steps(start: list[np.ndarray], make: Any) -> list[np.ndarray]:
+    parameters = [torch.nn.Parameter(torch.tensor(value)) for value in start]
+    # A group without decay takes plain steps in timm.
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": 0.01},
+        {"params": [p for p in parameters if p.ndim == 1], "weight_decay": 0.0},
+    ]
+    optimizer = make(groups)
+    for step in range(10):
+        for parameter in parameters:
+            parameter.grad = torch.tensor(_slope(parameter.detach().numpy(), step))
+        optimizer.step()
+    return [parameter.detach().numpy() for parameter in parameters]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "make"),
+    [
+        (
+            "lars",
+            {"momentum": 0.9, "nesterov": nesterov},
+            lambda timm, groups, nesterov=nesterov: timm.Lars(
+                groups, 0.25, momentum=0.9, nesterov=nesterov
+            ),
+        )
+        for nesterov in (False, True)
+    ]
+    + [("lamb", {}, lambda timm, groups: timm.Lamb(groups, 0.25, max_grad_norm=None))],
+    ids=["lars", "lars, Nesterov", "lamb"],
+)
+def test_large_batches_step_as_timm_does(
+    name: str, arguments: dict[str, object], make: Any
+) -> None:
+    """Kernels, one of which begins with zeros, and a bias."""
+    timm = pytest.importorskip("timm.optim")
+    start = [np.random.default_rng(3).standard_normal(shape) for shape in SHAPES]
+    start[2][:] = 0
+    wanted = _torch_steps(start, partial(make, timm))
+    found = _steps(start, create_optimizer(name, 0.25, weight_decay=0.01, **arguments))
+    for mine, theirs, before in zip(found, wanted, start, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-12)
+        assert np.abs(theirs - before).max() > 1e-3

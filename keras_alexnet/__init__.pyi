@@ -51,11 +51,22 @@ from .optimizing.optimize import (
 )
 from .specs.preprocessing import Preprocessing as Preprocessing
 from .training.experiment import Experiment as Experiment
+from .training.presets import (
+    Preset as Preset,
+    find_preset as find_preset,
+    list_presets as list_presets,
+)
 from .training.run import (
     resume_experiment as resume_experiment,
     run_experiment as run_experiment,
 )
+from .training.runs.comparison import (
+    compare_runs as compare_runs,
+    read_runs as read_runs,
+)
+from .training.runs.comparison_page import write_comparison as write_comparison
 from .training.runs.plots import (
+    Picture as Picture,
     compare_curves as compare_curves,
     confusion_matrix as confusion_matrix,
     example_grid as example_grid,
@@ -63,5 +74,6 @@ from .training.runs.plots import (
     reliability_diagram as reliability_diagram,
     sample_predictions as sample_predictions,
 )
+from .training.runs.reader import Run as Run, read_run as read_run
 
 __version__: str

@@ -10,7 +10,7 @@ from keras_alexnet.core.figures import check_picture
 from keras_alexnet.core.files import check_output
 from keras_alexnet.core.tables import Format
 from keras_alexnet.training.runs import plots
-from keras_alexnet.training.runs.comparison import COLUMNS, compare, read_runs
+from keras_alexnet.training.runs.comparison import COLUMNS, compare_runs, read_runs
 from keras_alexnet.training.runs.comparison_page import write_comparison
 
 
@@ -47,9 +47,9 @@ def compare_command(
             check(path)
     found = read_runs(runs)
     chosen = COLUMNS if columns is None else [key.strip() for key in columns.split(",")]
-    sheet = compare(found, chosen, sort=sort)
+    sheet = compare_runs(found, chosen, sort=sort)
     if plot is not None:
-        every = compare(found).records
+        every = compare_runs(found).records
         names = [record["run"] for record in every]
         plots.compare_curves(names, [run.rows for run in found], every, plot)
     if page is not None:

@@ -1,6 +1,5 @@
 """The command that trains: one experiment, one command."""
 
-import fnmatch
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -14,9 +13,9 @@ from keras_alexnet.data.augmentation.record import Augmentation
 from keras_alexnet.errors import ConfigurationError, TrainingError
 from keras_alexnet.training.devices.placement import Placement
 from keras_alexnet.training.experiment import Experiment, network_of, option_fields
-from keras_alexnet.training.presets import PRESETS, check_weights, find_preset
+from keras_alexnet.training.presets import PRESETS, check_weights, find_preset, list_presets
 from keras_alexnet.training.run import RESUMABLE, resume_experiment, run_experiment
-from keras_alexnet.training.runs.comparison import compare, read_runs
+from keras_alexnet.training.runs.comparison import compare_runs, read_runs
 from keras_alexnet.training.runs.comparison_page import write_comparison
 from keras_alexnet.training.series import STOPPED, run_series
 
@@ -185,9 +184,7 @@ def train(
 
 def _train_series(pattern: str, folder: Path, overrides: dict[str, Any]) -> None:
     names = [
-        name
-        for part in pattern.split(",")
-        for name in fnmatch.filter(PRESETS, part.strip()) or [part.strip()]
+        name for part in pattern.split(",") for name in list_presets(part.strip()) or [part.strip()]
     ]
     experiments = {}
     for name in names:
@@ -200,7 +197,7 @@ def _train_series(pattern: str, folder: Path, overrides: dict[str, Any]) -> None
     done, failed = found
     if done:
         runs = read_runs(done)
-        write_sheet(compare(runs, sort="test_accuracy"), Format.TABLE)
+        write_sheet(compare_runs(runs, sort="test_accuracy"), Format.TABLE)
         print(f"page: {write_comparison(runs, folder / 'comparison.html', sort='test_accuracy')}")
     if failed:
         raise TrainingError(f"{len(failed)} of {len(names)} runs failed: {', '.join(failed)}")

@@ -81,6 +81,10 @@ class Sheet:
         """The rows as people read them."""
         return [[c.cell(v) for c, v in zip(self.columns, row, strict=True)] for row in self.rows]
 
+    def _repr_markdown_(self) -> str:
+        """Return what a notebook shows."""
+        return markdown(self)
+
 
 def _plain(value: Any) -> str:
     """Return a shape as 64x55x55, a padding as 2, or as 3+4 for 3 before and 4 behind."""
@@ -92,14 +96,15 @@ def _plain(value: Any) -> str:
     return "x".join(dict.fromkeys(axes))
 
 
-def markdown(sheet: Sheet) -> str:
-    """Return a sheet as a Markdown table."""
+def markdown(sheet: Sheet, notes: Sequence[str] = ()) -> str:
+    """Return a sheet as a Markdown table, and notes as a list below."""
     lines = [
         [column.heading for column in sheet.columns],
         ["---" if column.text else "--:" for column in sheet.columns],
         *([cell.replace("|", "\\|") for cell in row] for row in sheet.cells),
     ]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    listed = ["", *(f"* {note}" for note in notes)] if notes else []
+    return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), *listed])
 
 
 def write_sheet(sheet: Sheet, format_: Format, notes: Sequence[str] = ()) -> None:
@@ -109,9 +114,7 @@ def write_sheet(sheet: Sheet, format_: Format, notes: Sequence[str] = ()) -> Non
         writer.writerow([column.key for column in sheet.columns])
         writer.writerows([_plain(value) for value in row] for row in sheet.rows)
     elif format_ is Format.MARKDOWN:
-        print(markdown(sheet))
-        if notes:
-            print("", *(f"* {note}" for note in notes), sep="\n")
+        print(markdown(sheet, notes))
     else:
         # In a file or a pipe, lines may be long: whole cells are worth more.
         width = None if sys.stdout.isatty() else _WIDE

@@ -110,8 +110,8 @@ class DataSurvey:
 
     def _repr_markdown_(self) -> str:
         """Return what a notebook shows."""
-        tables = map(markdown, (part_sheet(self), class_sheet(self)))
-        return "\n\n".join([*tables, "\n".join(f"* {note}" for note in notes(self))])
+        tables = (markdown(part_sheet(self)), markdown(class_sheet(self), notes(self)))
+        return "\n\n".join(tables)
 
 
 class _Look(NamedTuple):

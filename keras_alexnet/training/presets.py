@@ -1,5 +1,6 @@
 """The experiments of the reports, and ours, by name."""
 
+import fnmatch
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -260,8 +261,29 @@ PRESETS: Mapping[str, Preset] = {
 }
 
 
+def list_presets(pattern: str = "*") -> list[str]:
+    """Return the names of the presets that match a shell pattern, in the order of their reports.
+
+    Example:
+        >>> list_presets("cifar10-lab-*net")
+        ['cifar10-lab-alexnet', 'cifar10-lab-googlenet']
+    """
+    return fnmatch.filter(PRESETS, pattern)
+
+
 def find_preset(name: str) -> Preset:
-    """Return a preset by name, or raise a ConfigurationError where there is none."""
+    """Return a preset by name.
+
+    Raises:
+        ConfigurationError: There is none of this name.
+
+    Example:
+        >>> preset = find_preset("cifar100-study-7")
+        >>> preset.reported.top1
+        0.482
+        >>> preset.experiment.override(epochs=2, train_limit=5000).model
+        'alexnet_bn_cifar100'
+    """
     if name not in PRESETS:
         raise ConfigurationError(f"unknown preset {name!r}. Known: {', '.join(PRESETS)}")
     return PRESETS[name]

@@ -23,6 +23,15 @@ NAMES = {
         "learning_curves list_models load_images load_model load_weights normalize optimize "
         "read_record reliability_diagram resize_and_crop resume_experiment run_experiment "
         "sample_predictions save_model signed_overlay survey_data write_explanation"
+        "DataSurvey Evaluation Experiment ExportError ExportRequest GoogLeNet ImageFileError "
+        "ImportOrderError KerasAlexNetError LocalResponseNormalization MissingDependencyError "
+        "ModelFileError OptimizedModel Picture Predictor Preprocessing Preset Run TrainingError "
+        "UnknownModelError VerificationError compare_curves compare_runs confusion_matrix "
+        "create_model evaluate example_grid export_model feature_extractor find_data find_preset "
+        "learning_curves list_models list_presets load_images load_model load_weights normalize "
+        "optimize read_record read_run read_runs reliability_diagram resize_and_crop "
+        "resume_experiment run_experiment sample_predictions save_model survey_data "
+        "write_comparison"
     ),
     "porting": (
         "CheckRequest Checkpoint CheckpointError Counterpart DownloadError GraphError ParityResult "

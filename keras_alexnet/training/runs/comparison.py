@@ -75,7 +75,7 @@ def run_names(runs: Sequence[Run]) -> list[str]:
     ]
 
 
-def compare(
+def compare_runs(
     runs: Sequence[Run], columns: Sequence[str] = COLUMNS, *, sort: str | None = None
 ) -> Sheet:
     """Return a row for each run: losses in nats, accuracies in [0, 1], time in seconds.

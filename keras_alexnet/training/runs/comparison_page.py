@@ -7,7 +7,7 @@ from pathlib import Path
 from keras_alexnet.core.pages import write_page
 from keras_alexnet.errors import counted
 from keras_alexnet.training.runs import plots
-from keras_alexnet.training.runs.comparison import COLUMNS, compare
+from keras_alexnet.training.runs.comparison import COLUMNS, compare_runs
 from keras_alexnet.training.runs.reader import Run
 
 
@@ -18,7 +18,7 @@ def write_comparison(
     *,
     sort: str | None = None,
 ) -> Path:
-    """Write a page of what `compare` makes of runs, completely or not at all; return its path.
+    """Write a page of what `compare_runs` makes of runs, completely or not at all; return its path.
 
     Each run is a link to its own report, by a relative path, where it has one.
 
@@ -26,8 +26,8 @@ def write_comparison(
         ConfigurationError: There is no such column, or the page cannot be written.
         MissingDependencyError: Jinja2 or matplotlib is not installed.
     """
-    sheet, every = compare(runs, columns, sort=sort), compare(runs, sort=sort).records
-    folders = dict(zip([row["run"] for row in compare(runs).records], runs, strict=True))
+    sheet, every = compare_runs(runs, columns, sort=sort), compare_runs(runs, sort=sort).records
+    folders = dict(zip([row["run"] for row in compare_runs(runs).records], runs, strict=True))
     found = [folders[row["run"]] for row in every]
     links = []
     for run in found:

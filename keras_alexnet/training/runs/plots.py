@@ -1,11 +1,13 @@
 """Pictures of results: learning curves, confusion, reliability, predictions, runs side by side.
 
-Each function writes a .png, .svg or .pdf file, completely or not at all, or PNG into a buffer.
-Figures are matplotlib's own objects: nothing of its global state is touched.
+Each function returns a `Picture`, which a notebook shows. Where a target is named it also writes a
+.png, .svg or .pdf file, completely or not at all, or PNG into a buffer. Figures are matplotlib's
+own objects: nothing of its global state is touched.
 """
 
 import io
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +31,30 @@ _NAMED_PAIRS = 10  # where the classes cannot be named
 _DPI = 120
 
 
-def learning_curves(rows: Rows, target: Target) -> None:
+@dataclass(frozen=True)
+class Picture:
+    """A figure that a notebook shows where it is the last value of a cell.
+
+    Attributes:
+        figure: matplotlib's `Figure`, for whoever wants to change it.
+    """
+
+    figure: Any
+
+    def _repr_png_(self) -> bytes:
+        """Return what a notebook shows."""
+        buffer = io.BytesIO()
+        self.figure.savefig(buffer, format="png", dpi=_DPI)
+        return buffer.getvalue()
+
+
+def learning_curves(rows: Rows, target: Target | None = None) -> Picture:
     """Draw loss, accuracy and learning rate by epoch.
 
     Args:
         rows: A mapping for each epoch with the columns of a run's `metrics.csv`; values may be
             missing or None.
-        target: What to write.
+        target: What to write, if anything.
     """
     figure = _figure(11, 3.6)
     loss, accuracy, rate = figure.subplots(1, 3, width_ratios=(3, 3, 2))
@@ -54,10 +73,12 @@ def learning_curves(rows: Rows, target: Target) -> None:
     _from_zero((loss, rate))
     rate.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
     _epochs((loss, accuracy, rate))
-    _write(figure, target)
+    return _drawn(figure, target)
 
 
-def confusion_matrix(confusion: np.ndarray, classes: Sequence[str], target: Target) -> None:
+def confusion_matrix(
+    confusion: np.ndarray, classes: Sequence[str], target: Target | None = None
+) -> Picture:
     """Draw a confusion matrix, the colour of a cell being its share of the row.
 
     Where there are too many classes to name them all, the most confused pairs are ringed and named.
@@ -65,7 +86,7 @@ def confusion_matrix(confusion: np.ndarray, classes: Sequence[str], target: Targ
     Args:
         confusion: int (C, C), images by [label, prediction].
         classes: Names by index.
-        target: What to write.
+        target: What to write, if anything.
     """
     confusion = np.asarray(confusion)
     count = len(classes)
@@ -97,7 +118,7 @@ def confusion_matrix(confusion: np.ndarray, classes: Sequence[str], target: Targ
         ylabel="label",
         title=f"{confusion.sum():,} images, {100 * right:.2f} % right",
     )
-    _write(figure, target)
+    return _drawn(figure, target)
 
 
 def _name_pairs(axes: Any, confusion: np.ndarray, classes: Sequence[str]) -> None:
@@ -117,12 +138,12 @@ def _name_pairs(axes: Any, confusion: np.ndarray, classes: Sequence[str]) -> Non
     axes.figure.supxlabel("\n".join(lines), x=0.08, ha="left", fontsize=10, color=_WRONG)
 
 
-def reliability_diagram(calibration: Calibration, target: Target) -> None:
+def reliability_diagram(calibration: Calibration, target: Target | None = None) -> Picture:
     """Draw how often a model is right by how sure it is, and how many images that are.
 
     Args:
         calibration: Of an evaluation.
-        target: What to write.
+        target: What to write, if anything.
     """
     figure = _figure(6.5, 6.5)
     above, below = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
@@ -145,7 +166,7 @@ def reliability_diagram(calibration: Calibration, target: Target) -> None:
     above.legend(fontsize=8, frameon=False, loc="upper left")
     below.bar(lows, [b.images for b in bins], widths, color=_RATE, **style)
     below.set(xlabel="confidence", ylabel="images")
-    _write(figure, target)
+    return _drawn(figure, target)
 
 
 def sample_predictions(
@@ -154,8 +175,8 @@ def sample_predictions(
     predictions: Sequence[int] | np.ndarray,
     confidences: Sequence[float] | np.ndarray,
     classes: Sequence[str],
-    target: Target,
-) -> None:
+    target: Target | None = None,
+) -> Picture:
     """Draw images with what the model takes them for, and with the right class where it errs.
 
     Args:
@@ -164,7 +185,7 @@ def sample_predictions(
         predictions: (N,) best classes.
         confidences: (N,) their probabilities in [0, 1].
         classes: Names by index.
-        target: What to write.
+        target: What to write, if anything.
     """
     count = len(images)
     columns = min(5, count)
@@ -182,22 +203,22 @@ def sample_predictions(
             text += f"\nis {_short(classes[label], 22)}"
         colour = _RIGHT if label == guess else _WRONG
         axes.set_title(text, fontsize=9, color=colour)
-    _write(figure, target)
+    return _drawn(figure, target)
 
 
 def example_grid(
     originals: Sequence[np.ndarray],
     names: Sequence[str],
-    target: Target,
+    target: Target | None = None,
     *,
     seen: np.ndarray | Sequence[np.ndarray] = (),
-) -> None:
+) -> Picture:
     """Draw images with their classes, and below each what a network sees of it.
 
     Args:
         originals: uint8 (h, w, C) each, R, G, B or grey.
         names: Their classes.
-        target: What to write.
+        target: What to write, if anything.
         seen: uint8 (h, w, C) each, as many, or none.
     """
     columns = min(5, len(originals))
@@ -213,22 +234,22 @@ def example_grid(
         _show_image(grid[line * rows, column], image)
         if len(seen):
             _show_image(grid[line * rows + 1, column], seen[number])
-    _write(figure, target)
+    return _drawn(figure, target)
 
 
 def compare_curves(
     names: Sequence[str],
     curves: Sequence[Rows],
     results: Sequence[Mapping[str, float | None]],
-    target: Target,
-) -> None:
+    target: Target | None = None,
+) -> Picture:
     """Draw several runs: curves of validation, and broken ones of training, and accuracies as bars.
 
     Args:
         names: What to call them.
         curves: The epochs of each, as for `learning_curves`.
         results: For each, `train_accuracy`, `val_accuracy` and `test_accuracy` in [0, 1], or None.
-        target: What to write.
+        target: What to write, if anything.
     """
     figure = _figure(13, max(4.0, 1.6 + 0.55 * len(names)))
     loss, accuracy, bars = figure.subplots(1, 3)
@@ -252,14 +273,12 @@ def compare_curves(
     bars.invert_yaxis()
     bars.set(title="accuracy (%)", xlim=(0, 109))
     bars.legend(fontsize=8, frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.08))
-    _write(figure, target)
+    return _drawn(figure, target)
 
 
-def inline(draw: Callable[..., None], *values: Any) -> str:
+def inline(draw: Callable[..., Picture], *values: Any) -> str:
     """Return the picture that one of these functions draws, for a page that holds it itself."""
-    buffer = io.BytesIO()
-    draw(*values, buffer)
-    return data_url(buffer.getvalue(), "png")
+    return data_url(draw(*values)._repr_png_(), "png")
 
 
 def _figure(width: float, height: float) -> Any:
@@ -306,10 +325,13 @@ def _short(name: str, limit: int) -> str:
     return name.replace("$", r"\$")
 
 
-def _write(figure: Any, target: Target) -> None:
+def _drawn(figure: Any, target: Target | None) -> Picture:
+    """Return a figure as a picture, and write it where a target is named."""
+    picture = Picture(figure)
     if isinstance(target, io.BytesIO):
-        figure.savefig(target, format="png", dpi=_DPI)
-        return
-    check_picture(target)
-    with atomic_output(target) as temporary:
-        figure.savefig(temporary, format=Path(target).suffix[1:].lower(), dpi=_DPI)
+        target.write(picture._repr_png_())
+    elif target is not None:
+        check_picture(target)
+        with atomic_output(target) as temporary:
+            figure.savefig(temporary, format=Path(target).suffix[1:].lower(), dpi=_DPI)
+    return picture

@@ -25,6 +25,8 @@ from keras_alexnet.training.presets import PRESETS, Reported
 from keras_alexnet.training.runs import plots
 from keras_alexnet.training.runs.comparison import compare, duration
 from keras_alexnet.training.runs.folder import EXAMPLES, FILTERS
+from keras_alexnet.training.runs.comparison import compare_runs, duration
+from keras_alexnet.training.runs.folder import EXAMPLES
 from keras_alexnet.training.runs.reader import Run, read_run
 
 _PAIRS = 12  # most confused ones
@@ -51,7 +53,7 @@ def write_run_report(folder: str | Path) -> Path:
         run.folder / "report.html",
         filters={"duration": duration},
         run=run,
-        row=compare([run]).records[0],
+        row=compare_runs([run]).records[0],
         results=_results(run),
         reported=_beside(run, said) if said else [],
         reported_note=said.note if said else "",

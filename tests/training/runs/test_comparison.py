@@ -12,7 +12,7 @@ from helpers.runs import damage, make_run
 from keras_alexnet.core.tables import markdown
 from keras_alexnet.errors import ConfigurationError, DataError
 from keras_alexnet.training.presets import PRESETS
-from keras_alexnet.training.runs.comparison import compare, duration, read_runs, run_names
+from keras_alexnet.training.runs.comparison import compare_runs, duration, read_runs, run_names
 from keras_alexnet.training.runs.comparison_page import write_comparison
 from keras_alexnet.training.runs.reader import read_run
 
@@ -23,7 +23,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_finished_run(folder: Path) -> None:
-    (record,) = compare([read_run(folder)]).records
+    (record,) = compare_runs([read_run(folder)]).records
     assert record == {
         "run": "run",
         "model": "lenet5",
@@ -54,7 +54,7 @@ def test_a_finished_run(folder: Path) -> None:
 
 def test_what_its_source_reported(folder: Path) -> None:
     run = replace(read_run(folder), preset="cifar100-study-1")
-    (record,) = compare([run], ["reported"]).records
+    (record,) = compare_runs([run], ["reported"]).records
     assert record == {"run": "run", "reported": str(PRESETS["cifar100-study-1"].reported)}
     assert "macro F1" in record["reported"]
 
@@ -68,7 +68,7 @@ def test_devices_and_augmentations(folder: Path) -> None:
     del augmentation["gone"]
     known = replace(run, experiment={**run.experiment, "augmentation": dict(augmentation)})
     augmentation["gone"] = 1
-    rows = compare([on_gpu, on_cpu, newer, known], ["device", "augmentation"]).records
+    rows = compare_runs([on_gpu, on_cpu, newer, known], ["device", "augmentation"]).records
     assert [row["device"] for row in rows[:2]] == ["A", "B"]
     assert [row["augmentation"] for row in rows] == [
         *("none", "none", "unknown", "resize 230, random crop, flip 0.5")
@@ -84,10 +84,10 @@ def test_sorted_the_best_first(tmp_path: Path) -> None:
         runs.append(replace(run, summary={**run.summary, "test": test}))
     runs.insert(0, read_run(make_run(tmp_path / "begun", finished=False)))
     for sort in ("test_accuracy", "test_loss"):
-        rows = compare(runs, [sort], sort=sort).records
+        rows = compare_runs(runs, [sort], sort=sort).records
         assert [row["run"] for row in rows] == ["b", "a", "c", "begun"]
         assert list(rows[0]) == ["run", sort]
-    assert [row["run"] for row in compare(runs).records] == ["begun", "a", "b", "c"]
+    assert [row["run"] for row in compare_runs(runs).records] == ["begun", "a", "b", "c"]
 
 
 def test_the_page(tmp_path: Path) -> None:
@@ -115,12 +115,12 @@ def test_the_page(tmp_path: Path) -> None:
 @pytest.mark.parametrize("arguments", [{"columns": ["speed"]}, {"sort": "speed"}])
 def test_unknown_columns(folder: Path, arguments: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match="no column 'speed'; there are run, model, data"):
-        compare([read_run(folder)], **arguments)
+        compare_runs([read_run(folder)], **arguments)
 
 
 def test_an_unfinished_run_shows_its_best_epoch(tmp_path: Path) -> None:
     run = read_run(make_run(tmp_path / "run", finished=False))
-    (record,) = compare([run]).records
+    (record,) = compare_runs([run]).records
     assert record["note"] == "unfinished: 3 of 4 epochs"
     assert (record["best_epoch"], record["val_accuracy"], record["train_accuracy"]) == (
         2,
@@ -133,7 +133,7 @@ def test_an_unfinished_run_shows_its_best_epoch(tmp_path: Path) -> None:
 
 def test_a_run_without_validation_shows_its_last_epoch(tmp_path: Path) -> None:
     run = read_run(make_run(tmp_path / "run", finished=False, accuracies=(None, None)))
-    (record,) = compare([run]).records
+    (record,) = compare_runs([run]).records
     assert (record["best_epoch"], record["val_accuracy"], record["train_accuracy"]) == (
         2,
         None,
@@ -142,7 +142,7 @@ def test_a_run_without_validation_shows_its_last_epoch(tmp_path: Path) -> None:
 
 
 def test_a_run_without_an_epoch(tmp_path: Path) -> None:
-    (record,) = compare(
+    (record,) = compare_runs(
         [read_run(make_run(tmp_path / "run", finished=False, accuracies=()))]
     ).records
     assert record["note"] == "unfinished: 0 of 4 epochs"
@@ -153,7 +153,7 @@ def test_a_run_without_an_epoch(tmp_path: Path) -> None:
 def test_people_read_percents_and_times(tmp_path: Path, folder: Path) -> None:
     runs = read_runs([folder, make_run(tmp_path / "second", finished=False)])
     columns = ["train_loss", "val_accuracy", "test_accuracy", "parameters", "seconds", "note"]
-    lines = markdown(compare(runs, columns)).splitlines()
+    lines = markdown(compare_runs(runs, columns)).splitlines()
     assert lines[2:] == [
         "| run | 1.0000 | 75.00 | 81.25 | 61,706 | 1:02:05 | 1 image skipped |",
         "| second | 1.0000 | 75.00 | - | - | 2:00 | unfinished: 3 of 4 epochs |",

@@ -2,7 +2,6 @@
 
 import io
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -188,22 +187,25 @@ def _confusion(classes: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 9, (classes, classes))
 
 
-def _draw(picture: str, target: Any) -> None:
+def _draw(picture: str, target: Any = None) -> plots.Picture:
     images = np.random.default_rng(0).integers(0, 256, (13, 8, 9, 3), dtype=np.uint8)
     labels, guesses = np.arange(13) % 3, np.arange(13) % 2
     match picture:
         case "curves":
-            plots.learning_curves(ROWS, target)
+            return plots.learning_curves(ROWS, target)
         case "confusion":
-            plots.confusion_matrix(_confusion(3), ("a $x$ b", "b" * 99, "c"), target)
+            return plots.confusion_matrix(_confusion(3), ("a $x$ b", "b" * 99, "c"), target)
         case "reliability":
             sure = np.random.default_rng(0).uniform(0.2, 1, 500)
-            plots.reliability_diagram(calibration(sure, sure > 0.5), target)
+            return plots.reliability_diagram(calibration(sure, sure > 0.5), target)
         case "samples":
-            plots.sample_predictions(images, labels, guesses, labels / 3, ("a", "$b$", "c"), target)
+            names = ("a", "$b$", "c")
+            return plots.sample_predictions(images, labels, guesses, labels / 3, names, target)
         case "comparison":
             results = [{"val_accuracy": 0.5, "test_accuracy": 0.5}, {"val_accuracy": None}]
-            plots.compare_curves(("a", "b $x$"), (ROWS, []), results, target)
+            return plots.compare_curves(("a", "b $x$"), (ROWS, []), results, target)
+        case _:
+            raise ValueError(picture)
 
 
 @pytest.mark.parametrize("picture", ["curves", "confusion", "reliability", "samples", "comparison"])
@@ -213,6 +215,8 @@ def test_pictures(tmp_path: Path, picture: str) -> None:
     assert min(image.shape[:2]) > 300
     assert len(np.unique(image.reshape(-1, 3), axis=0)) > 20
     assert len(list(tmp_path.iterdir())) == 1
+    shown = _draw(picture)._repr_png_()  # in a notebook
+    assert (np.asarray(Image.open(io.BytesIO(shown)).convert("RGB")) == image).all()
 
 
 def test_pictures_as_svg_hold_their_words(tmp_path: Path) -> None:
@@ -229,22 +233,12 @@ def test_pictures_as_svg_hold_their_words(tmp_path: Path) -> None:
     assert "bbbbbb…" in confusion
 
 
-def _drawn(monkeypatch: pytest.MonkeyPatch, picture: Callable[[Any], None]) -> Any:
-    """Return the figure of a picture instead of its file."""
-    drawn: list[Any] = []
-    monkeypatch.setattr(plots, "_write", lambda figure, target: drawn.append(figure))
-    picture(None)
-    return drawn[0]
-
-
 @pytest.mark.parametrize("classes", [100, 1000])
-def test_confused_pairs_of_many_classes_are_named(
-    classes: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_confused_pairs_of_many_classes_are_named(classes: int) -> None:
     confusion = _confusion(classes)
     confusion[7, 3], confusion[2, 90] = 600, 400
     names = [f"name {n}" for n in range(classes)]
-    figure = _drawn(monkeypatch, lambda t: plots.confusion_matrix(confusion, names, t))
+    figure = plots.confusion_matrix(confusion, names).figure
     lines = figure.get_supxlabel().split("\n")
     assert len(lines) == 10
     share = 100 * 600 / confusion[7].sum()
@@ -255,9 +249,9 @@ def test_confused_pairs_of_many_classes_are_named(
     assert [text.get_text() for text in figure.axes[0].texts] == [str(n) for n in range(1, 11)]
 
 
-def test_reliability_diagram_shows_its_bins(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reliability_diagram_shows_its_bins() -> None:
     found = calibration(np.array([0.55, 0.65, 0.95, 0.95]), np.array([1, 0, 1, 0], bool), 10)
-    figure = _drawn(monkeypatch, lambda target: plots.reliability_diagram(found, target))
+    figure = plots.reliability_diagram(found).figure
     above, below = figure.axes
     accuracies, gaps = above.containers
     assert [bar.get_x() for bar in accuracies] == pytest.approx([0.5, 0.6, 0.9])

@@ -17,11 +17,12 @@ LIBRARY ?= torchvision
 # The newest Keras before its release, beside everything else of VENV.
 NEXT := .venv-next
 
-.PHONY: help install demo train-demo test test-all test-next smoke lint format parity models-table coverage bench docs clean
+.PHONY: help install demo train-demo notebooks test test-all test-next smoke lint format parity models-table coverage bench docs clean
 
 help:
 	@echo "make demo          convert both networks, compare them with torchvision, write a report; two minutes"
 	@echo "make train-demo    train LeNet-5 on embedded digits, under a minute"
+	@echo "make notebooks     execute the notebooks of examples/notebooks, six minutes; NAME=6_training_parity for one"
 	@echo "make test          the tests, ten to twelve minutes on two idle cores"
 	@echo "make test-all      the slow tests and the wheel in fresh environments too, hours"
 	@echo "make test-next     the tests against the next Keras, from its nightly build"
@@ -47,6 +48,11 @@ demo: $(INSTALLED)
 
 train-demo: $(INSTALLED)
 	@$(BIN)/python examples/train_demo.py
+
+# NAME is a notebook, or several; CIFAR10, CIFAR100 and PHOTOS are folders that they use in the place of
+# embedded data.
+notebooks: $(INSTALLED)
+	@$(BIN)/python examples/notebooks/run.py $(NAME)
 
 test: $(INSTALLED)
 	$(PYTEST)
@@ -103,4 +109,4 @@ docs: $(DOCS_INSTALLED)
 	$(BIN)/mkdocs build --strict --config-file docs/site/mkdocs.yml
 
 clean:
-	rm -rf $(VENV) $(NEXT) site demo runs build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(NEXT) site demo runs examples/notebooks/runs examples/notebooks/*.ipynb build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from keras_alexnet.core.tables import Column, Sheet, markdown
 from porting.checks.compare import Agreement, Compared, Divergence, first_divergence, worst
 from porting.checks.inputs import InputSet
-from porting.tolerances import TOLERANCES
+from porting.tolerances import LIVELY, TOLERANCES
 from porting.torch_side.reference_nets import Reference
 from porting.weights.counterpart import Counterpart
 
@@ -170,6 +171,10 @@ class ParityResult:
         """How many cells agree, disagree, or could not run, in words."""
         return verdict(self.cells)
 
+    def _repr_markdown_(self) -> str:
+        """Return what a notebook shows."""
+        return markdown(parity_sheet(self), parity_notes(self))
+
 
 def verdict(cells: Sequence[Cell]) -> str:
     """Say in words how many cells agree, disagree, or could not run."""
@@ -198,6 +203,63 @@ def parity_columns(cell: Cell) -> tuple[str, ...]:
         "n/a" if cell.gradients_error else relative_text(worst(cell.gradients)),
         cell.verdict,
     )
+
+
+def parity_sheet(result: ParityResult) -> Sheet:
+    """Return a row for each cell, and the tolerances."""
+    check = result.check
+    limits = [f"<= {TOLERANCES[name].limit:g}" for name in ("pixels", "layer", "logits")]
+    tolerance = ("tolerance", "", *limits, "100 %", f"<= {TOLERANCES['gradient'].limit:g}", "")
+    return Sheet(
+        f"{check.model}: Keras against {check.reference.title}, relative to scale",
+        named_columns(
+            ("backend", "data format"),
+            ("pixels", "layers", "logits", "top-1", "gradients", "verdict"),
+        ),
+        [*((c.backend, c.data_format, *parity_columns(c)) for c in result.cells), tolerance],
+        has_total=True,
+    )
+
+
+def parity_notes(result: ParityResult) -> list[str]:
+    """Return the verdict of a check, where its cells diverge first, and what could not run."""
+    notes = [f"{result.check.model}: {result.verdict}"]
+    notes += [note for cell in result.cells for note in _notes(cell)]
+    if result.spread < LIVELY:
+        notes.append(
+            f"warning: logits of different images differ by only {result.spread:.1e} of their "
+            "scale; these weights would hide errors"
+        )
+    return notes
+
+
+def _notes(cell: Cell) -> list[str]:
+    where, found = f"{cell.backend}, {cell.data_format}", []
+    if cell.error:
+        found.append(f"{where} could not run: {cell.error}")
+    if divergence := cell.divergence:
+        gap = "" if divergence.relative is None else f" by {divergence.relative:.1e}"
+        found.append(
+            f"{where}: the first layer that diverges is {divergence.layer}{gap} "
+            f"({divergence.inputs}). Usual causes: {divergence.cause}"
+        )
+    if cell.gradients_declared:
+        essence = _essence(cell.gradients_error)
+        found.append(f"{where}: no float64 gradients in this framework: {essence}")
+    elif cell.gradients_error:
+        found.append(f"{where}: gradients could not run: {cell.gradients_error}")
+    return found
+
+
+def _essence(error: str) -> str:
+    """Return the line of an error that holds its reason."""
+    lines = [line for line in error.splitlines() if "NHWC" in line] or error.splitlines()
+    return lines[0].rpartition("}} ")[2]
+
+
+def named_columns(text: Sequence[str], numbers: Sequence[str]) -> tuple[Column, ...]:
+    """Return columns of words and of numbers, which are called as their keys are."""
+    return (*(Column(n, n, text=True) for n in text), *(Column(n, n) for n in numbers))
 
 
 def relative_text(compared: Compared | None) -> str:

@@ -6,8 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from keras_alexnet.core.tables import Sheet, markdown
 from porting.checks.compare import Compared, worst
-from porting.checks.results import Comparison, compared_to_json, finite, finite_fields
+from porting.checks.results import (
+    Comparison,
+    compared_to_json,
+    finite,
+    finite_fields,
+    named_columns,
+    relative_text,
+)
 from porting.tolerances import TOLERANCES
 from porting.weights.table import Shape
 
@@ -118,6 +126,81 @@ class TrainingResult:
     def passed(self) -> bool:
         """Whether every training passed, and at least one was judged."""
         return any(cell.judged for cell in self.cells) and all(c.passed for c in self.cells)
+
+    def _repr_markdown_(self) -> str:
+        """Return what a notebook shows."""
+        return markdown(training_sheet(self), training_notes(self))
+
+
+def training_sheet(result: TrainingResult) -> Sheet:
+    """Return a row for each training, and the tolerance."""
+    check = result.check
+    outputs = check.counterpart.outputs
+    heads = ""
+    if len(outputs) > 1:
+        names = ", ".join(output.name for output in outputs)
+        heads = ", auxiliary heads" if check.plan is None else f", outputs {names}"
+    first, *others = ("x".join(map(str, shape)) for shape in check.shapes)
+    shapes = first.partition("x")[2] or first
+    if others:
+        shapes += f" and what is beside them ({', '.join(others)})"
+    limit, loss = f"<= {TOLERANCES['training'].limit:g}", f"{result.losses[-1]:.6g}"
+    return Sheet(
+        f"{check.model}: {check.steps} SGD steps in Keras against {check.reference.title} in "
+        f"float64, {check.batch_size} images of {shapes}{heads}",
+        named_columns(
+            ("training", "computed in"),
+            ("all weights", "farthest", "tensor", "last loss", "verdict"),
+        ),
+        [
+            *map(_training_columns, result.cells),
+            ("tolerance", "float64", "", limit, "", loss, ""),
+        ],
+        has_total=True,
+    )
+
+
+def training_notes(result: TrainingResult) -> list[str]:
+    """Return what the differences are relative to, and where a training went astray."""
+    notes = [
+        "Differences are relative to the way that the tensor went in the reference's training; "
+        f"the steps moved weights by up to {100 * result.moved:.2g} % of their scale, the loss "
+        f"from {result.losses[0]:.4g} to {result.losses[-1]:.4g}.",
+    ]
+    if result.variance_gap:
+        notes.append(
+            "Batch norm: torch averages unbiased variances and Keras biased ones, which makes up "
+            f"to {100 * result.variance_gap:.2g} % here; Keras' are compared with what its "
+            "convention gives in torch."
+        )
+    for cell in result.cells:
+        where = f"{cell.backend}, {cell.precision}"
+        if cell.error:
+            notes.append(f"{where} could not run: {cell.error}")
+        elif cell.judged and not cell.passed and (step := cell.divergence or cell.steps[-1]):
+            notes.append(
+                f"{where}: the weights diverge at step {step.number}, most of all "
+                f"{step.farthest} by {step.relative:.1e}; its loss is {step.loss:.10g}, "
+                f"in the reference {result.losses[step.number - 1]:.10g}."
+            )
+    return notes
+
+
+def _training_columns(cell: TrainingCell) -> tuple[str, ...]:
+    """Return the row of a training: names, distances, loss and verdict."""
+    if cell.error:
+        return (cell.backend, cell.precision, "-", "-", "", "-", "could not run")
+    farthest = cell.farthest
+    verdict = "passed" if cell.passed else "FAILED"
+    return (
+        cell.backend,
+        cell.precision,
+        f"{cell.distance:.1e}",
+        relative_text(farthest),
+        farthest.name if farthest else "",
+        f"{cell.steps[-1].loss:.6g}",
+        verdict if cell.judged or not cell.passed else "rounding",
+    )
 
 
 def training_to_json(result: TrainingResult) -> dict[str, Any]:

@@ -1,13 +1,14 @@
 """Where data come from: the kinds of data sets, and the table of their readers."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from keras_alexnet.core.backend import require
-from keras_alexnet.data.examples import Arrays, DataSet, stratified_split
+from keras_alexnet.data.examples import Arrays, DataSet, Examples, stratified_split
 from keras_alexnet.data.sources.cifar import read_cifar
 from keras_alexnet.data.sources.cifar_formats import CIFAR10, CIFAR100, Cifar
 from keras_alexnet.data.sources.csv_files import read_csv
@@ -46,6 +47,22 @@ def _read_digits(_path: Path | None, _download: bool) -> DataSet:
     )
 
 
+def _read_digits_rgb(path: Path | None, download: bool) -> DataSet:
+    """Read the same in the form of CIFAR's images, uint8 (32, 32, 3)."""
+
+    def enlarged(examples: Examples | None) -> Arrays:
+        assert isinstance(examples, Arrays)
+        images = [Image.fromarray(image[..., 0]) for image in examples.images]
+        large = [image.resize((32, 32), Image.Resampling.BICUBIC) for image in images]
+        return Arrays(
+            np.stack([np.asarray(image.convert("RGB")) for image in large]), examples.labels
+        )
+
+    digits = _read_digits(path, download)
+    train, test = enlarged(digits.train), enlarged(digits.test)
+    return replace(digits, name="digits-rgb", train=train, test=test)
+
+
 def _cifar(cifar: Cifar) -> Source:
     return Source(
         f"{cifar.name}: an official archive or its folder, python or binary; else downloaded.",
@@ -64,6 +81,11 @@ def _on_disk(description: str, read: Callable[[Path], DataSet]) -> Source:
 SOURCES: Mapping[str, Source] = {
     "digits": Source(
         "Handwritten digits, 8 x 8, embedded in scikit-learn.", _read_digits, takes_path=False
+    ),
+    "digits-rgb": Source(
+        "The same enlarged to 32 x 32 and in three channels, for networks of CIFAR's images.",
+        _read_digits_rgb,
+        takes_path=False,
     ),
     CIFAR10.kind: _cifar(CIFAR10),
     CIFAR100.kind: _cifar(CIFAR100),

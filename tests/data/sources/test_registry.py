@@ -26,7 +26,16 @@ def photos(tmp_path: Path) -> Path:
 
 def test_kinds() -> None:
     assert list(SOURCES) == [
-        *("digits", "cifar10", "cifar100", "folder", "csv", "ilsvrc2010", "ilsvrc2012")
+        *(
+            "digits",
+            "digits-rgb",
+            "cifar10",
+            "cifar100",
+            "folder",
+            "csv",
+            "ilsvrc2010",
+            "ilsvrc2012",
+        )
     ]
     for source in SOURCES.values():
         assert source.description.endswith(".")
@@ -65,9 +74,22 @@ def test_digits() -> None:
     assert fingerprint(data) == fingerprint(open_data("digits"))
 
 
+def test_digits_for_networks_of_colour_images() -> None:
+    data, small = open_data("digits-rgb"), open_data("digits")
+    for part in ("train", "test"):
+        large, original = getattr(data, part), getattr(small, part)
+        assert large.images.shape == (len(original), 32, 32, 3)
+        assert (large.images == large.images[..., :1]).all()
+        np.testing.assert_array_equal(large.labels, original.labels)
+        # Each pixel became 4 x 4.
+        means = large.images[..., 0].reshape(-1, 8, 4, 8, 4).mean(axis=(2, 4))
+        assert np.abs(means - original.images[..., 0]).mean() < 12
+
+
 def test_places_and_kinds_that_do_not_go_together(photos: Path) -> None:
     with pytest.raises(
-        ConfigurationError, match=r"no kind of data 'mnist'; there are digits, cifar10, cifar100, "
+        ConfigurationError,
+        match=r"no kind of data 'mnist'; there are digits, digits-rgb, cifar10, ",
     ):
         open_data("mnist")
     for kind in ("folder", "csv", "ilsvrc2010", "ilsvrc2012"):

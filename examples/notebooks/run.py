@@ -39,7 +39,7 @@ def execute(script: Path, output: Path) -> Any:
         TrainingError: A cell failed, took too long, or ended the kernel; the notebook is written.
         MissingDependencyError: jupytext or nbclient is not installed.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # nothing of TensorFlow's start-up in cells
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow tells of GPUs it lacks
     nbclient, notebook = require("nbclient"), require("jupytext").read(script)
     client = nbclient.NotebookClient(
         notebook,

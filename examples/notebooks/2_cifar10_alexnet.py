@@ -8,12 +8,15 @@
 # * **Data**: CIFAR-10 where the environment variable `CIFAR10` names its folder
 #   (`cifar-10-batches-py`) or archive: two epochs of 2,000 images. Elsewhere scikit-learn's digits,
 #   which are embedded, enlarged to CIFAR's size.
-# * **Needs**: `pip install 'keras-alexnet[torch,train]'`, or `tensorflow` or `jax` for `torch`.
+# * **Needs**: `pip install 'keras-alexnet[torch,train]'`. Any backend will do that `KERAS_BACKEND`
+#   names; torch compiles nothing, which would take longer than so short a training.
 
 # %%
 import os
 import time
 from pathlib import Path
+
+os.environ.setdefault("KERAS_BACKEND", "torch")
 
 import keras_alexnet
 

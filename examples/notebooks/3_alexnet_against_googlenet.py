@@ -6,11 +6,11 @@
 # hour to two hours; here the images are small, few, and learnt from by Adam, which is quicker to
 # begin with.
 #
-# * **Time**: under two minutes on two cores.
+# * **Time**: about two minutes on two cores.
 # * **Data**: CIFAR-10 where the environment variable `CIFAR10` names its folder
 #   (`cifar-10-batches-py`) or archive, 500 images of it. Elsewhere as many of scikit-learn's
 #   digits, which are embedded.
-# * **Needs**: `pip install 'keras-alexnet[torch,train]'`, or `tensorflow` or `jax` for `torch`.
+# * **Needs**: `pip install 'keras-alexnet[tensorflow,train]'`; `torch` or `jax` will do as well.
 
 # %%
 import os

@@ -25,8 +25,11 @@ class Format(StrEnum):
 
 
 def terminal() -> Console:
-    """Return standard output; in a file or a pipe, rows are worth more than a width of 80."""
-    return Console(width=None if sys.stdout.isatty() else 160)
+    """Return standard output; in a file or a pipe, rows are worth more than a width of 80.
+
+    In a notebook it is text as well: rich would give each line a box of its own.
+    """
+    return Console(width=None if sys.stdout.isatty() else 160, force_jupyter=False)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from rich.console import Console
 
 from keras_alexnet.core.backend import chosen_backend
 from keras_alexnet.core.machine import hide_gpus
+from keras_alexnet.core.tables import terminal
 from keras_alexnet.errors import ConfigurationError, TrainingError
 from keras_alexnet.training.devices.group import Group
 from keras_alexnet.training.devices.launch import run_processes
@@ -75,7 +76,7 @@ def join(experiment: Experiment, placement: Placement) -> Group:
 def log_of(folder: RunFolder, group: Group, console: Console | None) -> Log:
     """Return what the first process says things with; the others are silent."""
     if group.is_first:
-        return Log(folder.log, console or Console())
+        return Log(folder.log, console or terminal())
     return Log(None, Console(quiet=True))
 
 

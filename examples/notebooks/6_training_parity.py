@@ -17,7 +17,7 @@ from pathlib import Path
 import keras_alexnet
 import porting
 
-request = porting.TrainingRequest("lenet5", steps=10, learning_rate=0.1)
+request = porting.TrainingRequest("lenet5", steps=10, learning_rate=0.01)
 with tempfile.TemporaryDirectory() as folder:
     result = porting.check_training(request, Path(folder), say=print)
 

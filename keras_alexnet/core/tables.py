@@ -27,9 +27,12 @@ class Format(StrEnum):
 def terminal() -> Console:
     """Return standard output; in a file or a pipe, rows are worth more than a width of 80.
 
-    In a notebook it is text as well: rich would give each line a box of its own.
+    In a notebook it is text as well: rich would give each line a box of its own, or, as notebooks
+    ask for colours, draw a bar again and again below itself.
     """
-    return Console(width=None if sys.stdout.isatty() else 160, force_jupyter=False)
+    if sys.stdout.isatty():
+        return Console()
+    return Console(width=160, force_jupyter=False, force_terminal=False)
 
 
 @dataclass(frozen=True)

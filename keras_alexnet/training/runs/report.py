@@ -23,10 +23,8 @@ from keras_alexnet.specs.preprocessing import Preprocessing
 from keras_alexnet.training.experiment import Experiment
 from keras_alexnet.training.presets import PRESETS, Reported
 from keras_alexnet.training.runs import plots
-from keras_alexnet.training.runs.comparison import compare, duration
-from keras_alexnet.training.runs.folder import EXAMPLES, FILTERS
 from keras_alexnet.training.runs.comparison import compare_runs, duration
-from keras_alexnet.training.runs.folder import EXAMPLES
+from keras_alexnet.training.runs.folder import EXAMPLES, FILTERS
 from keras_alexnet.training.runs.reader import Run, read_run
 
 _PAIRS = 12  # most confused ones

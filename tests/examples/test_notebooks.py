@@ -12,7 +12,7 @@ pytest.importorskip("nbclient", reason="no nbclient here: pip install 'keras-ale
 
 FOLDER = ROOT / "examples" / "notebooks"
 SCRIPTS = sorted(FOLDER.glob("[0-9]*.py"))
-SHORT = {"1_port_a_checkpoint", "6_training_parity"}
+SHORT = {"5_look_inside"}
 EACH = pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 
 

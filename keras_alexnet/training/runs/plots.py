@@ -29,6 +29,8 @@ _NAMED_CLASSES = 30  # more names than these cannot be read beside a matrix
 _COUNTED_CLASSES = 20  # nor more numbers inside of it
 _NAMED_PAIRS = 10  # where the classes cannot be named
 _DPI = 120
+# Inches: an image of a grid, what lies between two, and titles of one or two lines.
+_SIDE, _GAP, _ONE_LINE, _TWO_LINES = 2.1, 0.1, 0.3, 0.45
 
 
 @dataclass(frozen=True)
@@ -190,12 +192,9 @@ def sample_predictions(
     count = len(images)
     columns = min(5, count)
     lines = -(-count // columns)
-    figure = _figure(2.2 * columns, 2.6 * lines)
-    grid = figure.subplots(lines, columns, squeeze=False).ravel()
-    for axes in grid:
-        axes.set_axis_off()
+    figure, grid = _cells(columns, [_TWO_LINES] * lines)
     for axes, image, label, guess, confidence in zip(
-        grid, images, labels, predictions, confidences, strict=False
+        grid.ravel(), images, labels, predictions, confidences, strict=False
     ):
         _show_image(axes, image)
         text = f"{_short(classes[guess], 20)} ({100 * confidence:.0f} %)"
@@ -224,10 +223,7 @@ def example_grid(
     columns = min(5, len(originals))
     lines = -(-len(originals) // columns)
     rows = 2 if len(seen) else 1
-    figure = _figure(2.2 * columns, (2.2 * rows + 0.4) * lines)
-    grid = figure.subplots(lines * rows, columns, squeeze=False)
-    for axes in grid.ravel():
-        axes.set_axis_off()
+    figure, grid = _cells(columns, [_ONE_LINE, 0.0][:rows] * lines)
     for number, (image, name) in enumerate(zip(originals, names, strict=True)):
         line, column = divmod(number, columns)
         grid[line * rows, column].set_title(_short(name, 24), fontsize=9)
@@ -284,6 +280,36 @@ def inline(draw: Callable[..., Picture], *values: Any) -> str:
 def _figure(width: float, height: float) -> Any:
     """Return an empty figure; sizes in inches."""
     return require("matplotlib.figure").Figure(figsize=(width, height), layout="constrained")
+
+
+def _cells(columns: int, heads: Sequence[float]) -> tuple[Any, np.ndarray]:
+    """Return a figure of square axes for images, and them, (lines, columns).
+
+    `heads` is what each line has above it for titles, in inches. The places are computed here:
+    matplotlib's own layout measures every text several times, which takes longer than the rest.
+    """
+    width, height = columns * (_SIDE + _GAP), sum(heads) + len(heads) * (_SIDE + _GAP)
+    figure = require("matplotlib.figure").Figure(figsize=(width, height))
+    top, lines = height, []
+    for head in heads:
+        top -= head + _SIDE
+        lines.append(
+            [
+                figure.add_axes(
+                    (
+                        (column * (_SIDE + _GAP) + _GAP / 2) / width,
+                        top / height,
+                        _SIDE / width,
+                        _SIDE / height,
+                    )
+                )
+                for column in range(columns)
+            ]
+        )
+        top -= _GAP
+    for axes in (each for line in lines for each in line):
+        axes.set_axis_off()
+    return figure, np.array(lines, object)
 
 
 def _show_image(axes: Any, image: np.ndarray) -> None:

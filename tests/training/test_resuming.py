@@ -157,6 +157,23 @@ def test_full_disk_loses_nothing(run: Run, tmp_path: Path, monkeypatch: pytest.M
     assert rows(parts) == rows(whole)
 
 
+def test_a_checkpoint_within_an_epoch_on_jax(run_python: Any, tmp_path: Path) -> None:
+    """Its training step holds the variables' values while it lasts."""
+    code = """
+import sys
+from pathlib import Path
+from helpers.training import SMALL
+from keras_alexnet.training.run import run_experiment
+
+experiment = SMALL.override(backend="jax", epochs=1, checkpoint_steps=4)
+assert run_experiment(experiment, output=Path(sys.argv[1])) is not None
+"""
+    folder = tmp_path / "run"
+    tests = str(ROOT / "tests")
+    run_python(code, folder, KERAS_BACKEND="jax", PYTHONPATH=f"{ROOT}{os.pathsep}{tests}")
+    assert (folder / "summary.json").exists()
+
+
 def test_resume_needs_a_run(run: Run, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="no such folder"):
         resume_experiment(tmp_path / "none")

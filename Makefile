@@ -23,7 +23,7 @@ help:
 	@echo "make demo          convert both networks, compare them with torchvision, write a report; two minutes"
 	@echo "make train-demo    train LeNet-5 on embedded digits, under a minute"
 	@echo "make notebooks     execute the notebooks of examples/notebooks, eight minutes; NAME=6_training_parity for one"
-	@echo "make test          the tests, ten to twelve minutes on two idle cores"
+	@echo "make test          the tests, ten minutes on two idle cores"
 	@echo "make test-all      the slow tests and the wheel in fresh environments too, hours"
 	@echo "make test-next     the tests against the next Keras, from its nightly build"
 	@echo "make lint          ruff, mypy and the import contracts"

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -42,6 +43,22 @@ ViewsOption = Annotated[
         "--views",
         help="Views of an image whose probabilities are averaged: its centre; the centre and its "
         "mirror image; four corners, the centre, and the mirror images of all five.",
+    ),
+]
+
+
+PhotosArgument = Annotated[
+    list[Path], typer.Argument(metavar="PHOTO|DIR...", help="Image files, or folders of them.")
+]
+# Of `explain`, here and in the kit.
+PageOption = Annotated[Path, typer.Option("--output", help="The page to write, an HTML file.")]
+ClassesOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--class",
+        metavar="NAME",
+        help="Name or index of a class to explain; may be repeated.",
+        show_default="the most probable one",
     ),
 ]
 

@@ -5,7 +5,13 @@ from typing import Annotated
 
 import typer
 
-from keras_alexnet.commands.common import BackendOption, progress
+from keras_alexnet.commands.common import (
+    BackendOption,
+    ClassesOption,
+    PageOption,
+    PhotosArgument,
+    progress,
+)
 from keras_alexnet.core.backend import choose_backend, require
 from keras_alexnet.core.files import check_output
 from keras_alexnet.data.sources.folders import expand
@@ -16,10 +22,8 @@ from keras_alexnet.models.record import read_record
 
 def explain_command(
     model: Annotated[Path, typer.Argument(metavar="MODEL.keras", help="File of the model.")],
-    photos: Annotated[
-        list[Path], typer.Argument(metavar="PHOTO|DIR...", help="Image files, or folders of them.")
-    ],
-    output: Annotated[Path, typer.Option(help="The page to write, an HTML file.")],
+    photos: PhotosArgument,
+    output: PageOption,
     methods: Annotated[
         list[str] | None,
         typer.Option(
@@ -30,15 +34,7 @@ def explain_command(
             show_default="all, neighbours with --among",
         ),
     ] = None,
-    classes: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--class",
-            metavar="NAME",
-            help="Name or index of a class to explain; may be repeated.",
-            show_default="the most probable one",
-        ),
-    ] = None,
+    classes: ClassesOption = None,
     layer: Annotated[
         str | None,
         typer.Option(

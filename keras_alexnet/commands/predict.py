@@ -13,6 +13,7 @@ import typer
 from keras_alexnet.commands.common import (
     BackendOption,
     BatchSizeOption,
+    PhotosArgument,
     ResizeSizeOption,
     ViewsOption,
     progress,
@@ -39,9 +40,7 @@ class PredictionFormat(StrEnum):
 
 def predict_command(
     model: Annotated[Path, typer.Argument(metavar="MODEL.keras", help="File of the model.")],
-    photos: Annotated[
-        list[Path], typer.Argument(metavar="PHOTO|DIR...", help="Image files, or folders of them.")
-    ],
+    photos: PhotosArgument,
     top: Annotated[int, typer.Option(min=1, help="Number of classes to name.")] = 5,
     recursive: Annotated[bool, typer.Option(help="Look into the folders' folders too.")] = True,
     views: ViewsOption = Views.CENTER,

@@ -25,6 +25,11 @@ _POLL = 0.02  # seconds
 _DONE = ".done"
 
 
+def search_path() -> str:
+    """Return the `PYTHONPATH` with which a process finds this package."""
+    return os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
 def call_child(
     module: str,
     job: dict[str, Any],
@@ -102,9 +107,8 @@ class _Worker:
 
     def __init__(self, module: str, backend: str | None, accelerator: bool) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="keras-alexnet-")
-        paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = os.environ | {
-            "PYTHONPATH": os.pathsep.join(paths),
+            "PYTHONPATH": search_path(),
             "PYTHONUNBUFFERED": "1",
             "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3"),
             # What it leaves when it is killed goes with it.

@@ -129,8 +129,8 @@ def survey_data(data: DataSet, advance: Advance = lambda done: None) -> DataSurv
 
     Images show the same where their pixels are equal, or nearly: their perceptual hashes (`phash`
     of the package ImageHash, 64 bits of a cosine transform) differ in eight bits at most, and their
-    thumbnails, grey and of 32 x 32 pixels, correlate by .9 at least. (199
-    pairs of CIFAR-10's images do, all of them of one class, and none of 300 photos of ImageNet.)
+    thumbnails, grey and of 32 x 32 pixels, correlate by .9 at least. (199 pairs of CIFAR-10's
+    images do, all of them of one class, and none of 300 photos of ImageNet.)
 
     Args:
         data: Its parts are looked at one after the other.

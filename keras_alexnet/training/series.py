@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from keras_alexnet.core.children import ROOT
+from keras_alexnet.core.children import search_path
 from keras_alexnet.core.interruption import end_by_signals
 from keras_alexnet.core.tables import terminal
 from keras_alexnet.errors import ConfigurationError, KerasAlexNetError, listed
@@ -87,14 +87,13 @@ def _run(job: dict[str, Any]) -> int:
 
     It stops, and saves the run, where its input ends: however this process does.
     """
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     with tempfile.TemporaryDirectory(prefix="keras-alexnet-") as name:
         path = Path(name, "job.json")
         path.write_text(json.dumps(job))
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", __name__, str(path)],
             stdin=subprocess.PIPE,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+            env=os.environ | {"PYTHONPATH": search_path()},
             start_new_session=True,  # Ctrl-C is this process' matter
         )
         assert process.stdin is not None

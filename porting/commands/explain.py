@@ -6,7 +6,12 @@ from typing import Annotated
 
 import typer
 
-from keras_alexnet.commands.common import BackendOption
+from keras_alexnet.commands.common import (
+    BackendOption,
+    ClassesOption,
+    PageOption,
+    PhotosArgument,
+)
 from keras_alexnet.core.backend import choose_backend
 from keras_alexnet.core.files import check_output
 from keras_alexnet.core.tables import Column, Format, Sheet, write_sheet
@@ -28,26 +33,16 @@ def explain_command(
     candidate: Annotated[
         Path, typer.Argument(metavar="MODEL.keras", help="What was converted from it.")
     ],
-    photos: Annotated[
-        list[Path], typer.Argument(metavar="PHOTO|DIR...", help="Image files, or folders of them.")
-    ],
+    photos: PhotosArgument,
     source: Annotated[str, typer.Option(help="Its weights: a file, or its library's name.")],
-    output: Annotated[Path, typer.Option(help="The page to write, an HTML file.")],
+    output: PageOption,
     methods: Annotated[
         list[str] | None,
         typer.Option(
             "--method", help=f"{', '.join(OF_SCORES)}; may be repeated.", show_default="all"
         ),
     ] = None,
-    classes: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--class",
-            metavar="NAME",
-            help="Name or index of a class to explain; may be repeated.",
-            show_default="the most probable one",
-        ),
-    ] = None,
+    classes: ClassesOption = None,
     layer: Annotated[
         str | None,
         typer.Option(

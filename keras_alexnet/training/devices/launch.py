@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_alexnet.core.backend import leave_wrappers_out, require
-from keras_alexnet.core.children import ROOT
+from keras_alexnet.core.children import search_path
 from keras_alexnet.errors import KerasAlexNetError, TrainingError
 
 _ANSWER, _REASON = "answer.json", "reason-{}.txt"
@@ -78,8 +78,7 @@ def enter_process(main: Any) -> None:
 def _environment(processes: int) -> Iterator[None]:
     """Within this block processes find this package, and share the cores."""
     before = dict(os.environ)
-    paths = [str(ROOT), *filter(None, [before.get("PYTHONPATH")])]
-    os.environ["PYTHONPATH"] = os.pathsep.join(paths)
+    os.environ["PYTHONPATH"] = search_path()
     os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // processes, 1)))
     try:
         yield

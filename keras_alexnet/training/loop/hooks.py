@@ -203,7 +203,7 @@ class StepHook(keras.callbacks.Callback):  # type: ignore[name-defined]
         elif self._checkpoint_steps and self.done % self._checkpoint_steps == 0:
             as_numbers(logs)  # weights that are not finite would replace good ones
             # JAX's step keeps the values to itself, until a callback asks for its model.
-            assert self.model is not None
+            _ = self.model
             self._save(self.done)
 
     def _take_note(self, so_far: dict[str, float]) -> None:

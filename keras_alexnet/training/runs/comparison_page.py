@@ -7,7 +7,7 @@ from pathlib import Path
 from keras_alexnet.core.pages import write_page
 from keras_alexnet.errors import counted
 from keras_alexnet.training.runs import plots
-from keras_alexnet.training.runs.comparison import COLUMNS, compare_runs
+from keras_alexnet.training.runs.comparison import COLUMNS, compare_runs, run_names
 from keras_alexnet.training.runs.reader import Run
 
 
@@ -27,7 +27,7 @@ def write_comparison(
         MissingDependencyError: Jinja2 or matplotlib is not installed.
     """
     sheet, every = compare_runs(runs, columns, sort=sort), compare_runs(runs, sort=sort).records
-    folders = dict(zip([row["run"] for row in compare_runs(runs).records], runs, strict=True))
+    folders = dict(zip(run_names(runs), runs, strict=True))
     found = [folders[row["run"]] for row in every]
     links = []
     for run in found:

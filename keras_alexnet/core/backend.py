@@ -27,6 +27,8 @@ _DISTRIBUTIONS = {
     "jinja2": "jinja2 matplotlib",
     "matplotlib": "jinja2 matplotlib",
     "sklearn": "scikit-learn",
+    "cv2": "opencv-python-headless",
+    "google_crc32c": "google-crc32c",
     "google": "protobuf",
     "ray": "'ray[data]' pyarrow",
     "pyarrow": "'ray[data]' pyarrow",

@@ -2,16 +2,19 @@
 
 import hashlib
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
 import numpy as np
+from PIL import Image
 
 from keras_alexnet.core.backend import require
-from keras_alexnet.core.files import readable
-from keras_alexnet.errors import DataError, counted, listed
+from keras_alexnet.core.files import readable, reason_of
+from keras_alexnet.data.decoding import Channels, decode_image, open_image
+from keras_alexnet.errors import DataError, ImageFileError, counted, listed
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,9 +36,80 @@ class Arrays:
         """Return the examples at `indices`, in their order."""
         return type(self)(self.images[indices], self.labels[indices])
 
+    def order(self, rng: np.random.Generator) -> np.ndarray:
+        """Return a random order of the examples, int64 (N,)."""
+        return rng.permutation(len(self))
+
+
+class Stored(ABC):
+    """Images that are read one by one, each as it is needed.
+
+    Attributes:
+        labels: int64 (N,), class indices.
+    """
+
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @abstractmethod
+    def place(self, index: int) -> Path:
+        """Return where an image lies, for messages; each has a place of its own."""
+
+    @abstractmethod
+    def content(self, index: int) -> bytes | np.ndarray:
+        """Read the content of an image file, or pixels, uint8 (H, W, 3).
+
+        Raises:
+            ImageFileError: It cannot be read.
+        """
+
+    @abstractmethod
+    def subset(self, indices: np.ndarray) -> Self:
+        """Return the examples at `indices`, in their order."""
+
+    @abstractmethod
+    def identity(self) -> bytes:
+        """Return what tells these examples from others, wherever they lie, without their labels."""
+
+    def order(self, rng: np.random.Generator) -> np.ndarray:
+        """Return a random order of the examples, int64 (N,), in which they are read well."""
+        return rng.permutation(len(self))
+
+    def expect(self, indices: np.ndarray) -> None:  # noqa: B027  (most have nothing to do)
+        """Prepare for the examples at `indices`, which are going to be read, but not yet."""
+
+    def pixels(self, index: int, channels: Channels = "RGB") -> np.ndarray:
+        """Return an image as `decode_image` does: uint8 (H, W, C).
+
+        Raises:
+            ImageFileError: It cannot be read or decoded.
+        """
+        return decode_image(self.content(index), channels, name=_Place(self, index))
+
+    def image(self, index: int, channels: Channels = "RGB") -> Image.Image:
+        """Return an image as `open_image` does, of the mode `channels`.
+
+        Raises:
+            ImageFileError: It cannot be read or decoded.
+        """
+        return open_image(self.content(index), channels, name=_Place(self, index))
+
+
+@dataclass(frozen=True)
+class _Place:
+    """The place of an image, which is looked up where a message needs it."""
+
+    examples: Stored
+    index: int
+
+    def __str__(self) -> str:
+        return str(self.examples.place(self.index))
+
 
 @dataclass(frozen=True, eq=False)
-class Files:
+class Files(Stored):
     """Image files, one for each example, and their class indices, int64 (N,).
 
     `left_out` are the other files that were found among them; a subset has none.
@@ -45,15 +119,30 @@ class Files:
     labels: np.ndarray
     left_out: tuple[Path, ...] = ()
 
-    def __len__(self) -> int:
-        return len(self.labels)
+    def place(self, index: int) -> Path:
+        """Return the path of a file."""
+        return self.paths[index]
+
+    def content(self, index: int) -> bytes:
+        """Read a file."""
+        path = self.paths[index]
+        try:
+            return path.read_bytes()
+        except FileNotFoundError as error:
+            raise ImageFileError(path, "no such image file") from error
+        except OSError as error:
+            raise ImageFileError(path, f"cannot be read ({reason_of(error)})") from error
 
     def subset(self, indices: np.ndarray) -> Self:
         """Return the examples at `indices`, in their order."""
         return type(self)(tuple(self.paths[i] for i in indices), self.labels[indices])
 
+    def identity(self) -> bytes:
+        """Return the last two parts of the paths, which are the same wherever the files lie."""
+        return os.fsencode("\n".join("/".join(path.parts[-2:]) for path in self.paths))
 
-Examples = Arrays | Files
+
+Examples = Arrays | Stored
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,10 +244,8 @@ def fingerprint(data: DataSet) -> str:
     for part, examples in data.parts().items():
         digest.update(f"{part} {len(examples)}\n".encode())
         digest.update(np.ascontiguousarray(examples.labels, "<i8").data)
-        if isinstance(examples, Files):
-            # The last two parts of paths are the same wherever the data lies.
-            names = ["/".join(path.parts[-2:]) for path in examples.paths]
-            digest.update(os.fsencode("\n".join(names)))
+        if isinstance(examples, Stored):
+            digest.update(examples.identity())
         else:
             digest.update(np.ascontiguousarray(examples.images).data)
     return digest.hexdigest()

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from keras_alexnet.core.files import atomic_output
-from keras_alexnet.data.decoding import Channels, decode_image
-from keras_alexnet.data.examples import Arrays, Examples
+from keras_alexnet.data.decoding import Channels
+from keras_alexnet.data.examples import Arrays, Examples, Files, Stored
 from keras_alexnet.errors import ConfigurationError, DataError, ImageFileError
 
 OnBad = Callable[[Path, str], None]
@@ -118,29 +118,29 @@ def _images(examples: Examples, channels: Channels, on_bad: OnBad | None) -> Ite
         for start in range(0, len(examples), _CHUNK):
             yield examples.images[start : start + _CHUNK]
         return
-    read = functools.partial(_read, channels=channels)
+    read = functools.partial(_read, examples, channels=channels)
     found = False
     workers = os.cpu_count() or 1
     with ThreadPoolExecutor(workers) as threads:
         for start in range(0, len(examples), 2 * workers):
-            paths = examples.paths[start : start + 2 * workers]
-            for path, image in zip(paths, threads.map(read, paths), strict=True):
+            chosen = range(start, min(start + 2 * workers, len(examples)))
+            for index, image in zip(chosen, threads.map(read, chosen), strict=True):
                 if isinstance(image, np.ndarray):
                     found = True
                     yield image
                 elif on_bad is not None:
-                    on_bad(path, image)
+                    on_bad(examples.place(index), image)
     if not found:
         raise DataError(
             f"none of the {len(examples)} image files can be read; the first: "
-            f"{examples.paths[0]}: {read(examples.paths[0])}"
+            f"{examples.place(0)}: {read(0)}"
         )
 
 
-def _read(path: Path, channels: Channels) -> np.ndarray | str:
-    """Return the pixels of a file, or why there are none."""
+def _read(examples: Stored, index: int, channels: Channels) -> np.ndarray | str:
+    """Return the pixels of an image, or why there are none."""
     try:
-        return decode_image(path, channels)
+        return examples.pixels(index, channels)
     except ImageFileError as error:
         return error.reason
 
@@ -184,6 +184,8 @@ def _key(examples: Examples) -> str:
         digest.update(f"{examples.images.shape}".encode())
         digest.update(np.ascontiguousarray(examples.images).data)
         return digest.hexdigest()
+    if not isinstance(examples, Files):
+        return hashlib.sha256(examples.identity()).hexdigest()
     for path in examples.paths:
         digest.update(f"{path.absolute()}\n".encode())
         with contextlib.suppress(OSError):

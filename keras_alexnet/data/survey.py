@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import io
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
@@ -16,8 +17,8 @@ from PIL import Image
 from keras_alexnet.core.backend import require
 from keras_alexnet.core.files import readable
 from keras_alexnet.core.tables import Column, Sheet, markdown
-from keras_alexnet.data.decoding import decode_image, open_image
-from keras_alexnet.data.examples import Arrays, DataSet, Examples, Files, left_out_note
+from keras_alexnet.data.decoding import open_image
+from keras_alexnet.data.examples import Arrays, DataSet, Examples, Stored, left_out_note
 from keras_alexnet.data.statistics import moments
 from keras_alexnet.errors import ImageFileError, counted, listed
 
@@ -148,7 +149,7 @@ def survey_data(data: DataSet, advance: Advance = lambda done: None) -> DataSurv
         sizes, modes = Counter[tuple[int, int]](), Counter[str]()
         histogram = np.zeros((3, 256), np.int64)
         for index, found in enumerate(_looks(examples)):
-            path = examples.paths[index] if isinstance(examples, Files) else None
+            path = examples.place(index) if isinstance(examples, Stored) else None
             if isinstance(found, str):
                 assert path is not None
                 unreadable[path] = found
@@ -202,9 +203,11 @@ def _opened(examples: Examples, index: int) -> tuple[Image.Image, str]:
         pixels = examples.images[index]
         image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
         return image.convert("RGB"), image.mode
-    path = examples.paths[index]
-    image = open_image(path)
-    with Image.open(path) as header:  # it could be read a moment ago
+    content = examples.content(index)
+    image = open_image(content, name=examples.place(index))
+    if isinstance(content, np.ndarray):
+        return image, image.mode
+    with Image.open(io.BytesIO(content)) as header:
         return image, header.mode
 
 
@@ -325,7 +328,7 @@ def choose_examples(
             originals.append(examples.images[index])
         else:
             try:
-                originals.append(decode_image(examples.paths[index]))
+                originals.append(examples.pixels(index))
             except ImageFileError:
                 continue  # a survey and a run's log name it
         chosen.append(index)

@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_alexnet.core.backend import require
 from keras_alexnet.data.classes import are_indices, same_classes
-from keras_alexnet.data.examples import Examples, Files
+from keras_alexnet.data.examples import Examples, Stored
 from keras_alexnet.errors import DataError, listed
 from keras_alexnet.inference.analysis import Calibration, calibration, confident_mistakes
 from keras_alexnet.inference.predictor import Predictor
@@ -187,7 +187,7 @@ def evaluate(
         mistakes=tuple(
             Mistake(
                 int(indices[i]),
-                str(examples.paths[indices[i]]) if isinstance(examples, Files) else None,
+                str(examples.place(indices[i])) if isinstance(examples, Stored) else None,
                 int(labels[i]),
                 int(predictions[i]),
                 float(confidences[i]),

@@ -14,7 +14,7 @@ from hypothesis import given, strategies as st
 from PIL import Image
 
 from keras_alexnet.data import decoding
-from keras_alexnet.data.decoding import decode_image, open_image, plain_jpeg_size
+from keras_alexnet.data.decoding import decode_image, open_image
 from keras_alexnet.errors import ImageFileError
 
 
@@ -245,19 +245,50 @@ def test_damage_of_any_sort_is_one_error(kind: str, seed: int) -> None:
     assert pixels.shape[2] == 3
 
 
-def test_plain_jpeg_size(tmp_path: Path) -> None:
-    path = tmp_path / "photo"
-    for mode in ("RGB", "L"):
-        path.write_bytes(content(image().convert(mode), "JPEG", progressive=mode == "L"))
-        assert plain_jpeg_size(path) == (40, 60)
-    path.write_bytes(content(image(), "JPEG", exif=exif(1)))
-    assert plain_jpeg_size(path) == (40, 60)
-    for data in (
-        content(image(), "JPEG", exif=exif(6)),
-        content(image().convert("CMYK"), "JPEG"),
-        content(image(), "PNG"),
-        b"hello",
-    ):
-        path.write_bytes(data)
-        assert plain_jpeg_size(path) is None
-    assert plain_jpeg_size(tmp_path / "none") is None
+JPEGS: dict[str, dict[str, Any]] = {
+    "4:4:4": {"subsampling": 0},
+    "4:2:2": {"subsampling": 1},
+    "4:2:0": {"subsampling": 2},
+    "progressive": {"progressive": True},
+    "coarse": {"quality": 5},
+    "fine": {"quality": 100},
+    "red, green and blue": {"keep_rgb": True},
+    "upright by its notes": {"exif": exif(1)},
+}
+
+
+@pytest.mark.parametrize("channels", ["RGB", "L"])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("kind", JPEGS)
+def test_turbo_and_pillow_decode_the_same(
+    kind: str, mode: str, channels: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turbo = pytest.importorskip("simplejpeg")
+    data = content(image(61, 43).convert(mode), "JPEG", **JPEGS[kind])
+    calls = []
+    monkeypatch.setattr(
+        decoding,
+        "_turbo",
+        lambda: calls.append(1) or turbo,  # type: ignore[func-returns-value]
+    )
+    quick = decode_image(data, channels)
+    # Grey of a coloured file is Pillow's mean of three, not the file's own luma.
+    assert len(calls) == (mode in ("L", channels))
+    monkeypatch.setattr(decoding, "_turbo", lambda: None)
+    np.testing.assert_array_equal(quick, decode_image(data, channels))
+    assert quick.shape == (43, 61, len(channels))
+
+
+@pytest.mark.parametrize("kind", ["turned", "CMYK", "PNG", "damaged"])
+def test_turbo_leaves_what_is_unusual_to_pillow(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("simplejpeg")
+    smooth = image(6, 4).resize((60, 40))
+    data = {
+        "turned": content(smooth, "JPEG", exif=exif(6)),
+        "CMYK": content(smooth.convert("CMYK"), "JPEG"),
+        "PNG": content(smooth, "PNG"),
+        "damaged": content(smooth, "JPEG")[:-40] + b"\xff\xd9",
+    }[kind]
+    found = decode_image(data)
+    monkeypatch.setattr(decoding, "_turbo", lambda: None)
+    np.testing.assert_array_equal(found, decode_image(data))

@@ -10,16 +10,11 @@ from keras_alexnet.data.augmentation.array_ops import tensorflow_ops
 from keras_alexnet.data.augmentation.colour import recolour
 from keras_alexnet.data.augmentation.draws import colour_columns, crop_geometry, draw, resized_size
 from keras_alexnet.data.augmentation.resample import resample
-from keras_alexnet.data.batches.plan import BatchSettings, InputSpecs, Plan
+from keras_alexnet.data.batches.plan import Batch, BatchSettings, InputSpecs, Plan
 from keras_alexnet.data.batches.shards import WHOLE
 from keras_alexnet.data.batches.tensorflow_host import finished, python_step
 from keras_alexnet.data.examples import Arrays
 from keras_alexnet.errors import DataError
-
-# Inputs, labels, and weights where several devices share a batch.
-Batch = (
-    tuple[dict[str, np.ndarray], np.ndarray] | tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]
-)
 
 
 class ArrayBatches:
@@ -111,7 +106,7 @@ class ArrayEpoch:
         self._source, self._plan = source, plan
         self._begins = source.settings.begins(plan)
 
-    def stored(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Batch]:
         """Iterate over the batches, for the device to augment."""
         return (self._source.stored(self._plan, position) for position in self._begins)
 

@@ -1,22 +1,17 @@
 """Images for evaluation: decoded, resized and cropped by Pillow in threads, in their order."""
 
-import os
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from keras_alexnet.data.decoding import open_image
-from keras_alexnet.data.examples import Arrays, Examples, Files
+from keras_alexnet.core.ahead import ahead
+from keras_alexnet.data.decoding import to_image
+from keras_alexnet.data.examples import Arrays, Examples, Stored
 from keras_alexnet.data.preprocessing import resize_and_crop
 from keras_alexnet.errors import ConfigurationError, DataError, ImageFileError
 from keras_alexnet.specs.preprocessing import Preprocessing
-
-# Examples that a thread prepares before it hands them over, which wakes the other threads.
-_GROUP = 8
 
 Prepare = Callable[[Image.Image, Preprocessing], np.ndarray]
 
@@ -70,8 +65,8 @@ class EvaluationBatches:
         indices: list[int] = []
         for index, found in enumerate(self._in_order()):
             if isinstance(found, str):
-                assert isinstance(self._examples, Files)
-                self._skipped[self._examples.paths[index]] = found
+                assert isinstance(self._examples, Stored)
+                self._skipped[self._examples.place(index)] = found
                 continue
             pixels.append(found)
             indices.append(index)
@@ -94,31 +89,15 @@ class EvaluationBatches:
 
     def _in_order(self) -> Iterator[np.ndarray | str]:
         """Yield the pixels of each example, or why it has none; a few are under way."""
-        threads = os.cpu_count() or 1
-        pending: deque[Future[list[np.ndarray | str]]] = deque()
-        pool = ThreadPoolExecutor(threads)
-        try:
-            for begin in range(0, len(self), _GROUP):
-                pending.append(pool.submit(self._group, begin))
-                # Twice a batch: one is being made while the network computes the other.
-                if len(pending) >= 2 * self._batch_size / _GROUP + threads:
-                    yield from pending.popleft().result()
-            while pending:
-                yield from pending.popleft().result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-    def _group(self, begin: int) -> list[np.ndarray | str]:
-        return [self._pixels(i) for i in range(begin, min(begin + _GROUP, len(self)))]
+        # Twice a batch: one is being made while the network computes the other.
+        return ahead(self._pixels, range(len(self)), count=2 * self._batch_size)
 
     def _pixels(self, index: int) -> np.ndarray | str:
         if isinstance(self._examples, Arrays):
-            stored = self._examples.images[index]
-            image = Image.fromarray(stored[..., 0] if stored.shape[2] == 1 else stored)
+            image = to_image(self._examples.images[index])
         else:
-            path = self._examples.paths[index]
             try:
-                image = open_image(path, self._preprocessing.mode)
+                image = self._examples.image(index, self._preprocessing.mode)
             except ImageFileError as error:
                 return error.reason
         return self._prepare(image, self._preprocessing)

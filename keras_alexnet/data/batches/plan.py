@@ -8,10 +8,15 @@ import numpy as np
 from keras_alexnet.data.augmentation.draws import Draws, draw
 from keras_alexnet.data.augmentation.record import Augmentation
 from keras_alexnet.data.batches.shards import WHOLE, Shard
+from keras_alexnet.data.examples import Examples
 from keras_alexnet.errors import ConfigurationError
 
 # Name -> shape without the batch, and dtype.
 InputSpecs = dict[str, tuple[tuple[int, ...], str]]
+# Inputs, labels, and weights where several devices share a batch.
+Batch = (
+    tuple[dict[str, np.ndarray], np.ndarray] | tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,8 +46,8 @@ class BatchSettings:
         shuffle: Whether each epoch has an order of its own.
         drop_remainder: Whether a last batch that is not full is left out.
         place: Who augments: `"host"`, which needs TensorFlow, or `"device"`, where the model
-            begins with `augmentation.layer.Augment`. Files are decoded, cropped and mirrored on the
-            host either way; the device then recolours them.
+            begins with `augmentation.layer.Augment`. Images that are not in memory are decoded,
+            cropped and mirrored on the host either way; the device then recolours them.
         channels: Of the network's input: 3, or 1 for grey.
         pca: Principal components of the colours, see `statistics.colour_components`.
         shard: The part of each batch that this process sees, where several devices train together.
@@ -105,8 +110,8 @@ class BatchSettings:
         begins = self.begins(plan)
         return begins[batches] if batches < len(begins) else len(plan)
 
-    def plan(self, count: int, *, epoch: int, start: int = 0) -> Plan:
-        """Return the plan of an epoch of `count` examples: a function of the seed and `epoch`."""
+    def plan(self, examples: Examples, *, epoch: int, start: int = 0) -> Plan:
+        """Return the plan of an epoch of the examples: a function of the seed and `epoch`."""
         rng = np.random.default_rng([self.seed, epoch])
-        order = rng.permutation(count) if self.shuffle else np.arange(count)
-        return Plan(order, draw(self.augmentation, count, rng), start)
+        order = examples.order(rng) if self.shuffle else np.arange(len(examples))
+        return Plan(order, draw(self.augmentation, len(examples), rng), start)

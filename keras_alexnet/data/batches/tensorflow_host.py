@@ -5,7 +5,7 @@ import os
 import sys
 import warnings
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from keras_alexnet.core.backend import installed, require
@@ -34,8 +34,8 @@ def load_tensorflow(framework: str) -> Any:
         tf = require("tensorflow")
     except MissingDependencyError as error:
         raise MissingDependencyError(
-            f"{error} It decodes image files and augments on the host; images in memory can be "
-            "augmented on the device without it (--augment-on device)"
+            f"{error} It changes colours on the host, and augments images in memory there; on the "
+            "device that needs no TensorFlow (--augment-on device)"
         ) from error
     if framework != "tensorflow":
         with contextlib.suppress(RuntimeError):  # too late: it was in use before
@@ -71,6 +71,23 @@ def finished(tf: Any, dataset: Any, owner: object) -> Any:
     dataset = dataset.with_options(options)
     dataset.owner_of_python_steps = owner
     return dataset
+
+
+def from_batches(tf: Any, batches: Iterable[Any], signature: Any) -> Any:
+    """Return a dataset of the batches that an object yields, once, as `signature` describes them.
+
+    As with `python_step`, the object lives no longer than the dataset.
+    """
+    weak = weakref.ref(batches)
+
+    def generate() -> Iterator[Any]:
+        found = weak()
+        if found is None:
+            raise RuntimeError("these batches outlived the epoch that they belong to")
+        return iter(found)
+
+    dataset = tf.data.Dataset.from_generator(generate, output_signature=signature)
+    return finished(tf, dataset, batches)
 
 
 def numpy_batches(dataset: Any) -> Iterator[tuple[Any, ...]]:

@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from keras_alexnet.data.batches.arrays import ArrayBatches, ArrayEpoch
-from keras_alexnet.data.batches.file_epoch import FileEpoch
-from keras_alexnet.data.batches.files import FileBatches
 from keras_alexnet.data.batches.plan import BatchSettings, InputSpecs
+from keras_alexnet.data.batches.stored import StoredBatches, StoredEpoch
 from keras_alexnet.data.batches.tensorflow_host import load_tensorflow, numpy_batches
 from keras_alexnet.data.examples import Arrays, Examples
 from keras_alexnet.errors import ConfigurationError
@@ -40,27 +39,29 @@ class TrainingBatches:
         framework: Literal["tensorflow", "torch", "jax"],
     ) -> None:
         settings.check(len(examples))
-        self._count, self._settings, self._framework = len(examples), settings, framework
-        self._epoch: ArrayEpoch | FileEpoch | None = None
-        self._source: ArrayBatches | FileBatches
+        self._examples, self._settings, self._framework = examples, settings, framework
+        self._epoch: ArrayEpoch | StoredEpoch | None = None
+        self._source: ArrayBatches | StoredBatches
         if isinstance(examples, Arrays):
             self._source = ArrayBatches(examples, settings)
+            needs_tensorflow = not settings.on_device
         else:
-            self._source = FileBatches(examples, settings)
+            self._source = StoredBatches(examples, settings)
+            needs_tensorflow = self._source.recolours
+        self._is_stored = isinstance(self._source, StoredBatches)
         self._tf: Any = None
-        on_host = isinstance(self._source, FileBatches) or not settings.on_device
-        if on_host or framework == "tensorflow":
+        if needs_tensorflow or framework == "tensorflow":
             self._tf = load_tensorflow(framework)
         self.inputs: InputSpecs = self._source.inputs
-        self.steps = settings.steps(self._count)
+        self.steps = settings.steps(len(examples))
 
     @property
     def skipped(self) -> Mapping[Path, str]:
-        """Files left out so far because they cannot be used, and why.
+        """Images left out so far because they cannot be used, and why.
 
         Batches that are made in advance count.
         """
-        return dict(self._source.skipped) if isinstance(self._source, FileBatches) else {}
+        return dict(self._source.skipped) if isinstance(self._source, StoredBatches) else {}
 
     def epoch(self, number: int, start: int = 0) -> Any:
         """Return the batches of an epoch, for `fit`.
@@ -77,17 +78,17 @@ class TrainingBatches:
 
         Raises:
             ConfigurationError: `start` lies outside the epoch.
-            DataError: No file can be read, or too few for a batch where the rest is dropped.
+            DataError: No image can be read, or too few for a batch where the rest is dropped.
         """
-        if not 0 <= start <= self._count:
+        count = len(self._examples)
+        if not 0 <= start <= count:
             raise ConfigurationError(
-                f"an epoch of {self._count} examples cannot begin at position {start}"
+                f"an epoch of {count} examples cannot begin at position {start}"
             )
-        plan = self._settings.plan(self._count, epoch=number, start=start)
+        plan = self._settings.plan(self._examples, epoch=number, start=start)
         self._epoch = self._source.epoch(plan)
-        if self._tf is None:
-            assert isinstance(self._epoch, ArrayEpoch)
-            return self._epoch.stored()
+        if self._framework != "tensorflow" and (self._tf is None or self._is_stored):
+            return iter(self._epoch)
         dataset = self._epoch.dataset(self._tf)
         return dataset if self._framework == "tensorflow" else numpy_batches(dataset)
 

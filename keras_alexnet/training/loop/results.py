@@ -12,7 +12,7 @@ from PIL import Image
 from keras_alexnet.core.files import atomic_output, write_json
 from keras_alexnet.core.pages import data_url, thumbnail
 from keras_alexnet.data.batches.evaluation import EvaluationBatches
-from keras_alexnet.data.examples import Examples, Files
+from keras_alexnet.data.examples import Examples, Stored
 from keras_alexnet.errors import ConfigurationError
 from keras_alexnet.explaining.explainer import Explainer
 from keras_alexnet.explaining.pictures import tiles
@@ -105,7 +105,7 @@ def _answers(result: Evaluation, examples: Examples) -> Iterator[dict[str, Any]]
     """Yield what the model takes each image for, by the columns of `predictions.csv`."""
     columns = (result.indices, result.labels, result.predictions, result.confidences)
     for index, label, prediction, confidence in zip(*map(np.ndarray.tolist, columns), strict=True):
-        path = examples.paths[index] if isinstance(examples, Files) else ""
+        path = examples.place(index) if isinstance(examples, Stored) else ""
         names = (result.classes[label], result.classes[prediction])
         yield dict(zip(_ANSWER, (index, path, *names, confidence), strict=True))
 

@@ -1,0 +1,35 @@
+"""Work that threads do ahead of whoever needs its results."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+# Items that a thread does before it hands them over, which wakes the other threads.
+GROUP = 8
+
+
+def ahead(
+    function: Callable[[Item], Result], items: Sequence[Item], *, count: int
+) -> Iterator[Result]:
+    """Yield a function's results in the order of the items, while threads do the next `count`."""
+    threads = os.cpu_count() or 1
+    pool = ThreadPoolExecutor(threads)
+    pending: deque[Future[list[Result]]] = deque()
+
+    def group(begin: int) -> list[Result]:
+        return [function(item) for item in items[begin : begin + GROUP]]
+
+    try:
+        for begin in range(0, len(items), GROUP):
+            pending.append(pool.submit(group, begin))
+            if len(pending) >= count / GROUP + threads:
+                yield from pending.popleft().result()
+        while pending:
+            yield from pending.popleft().result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,214 @@
+"""Training batches of images that are read one by one: decoded, cropped and mirrored on the host.
+
+Threads do that, and no framework: OpenCV, libjpeg-turbo and Pillow leave Python's lock alone. All
+frameworks see the same pixels.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_alexnet.core.ahead import ahead
+from keras_alexnet.data.augmentation.array_ops import tensorflow_ops
+from keras_alexnet.data.augmentation.colour import recolour
+from keras_alexnet.data.augmentation.cropping import crop
+from keras_alexnet.data.augmentation.draws import colour_columns, crop_geometry, resized_size
+from keras_alexnet.data.batches.plan import Batch, BatchSettings, InputSpecs, Plan
+from keras_alexnet.data.batches.shards import WHOLE
+from keras_alexnet.data.batches.tensorflow_host import from_batches
+from keras_alexnet.data.decoding import Channels
+from keras_alexnet.data.examples import Stored
+from keras_alexnet.errors import DataError, ImageFileError
+
+
+class StoredBatches:
+    """See `TrainingBatches`.
+
+    Unreadable images are left out: what follows moves up, so that all batches but the last are
+    full, and the same each time. Where devices share a batch nothing moves up, as no process knows
+    of the others' images: black ones of weight 0 stand in for them.
+
+    Attributes:
+        inputs: What batches hold, as in `TrainingBatches`.
+        skipped: The images left out so far, and why.
+    """
+
+    def __init__(self, examples: Stored, settings: BatchSettings) -> None:
+        self.examples, self.settings = examples, settings
+        augmentation, channels = settings.augmentation, settings.channels
+        self._channels: Channels = "L" if channels == 1 else "RGB"
+        self.skipped: dict[Path, str] = {}
+        self.image_shape = (*settings.size, channels)
+        self.inputs: InputSpecs = {
+            "image": (self.image_shape, "float32" if self.recolours else "uint8")
+        }
+        if augmentation.recolours and settings.on_device:
+            self.inputs["colours"] = ((len(colour_columns(augmentation)),), "float32")
+        self._is_checked = False
+
+    @property
+    def recolours(self) -> bool:
+        """Whether colours change on the host, which TensorFlow does."""
+        return self.settings.augmentation.recolours and not self.settings.on_device
+
+    def epoch(self, plan: Plan) -> "StoredEpoch":
+        """Return the batches of a plan.
+
+        Raises:
+            DataError: No image can be used, or too few for a batch where the rest is dropped.
+        """
+        if not self._is_checked:
+            self._check(plan)
+            self._is_checked = True
+        kind = StoredEpoch if self.settings.shard == WHOLE else StoredShares
+        return kind(self, plan)
+
+    def load(self, plan: Plan, position: int) -> np.ndarray | str:
+        """Return the image at a position, uint8 (h, w, C), or why it cannot be used.
+
+        Besides unreadable ones, images that are smaller than a random crop cannot be used.
+        """
+        index = plan.order[position]
+        draws = plan.draws.take(slice(position, position + 1))
+        augmentation, size = self.settings.augmentation, self.settings.size
+        try:
+            image = self.examples.pixels(index, self._channels)
+            height, width, _ = image.shape
+            geometry = crop_geometry(augmentation, draws, height, width, size)[0]
+        except ImageFileError as error:
+            return error.reason
+        except DataError as error:
+            return str(error)
+        return crop(image, geometry, size, resized_size(augmentation, height, width))
+
+    def skip(self, index: int, reason: str) -> None:
+        """Note that an image is left out."""
+        self.skipped.setdefault(self.examples.place(index), reason)
+
+    def inputs_of(self, images: np.ndarray, colours: np.ndarray) -> dict[str, Any]:
+        """Return what batches hold: images (B, h, w, C) with new colours, or both as they are."""
+        if self.recolours:
+            ops = tensorflow_ops()
+            settings = self.settings
+            changed = recolour(
+                ops.cast(images, "float32"),
+                colours,
+                settings.augmentation,
+                ops=ops,
+                pca=settings.pca,
+            )
+            return {"image": changed.numpy()}
+        return {"image": images} | ({"colours": colours} if "colours" in self.inputs else {})
+
+    def _check(self, plan: Plan) -> None:
+        wanted = self.settings.batch_size if self.settings.drop_remainder else 1
+        found, first = 0, ""
+        for position in range(len(plan)):
+            image = self.load(plan, position)
+            if not isinstance(image, str):
+                found += 1
+            elif not first:
+                first = f"{self.examples.place(plan.order[position])}: {image}"
+            if found == wanted:
+                return
+        some = f"only {found}, fewer than the batch_size {wanted}," if found else "none"
+        raise DataError(f"{some} of {len(plan)} images can be used; the first that cannot: {first}")
+
+
+class StoredEpoch:
+    """The batches of one plan; to be iterated over once."""
+
+    def __init__(self, source: StoredBatches, plan: Plan) -> None:
+        self._source, self._plan = source, plan
+        # Positions in the order in which they are loaded.
+        self._slots = np.arange(plan.start, len(plan))
+        self._ends: list[int] = []
+
+    def position(self, batches: int) -> int:
+        """Return the position behind so many batches, which were made already."""
+        return self._ends[batches - 1] if batches else self._plan.start
+
+    def dataset(self, tf: Any) -> Any:
+        """Return the batches as a `tf.data.Dataset`."""
+        specs = {
+            name: tf.TensorSpec((None, *shape), dtype)
+            for name, (shape, dtype) in self._source.inputs.items()
+        }
+        others = [tf.TensorSpec((None,), tf.int32)]
+        if self._source.settings.shard != WHOLE:
+            others.append(tf.TensorSpec((None,), tf.float32))
+        return from_batches(tf, self, (specs, *others))
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Iterate over the batches, as `TrainingBatches.epoch` describes them."""
+        size, settings = self._source.settings.batch_size, self._source.settings
+        found: list[tuple[int, np.ndarray]] = []
+        # A batch is held back until the next image is known: what follows the last one, and cannot
+        # be used, counts as done.
+        for position, image in self._loaded():
+            if isinstance(image, str):
+                self._source.skip(self._plan.order[position], image)
+                continue
+            if len(found) == size:
+                yield self._batch(found, found[-1][0] + 1)
+                found = []
+            found.append((position, image))
+        if len(found) == size or (found and not settings.drop_remainder):
+            yield self._batch(found, len(self._plan))
+        elif self._ends:
+            self._ends[-1] = len(self._plan)
+
+    def _loaded(self) -> Iterator[tuple[int, np.ndarray | str]]:
+        """Yield positions with their images, or with why they cannot be used."""
+        source, plan, slots = self._source, self._plan, self._slots.tolist()
+        source.examples.expect(plan.order[self._slots])
+        count = 2 * source.settings.batch_size  # one batch is made while another is trained on
+        images = ahead(lambda position: source.load(plan, position), slots, count=count)
+        return zip(slots, images, strict=True)
+
+    def _batch(self, found: list[tuple[int, np.ndarray]], end: int) -> Batch:
+        self._ends.append(end)
+        return self._made([position for position, _ in found], [image for _, image in found])
+
+    def _made(self, slots: list[int], images: list[np.ndarray]) -> Any:
+        source, plan, positions = self._source, self._plan, np.array(slots)
+        inputs = source.inputs_of(np.stack(images), plan.draws.colours[positions])
+        return inputs, source.examples.labels[plan.order[positions]].astype(np.int32)
+
+
+class StoredShares(StoredEpoch):
+    """The shares that a process has of the batches of one plan."""
+
+    def __init__(self, source: StoredBatches, plan: Plan) -> None:
+        super().__init__(source, plan)
+        settings = source.settings
+        begins = settings.begins(plan)
+        shares = [
+            settings.shard.share(min(settings.batch_size, len(plan) - begin)) for begin in begins
+        ]
+        nothing = np.zeros(0, np.int64)
+        self._slots = np.concatenate(
+            [nothing, *(b + where for b, (where, _) in zip(begins, shares, strict=True))]
+        )
+        self._weights = [weights for _, weights in shares]
+
+    def position(self, batches: int) -> int:
+        """Return the position behind so many batches."""
+        return self._source.settings.position(self._plan, batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Iterate over the shares: inputs, labels and weights."""
+        loaded = self._loaded()
+        black = np.zeros(self._source.image_shape, np.uint8)
+        for planned in self._weights:
+            weights, slots, images = planned.copy(), [], []
+            for number in range(len(planned)):
+                position, image = next(loaded)
+                if isinstance(image, str):
+                    self._source.skip(self._plan.order[position], image)
+                    weights[number], image = 0, black
+                slots.append(position)
+                images.append(image)
+            yield *self._made(slots, images), weights

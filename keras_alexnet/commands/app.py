@@ -10,6 +10,7 @@ from keras_alexnet.commands.explain import explain_command
 from keras_alexnet.commands.export import export_command
 from keras_alexnet.commands.main import run
 from keras_alexnet.commands.models import models_command, summary_command
+from keras_alexnet.commands.pack import pack_command
 from keras_alexnet.commands.predict import predict_command
 from keras_alexnet.commands.train import train_command
 
@@ -26,6 +27,7 @@ app = typer.Typer(help=_HELP, no_args_is_help=True, pretty_exceptions_enable=Fal
 app.command("models")(models_command)
 app.command("summary")(summary_command)
 app.command("data")(data_command)
+app.command("pack")(pack_command)
 app.command("train")(train_command)
 app.command("evaluate")(evaluate_command)
 app.command("predict")(predict_command)

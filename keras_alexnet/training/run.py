@@ -11,6 +11,7 @@ from keras_alexnet.core.backend import choose_backend, keras_home
 from keras_alexnet.core.files import write_json
 from keras_alexnet.core.machine import check_device, describe
 from keras_alexnet.data.examples import left_out_note
+from keras_alexnet.data.packed.storage import is_url
 from keras_alexnet.data.sources.registry import SOURCES
 from keras_alexnet.errors import ConfigurationError, KerasAlexNetError, TrainingError, counted
 from keras_alexnet.training.devices.group import Group
@@ -163,7 +164,7 @@ def resume_experiment(
 def anchored(experiment: Experiment) -> Experiment:
     """Return the experiment with absolute paths, so that it can go on from another folder."""
     data = experiment.data
-    if data not in SOURCES:
+    if data not in SOURCES and not is_url(data):
         data = str(Path(data).expanduser().absolute())
     places = {name: getattr(experiment, name) for name in ("data_dir", "weights")}
     model = experiment.model

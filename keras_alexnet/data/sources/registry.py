@@ -9,6 +9,8 @@ from PIL import Image
 
 from keras_alexnet.core.backend import require
 from keras_alexnet.data.examples import Arrays, DataSet, Examples, stratified_split
+from keras_alexnet.data.packed.examples import is_packed, read_packed
+from keras_alexnet.data.packed.storage import is_url
 from keras_alexnet.data.sources.cifar import read_cifar
 from keras_alexnet.data.sources.cifar_formats import CIFAR10, CIFAR100, Cifar
 from keras_alexnet.data.sources.csv_files import read_csv
@@ -93,6 +95,7 @@ SOURCES: Mapping[str, Source] = {
     "csv": _on_disk("A CSV file with the columns path,label or path,label,split.", read_csv),
     "ilsvrc2010": _on_disk("ImageNet's challenge of 2010 with its devkit.", read_ilsvrc2010),
     "ilsvrc2012": _on_disk("ImageNet's challenge of 2012 with its devkit.", read_ilsvrc2012),
+    "packed": _on_disk("What `keras-alexnet pack` has written.", read_packed),
 }
 
 
@@ -127,7 +130,8 @@ def open_data(kind: str, path: str | Path | None = None, *, download: bool = Tru
 def find_data(data: str, path: str | Path | None = None, *, download: bool = True) -> DataSet:
     """Open a data set by its kind, as `open_data` does, or by its place alone.
 
-    `data` is a key of `SOURCES`; else a folder of class folders, or a file `*.csv`.
+    `data` is a key of `SOURCES`; else a folder of class folders, a file `*.csv`, or packed data:
+    their folder, or a URL of it, such as `gs://bucket/packed`.
 
     Raises:
         ConfigurationError: `data` is neither a kind nor a place, or both places are given.
@@ -135,6 +139,8 @@ def find_data(data: str, path: str | Path | None = None, *, download: bool = Tru
     if data in SOURCES:
         return open_data(data, path, download=download)
     place = Path(data).expanduser()
+    if is_url(data):
+        return read_packed(data)
     if not place.exists():
         raise ConfigurationError(
             f"{data!r} is neither a kind of data ({', '.join(SOURCES)}) nor a folder or CSV file"
@@ -144,4 +150,5 @@ def find_data(data: str, path: str | Path | None = None, *, download: bool = Tru
             f"{data!r} is a place already: leave out {path} (--data-dir), or name a kind of data "
             f"({', '.join(SOURCES)})"
         )
-    return open_data("folder" if place.is_dir() else "csv", place)
+    kind = "packed" if is_packed(place) else "folder" if place.is_dir() else "csv"
+    return open_data(kind, place)

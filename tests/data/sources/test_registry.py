@@ -35,6 +35,7 @@ def test_kinds() -> None:
             "csv",
             "ilsvrc2010",
             "ilsvrc2012",
+            "packed",
         )
     ]
     for source in SOURCES.values():

@@ -4,10 +4,12 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+_END: Any = object()
 
 # Items that a thread does before it hands them over, which wakes the other threads.
 GROUP = 8
@@ -31,5 +33,17 @@ def ahead(
                 yield from pending.popleft().result()
         while pending:
             yield from pending.popleft().result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def in_background(results: Iterator[Result], count: int) -> Iterator[Result]:
+    """Yield results that another thread asks for, up to `count` of them ahead."""
+    pool = ThreadPoolExecutor(1)
+    pending = deque(pool.submit(next, results, _END) for _ in range(count))
+    try:
+        while (result := pending.popleft().result()) is not _END:
+            pending.append(pool.submit(next, results, _END))
+            yield result
     finally:
         pool.shutdown(wait=False, cancel_futures=True)

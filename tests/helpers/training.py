@@ -1,6 +1,7 @@
 """A small run, and what it leaves behind as values."""
 
 import csv
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 from keras_alexnet.models.weights import load_model
+from keras_alexnet.training.loop import hooks
 from keras_alexnet.training.presets import PRESETS
 from keras_alexnet.training.run import run_experiment
 
@@ -56,3 +58,18 @@ def moved_photos(tmp_path: Path) -> Path:
             pixels = rng.integers(0, 256, (34, 36, 3), np.uint8)
             Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{number}.png")
     return tmp_path / "photos"
+
+
+def interrupt_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let Ctrl-C come within the given step of the run that follows."""
+    count = 0
+    inner = hooks.StepHook.on_train_batch_end
+
+    def counted(self: Any, batch: int, logs: Any = None) -> None:
+        nonlocal count
+        count += 1
+        if count == step:
+            signal.raise_signal(signal.SIGINT)
+        inner(self, batch, logs)
+
+    monkeypatch.setattr(hooks.StepHook, "on_train_batch_end", counted)

@@ -3,7 +3,6 @@
 import json
 import os
 import resource
-import signal
 import subprocess
 import sys
 import time
@@ -15,11 +14,10 @@ import keras
 import numpy as np
 import pytest
 from helpers.project import ROOT
-from helpers.training import SMALL, Run, moved_photos, rows, weights
+from helpers.training import SMALL, Run, interrupt_at, moved_photos, rows, weights
 
 from keras_alexnet.errors import ConfigurationError, TrainingError
 from keras_alexnet.training.experiment import Experiment
-from keras_alexnet.training.loop import hooks
 from keras_alexnet.training.run import resume_experiment, run_experiment
 
 # Where the interruption comes, in steps of which an epoch has nine, and what is in use.
@@ -65,21 +63,6 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     assert rows(parts) == rows(whole)
     for mine, theirs in zip(weights(parts), weights(whole), strict=True):
         np.testing.assert_array_equal(mine, theirs)
-
-
-def interrupt_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let Ctrl-C come within the given step of the run that follows."""
-    count = 0
-    inner = hooks.StepHook.on_train_batch_end
-
-    def counted(self: Any, batch: int, logs: Any = None) -> None:
-        nonlocal count
-        count += 1
-        if count == step:
-            signal.raise_signal(signal.SIGINT)
-        inner(self, batch, logs)
-
-    monkeypatch.setattr(hooks.StepHook, "on_train_batch_end", counted)
 
 
 def command(*arguments: object) -> list[str]:

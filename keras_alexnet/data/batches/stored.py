@@ -4,20 +4,21 @@ Threads do that, and no framework: OpenCV, libjpeg-turbo and Pillow leave Python
 frameworks see the same pixels.
 """
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from keras_alexnet.core.ahead import ahead
+from keras_alexnet.core.ahead import ahead, in_background
 from keras_alexnet.data.augmentation.array_ops import tensorflow_ops
 from keras_alexnet.data.augmentation.colour import recolour
 from keras_alexnet.data.augmentation.cropping import crop
 from keras_alexnet.data.augmentation.draws import colour_columns, crop_geometry, resized_size
 from keras_alexnet.data.batches.plan import Batch, BatchSettings, InputSpecs, Plan
 from keras_alexnet.data.batches.shards import WHOLE
-from keras_alexnet.data.batches.tensorflow_host import from_batches
+from keras_alexnet.data.batches.tensorflow_host import PREFETCH, from_batches
 from keras_alexnet.data.decoding import Channels
 from keras_alexnet.data.examples import Stored
 from keras_alexnet.errors import DataError, ImageFileError
@@ -118,13 +119,18 @@ class StoredBatches:
 
 
 class StoredEpoch:
-    """The batches of one plan; to be iterated over once."""
+    """The batches of one plan; to be iterated over once.
+
+    Attributes:
+        waited: Seconds for which a batch was waited for so far.
+    """
 
     def __init__(self, source: StoredBatches, plan: Plan) -> None:
         self._source, self._plan = source, plan
         # Positions in the order in which they are loaded.
         self._slots = np.arange(plan.start, len(plan))
         self._ends: list[int] = []
+        self.waited = 0.0
 
     def position(self, batches: int) -> int:
         """Return the position behind so many batches, which were made already."""
@@ -143,6 +149,16 @@ class StoredEpoch:
 
     def __iter__(self) -> Iterator[Batch]:
         """Iterate over the batches, as `TrainingBatches.epoch` describes them."""
+        batches = in_background(self._batches(), PREFETCH)
+        while True:
+            began = time.perf_counter()
+            batch = next(batches, None)
+            self.waited += time.perf_counter() - began
+            if batch is None:
+                return
+            yield batch
+
+    def _batches(self) -> Iterator[Batch]:
         size, settings = self._source.settings.batch_size, self._source.settings
         found: list[tuple[int, np.ndarray]] = []
         # A batch is held back until the next image is known: what follows the last one, and cannot
@@ -198,8 +214,7 @@ class StoredShares(StoredEpoch):
         """Return the position behind so many batches."""
         return self._source.settings.position(self._plan, batches)
 
-    def __iter__(self) -> Iterator[Batch]:
-        """Iterate over the shares: inputs, labels and weights."""
+    def _batches(self) -> Iterator[Batch]:
         loaded = self._loaded()
         black = np.zeros(self._source.image_shape, np.uint8)
         for planned in self._weights:

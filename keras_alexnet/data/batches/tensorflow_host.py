@@ -63,7 +63,11 @@ def python_step(tf: Any, method: Callable[..., Any], arguments: Any, *results: A
 
 def finished(tf: Any, dataset: Any, owner: object) -> Any:
     """Return a dataset that works ahead and keeps the object that its `python_step`s belong to."""
-    dataset = dataset.prefetch(PREFETCH)
+    return settled(tf, dataset.prefetch(PREFETCH), owner)
+
+
+def settled(tf: Any, dataset: Any, owner: object) -> Any:
+    """Return a dataset that keeps the object that its `python_step`s belong to."""
     options = tf.data.Options()
     # Nothing is left to be tuned, and its thread lets the end of every few epochs wait for it,
     # about as long as the epoch took (TensorFlow 2.21).
@@ -76,7 +80,8 @@ def finished(tf: Any, dataset: Any, owner: object) -> Any:
 def from_batches(tf: Any, batches: Iterable[Any], signature: Any) -> Any:
     """Return a dataset of the batches that an object yields, once, as `signature` describes them.
 
-    As with `python_step`, the object lives no longer than the dataset.
+    It does not work ahead: the object does. As with `python_step`, the object lives no longer than
+    the dataset.
     """
     weak = weakref.ref(batches)
 
@@ -87,7 +92,7 @@ def from_batches(tf: Any, batches: Iterable[Any], signature: Any) -> Any:
         return iter(found)
 
     dataset = tf.data.Dataset.from_generator(generate, output_signature=signature)
-    return finished(tf, dataset, batches)
+    return settled(tf, dataset, batches)
 
 
 def numpy_batches(dataset: Any) -> Iterator[tuple[Any, ...]]:

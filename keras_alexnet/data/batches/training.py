@@ -63,6 +63,11 @@ class TrainingBatches:
         """
         return dict(self._source.skipped) if isinstance(self._source, StoredBatches) else {}
 
+    @property
+    def waited(self) -> float | None:
+        """Seconds that the epoch's batches were waited for so far; None where nobody knows."""
+        return self._epoch.waited if isinstance(self._epoch, StoredEpoch) else None
+
     def epoch(self, number: int, start: int = 0) -> Any:
         """Return the batches of an epoch, for `fit`.
 

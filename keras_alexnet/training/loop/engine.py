@@ -26,7 +26,7 @@ from keras_alexnet.training.loop.hooks import (
     as_numbers,
     fit_epoch,
 )
-from keras_alexnet.training.loop.progress import Progress, epoch_row, sentence, speed
+from keras_alexnet.training.loop.progress import Progress, epoch_row, input_note, sentence, speed
 from keras_alexnet.training.loop.saving import Keeper
 from keras_alexnet.training.loop.tensorboard import Scalars
 from keras_alexnet.training.network import build_network, compile_training, for_heads, start_from
@@ -106,6 +106,7 @@ class Engine:
         self._keeper = Keeper(folder, experiment, prepared, group)
         self._phase: int | None = None
         self._epoch_began = self._began = 0.0
+        self._said_what_bounds = False
 
     @property
     def backend(self) -> str:
@@ -241,6 +242,10 @@ class Engine:
         experiment, progress = self.experiment, self.progress
         seconds = time.monotonic() - self._epoch_began
         progress.epoch += 1
+        if not self._said_what_bounds:
+            self._said_what_bounds = True
+            if note := input_note(self.batches.waited, seconds):
+                self.log(note)
         rate = self.trainer.optimizer.learning_rate
         with averaged(self.trainer, experiment):
             self._replicas.refresh()

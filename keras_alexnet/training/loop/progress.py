@@ -14,6 +14,9 @@ VALIDATION = {
     "val_macro_f1": "macro_f1",
 }
 
+# Share of an epoch from which on waiting for images is worth a word.
+_INPUT_BOUND = 0.1
+
 
 @dataclass
 class Progress:
@@ -134,6 +137,20 @@ def sentence(row: Mapping[str, Any], epochs: int) -> str:
     if "val_loss" in row:
         text += f"; validation loss {row['val_loss']:.4f}, accuracy {row['val_accuracy']:.4f}"
     return text + f"; {speed(row['images_per_second'])}, {row['seconds']:.1f} s"
+
+
+def input_note(waited: float | None, seconds: float) -> str | None:
+    """Return what to say of an epoch of so many seconds, `waited` of which it waited for images.
+
+    It is None where that is little, or unknown.
+    """
+    if waited is None or waited < _INPUT_BOUND * seconds:
+        return None
+    return (
+        f"input bound: {100 * waited / seconds:.0f} % of the epoch's time went by waiting for images. "
+        "Packed data are read and decoded faster (`keras-alexnet pack`, with --short-side, or "
+        "--encode raw), and more processor cores decode more of them"
+    )
 
 
 def speed(rate: float) -> str:

@@ -1,0 +1,93 @@
+"""Runs on packed data: as on others, and without TensorFlow."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from helpers.training import interrupt_at, moved_photos, rows, weights
+
+from keras_alexnet.data.packed.index import Encoding
+from keras_alexnet.data.packed.packer import Packing, pack_data
+from keras_alexnet.data.sources.registry import find_data
+from keras_alexnet.training.experiment import Experiment
+from keras_alexnet.training.loop.progress import input_note
+from keras_alexnet.training.run import resume_experiment, run_experiment
+
+
+@pytest.fixture
+def packed(tmp_path: Path) -> Path:
+    pack_data(
+        find_data(str(moved_photos(tmp_path))),
+        tmp_path / "packed",
+        Packing(Encoding.RAW, short_side=30, shards=4),
+    )
+    return tmp_path / "packed"
+
+
+def experiment(packed: Path) -> Experiment:
+    return Experiment(
+        data=str(packed), model="lenet5", epochs=2, batch_size=8, val_fraction=0.2,
+        checkpoint_steps=4, learning_rate=0.05, backend=keras.backend.backend(),
+    ).override(resize=32, crop="random", flip=0.5)  # fmt: skip
+
+
+def test_interrupted_and_resumed_equals_uninterrupted(
+    packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_experiment(experiment(packed), output=tmp_path / "whole")
+    interrupt_at(9, monkeypatch)
+    assert run_experiment(experiment(packed), output=tmp_path / "parts") is None
+    resume_experiment(tmp_path / "parts")
+    assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
+    for mine, theirs in zip(weights(tmp_path / "parts"), weights(tmp_path / "whole"), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_damaged_records_are_in_the_summary(packed: Path, tmp_path: Path) -> None:
+    shard = packed / "train-00001-of-00004.tfrecord"
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    summary = run_experiment(replace(experiment(packed), epochs=1), output=tmp_path / "run")
+    assert summary is not None
+    ((place, reason),) = summary["skipped"].items()
+    assert Path(place).is_relative_to(shard)
+    assert reason == "damaged record (its checksum is not the index')"
+
+
+WITHOUT_TENSORFLOW = """
+import importlib.machinery
+
+find = importlib.machinery.PathFinder.find_spec
+
+def without(name, *others):
+    return None if name.partition(".")[0] == "tensorflow" else find(name, *others)
+
+importlib.machinery.PathFinder.find_spec = without
+from keras_alexnet.commands.app import main
+main()
+"""
+
+
+@pytest.mark.parametrize("backend", ["torch", "jax"])
+@pytest.mark.parametrize("kind", ["files", "packed"])
+def test_training_without_tensorflow(
+    kind: str, backend: str, packed: Path, tmp_path: Path, run_python: Any
+) -> None:
+    data = packed if kind == "packed" else tmp_path / "photos"
+    options = ["--data", data, "--model", "lenet5", "--epochs", 1, "--batch-size", 8]
+    options += ["--crop", "random-resized", "--flip", 0.5, "--output", tmp_path / "run"]
+    run_python(WITHOUT_TENSORFLOW, "train", *options, "--backend", backend, KERAS_BACKEND=backend)
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["skipped"] == {}
+    assert 0 < summary["val"]["loss"] < 3
+
+
+def test_what_is_said_of_waiting_for_images() -> None:
+    assert input_note(None, 10) is None
+    assert input_note(0.9, 10) is None
+    assert str(input_note(6.2, 10)).startswith("input bound: 62 % of the epoch's time went by")

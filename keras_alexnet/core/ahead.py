@@ -16,19 +16,18 @@ GROUP = 8
 
 
 def ahead(
-    function: Callable[[Item], Result], items: Sequence[Item], *, count: int
+    function: Callable[[Sequence[Item]], Sequence[Result]], items: Sequence[Item], *, count: int
 ) -> Iterator[Result]:
-    """Yield a function's results in the order of the items, while threads do the next `count`."""
+    """Yield the result of each item, in their order, while threads do the next `count`.
+
+    The function takes some items at a time, and returns as many results.
+    """
     threads = os.cpu_count() or 1
     pool = ThreadPoolExecutor(threads)
-    pending: deque[Future[list[Result]]] = deque()
-
-    def group(begin: int) -> list[Result]:
-        return [function(item) for item in items[begin : begin + GROUP]]
-
+    pending: deque[Future[Sequence[Result]]] = deque()
     try:
         for begin in range(0, len(items), GROUP):
-            pending.append(pool.submit(group, begin))
+            pending.append(pool.submit(function, items[begin : begin + GROUP]))
             if len(pending) >= count / GROUP + threads:
                 yield from pending.popleft().result()
         while pending:

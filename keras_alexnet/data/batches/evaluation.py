@@ -1,6 +1,6 @@
 """Images for evaluation: decoded, resized and cropped by Pillow in threads, in their order."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -90,7 +90,10 @@ class EvaluationBatches:
     def _in_order(self) -> Iterator[np.ndarray | str]:
         """Yield the pixels of each example, or why it has none; a few are under way."""
         # Twice a batch: one is being made while the network computes the other.
-        return ahead(self._pixels, range(len(self)), count=2 * self._batch_size)
+        return ahead(self._group, range(len(self)), count=2 * self._batch_size)
+
+    def _group(self, indices: Sequence[int]) -> list[np.ndarray | str]:
+        return [self._pixels(index) for index in indices]
 
     def _pixels(self, index: int) -> np.ndarray | str:
         if isinstance(self._examples, Arrays):

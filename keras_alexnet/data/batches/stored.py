@@ -5,7 +5,8 @@ frameworks see the same pixels.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,23 +67,42 @@ class StoredBatches:
         kind = StoredEpoch if self.settings.shard == WHOLE else StoredShares
         return kind(self, plan)
 
-    def load(self, plan: Plan, position: int) -> np.ndarray | str:
-        """Return the image at a position, uint8 (h, w, C), or why it cannot be used.
+    def load(self, plan: Plan, positions: Sequence[int]) -> list[np.ndarray | str]:
+        """Return the images at some positions, uint8 (h, w, C), or why they cannot be used.
 
         Besides unreadable ones, images that are smaller than a random crop cannot be used.
         """
-        index = plan.order[position]
-        draws = plan.draws.take(slice(position, position + 1))
-        augmentation, size = self.settings.augmentation, self.settings.size
+        found = [self._pixels(plan.order[position]) for position in positions]
+        readable = [i for i, image in enumerate(found) if not isinstance(image, str)]
+        if not readable:
+            return found
         try:
-            image = self.examples.pixels(index, self._channels)
-            height, width, _ = image.shape
-            geometry = crop_geometry(augmentation, draws, height, width, size)[0]
+            self._crop(plan, positions, found, readable)
+        except DataError:  # of one of them
+            for i in readable:
+                try:
+                    self._crop(plan, positions, found, [i])
+                except DataError as error:
+                    found[i] = str(error)
+        return found
+
+    def _pixels(self, index: int) -> np.ndarray | str:
+        try:
+            return self.examples.pixels(index, self._channels)
         except ImageFileError as error:
             return error.reason
-        except DataError as error:
-            return str(error)
-        return crop(image, geometry, size, resized_size(augmentation, height, width))
+
+    def _crop(
+        self, plan: Plan, positions: Sequence[int], images: list[Any], chosen: list[int]
+    ) -> None:
+        """Replace the chosen ones of some images by what the network is to see of them."""
+        augmentation, size = self.settings.augmentation, self.settings.size
+        draws = plan.draws.take(np.array([positions[i] for i in chosen]))
+        heights, widths, _ = np.array([images[i].shape for i in chosen]).T
+        geometry = crop_geometry(augmentation, draws, heights, widths, size)
+        for i, box in zip(chosen, geometry, strict=True):
+            whole = resized_size(augmentation, *images[i].shape[:2])
+            images[i] = crop(images[i], box, size, whole)
 
     def skip(self, index: int, reason: str) -> None:
         """Note that an image is left out."""
@@ -107,7 +127,7 @@ class StoredBatches:
         wanted = self.settings.batch_size if self.settings.drop_remainder else 1
         found, first = 0, ""
         for position in range(len(plan)):
-            image = self.load(plan, position)
+            (image,) = self.load(plan, [position])
             if not isinstance(image, str):
                 found += 1
             elif not first:
@@ -181,7 +201,7 @@ class StoredEpoch:
         source, plan, slots = self._source, self._plan, self._slots.tolist()
         source.examples.expect(plan.order[self._slots])
         count = 2 * source.settings.batch_size  # one batch is made while another is trained on
-        images = ahead(lambda position: source.load(plan, position), slots, count=count)
+        images = ahead(partial(source.load, plan), slots, count=count)
         return zip(slots, images, strict=True)
 
     def _batch(self, found: list[tuple[int, np.ndarray]], end: int) -> Batch:

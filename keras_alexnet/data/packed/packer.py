@@ -4,7 +4,7 @@ import hashlib
 import io
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -252,7 +252,10 @@ def _write(
     names: list[str] = []
     unreadable: dict[str, str] = {}
     digest, start = hashlib.sha256(), 0
-    encode = partial(_encoded, work.examples, packing=packing)
+
+    def encode(indices: Sequence[int]) -> list[_Encoded | str]:
+        return [_encoded(work.examples, index, packing) for index in indices]
+
     with atomic_output(folder / work.file) as temporary, temporary.open("wb") as file:
         images = ahead(encode, work.indices.tolist(), count=_AHEAD)
         for done, (index, image) in enumerate(zip(work.indices.tolist(), images, strict=True), 1):
@@ -301,7 +304,7 @@ def _name(work: _Work, index: int) -> str:
     return readable("/".join((work.part, *work.examples.place(index).parts[-2:])))
 
 
-def _encoded(examples: Examples, index: int, *, packing: Packing) -> _Encoded | str:
+def _encoded(examples: Examples, index: int, packing: Packing) -> _Encoded | str:
     """Return an image as it is packed, or why it cannot be read."""
     content: bytes | np.ndarray = b""
     try:

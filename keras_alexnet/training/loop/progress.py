@@ -147,9 +147,9 @@ def input_note(waited: float | None, seconds: float) -> str | None:
     if waited is None or waited < _INPUT_BOUND * seconds:
         return None
     return (
-        f"input bound: {100 * waited / seconds:.0f} % of the epoch's time went by waiting for images. "
-        "Packed data are read and decoded faster (`keras-alexnet pack`, with --short-side, or "
-        "--encode raw), and more processor cores decode more of them"
+        f"input bound: {100 * waited / seconds:.0f} % of the epoch's time went by waiting for "
+        "images. Packed data are read and decoded faster (`keras-alexnet pack`, with --short-side, "
+        "or --encode raw), and more processor cores decode more of them"
     )
 
 

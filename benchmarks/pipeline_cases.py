@@ -26,6 +26,7 @@ class Case:
         transform: Name of the transforms on both sides.
         images: Of an epoch.
         goal: Least ratio to torchvision.
+        packed: Our side reads a folder that `write_data` has packed instead; torchvision the files.
     """
 
     title: str
@@ -33,6 +34,7 @@ class Case:
     transform: str
     images: int
     goal: float
+    packed: str = ""
 
 
 CASES = {
@@ -46,6 +48,22 @@ CASES = {
     ),
     "large-crop": Case(
         "JPEG 500 x 375: Resize(256), RandomCrop(224), flip", "large", "resize-crop", 1_536, 2.5
+    ),
+    "packed-jpeg": Case(
+        "JPEG 500 x 375, ours packed as JPEG 256: RandomResizedCrop(224), flip",
+        "large",
+        "random-resized",
+        3_008,
+        3.5,
+        packed="jpeg",
+    ),
+    "packed-raw": Case(
+        "JPEG 500 x 375, ours packed as pixels 256: RandomResizedCrop(224), flip",
+        "large",
+        "random-resized",
+        3_008,
+        8.0,
+        packed="raw",
     ),
     "small-evaluation": Case(
         "JPEG 227 x 227: Resize(256), CenterCrop(224), bit-exact",
@@ -68,6 +86,23 @@ def repeated(folder: Path, count: int) -> list[Path]:
     """Return `count` paths, the same ones over and over."""
     paths = sorted(folder.glob("*.jpg"))
     return (paths * (count // len(paths) + 1))[:count]
+
+
+def packed_folder(folder: Path, encoding: str) -> Path:
+    """Return where the large photos are packed as `"jpeg"` or `"raw"`."""
+    return folder / f"large-{encoding}"
+
+
+def _pack(folder: Path, images: int) -> None:
+    """Pack the large photos with a short side of 256, over and over, as many as an epoch takes."""
+    from keras_alexnet.data.examples import DataSet, Files
+    from keras_alexnet.data.packed.index import Encoding
+    from keras_alexnet.data.packed.packer import Packing, pack_data
+
+    paths = tuple(repeated(folder / "large", images))
+    data = DataSet("photos", ("photo",), train=Files(paths, np.zeros(images, np.int64)))
+    for encoding in Encoding:
+        pack_data(data, packed_folder(folder, encoding), Packing(encoding, 256, shards=8))
 
 
 def write_data(folder: Path, images: Path | None, cifar: Path | None) -> None:
@@ -104,3 +139,4 @@ def write_data(folder: Path, images: Path | None, cifar: Path | None) -> None:
         pixels += NOISE * rng.standard_normal((*pixels.shape[:2], 1), np.float32)
         large = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
         large.save(folder / "large" / f"{index:04}.jpg", quality=QUALITY)
+    _pack(folder, max(case.images for case in CASES.values() if case.packed))

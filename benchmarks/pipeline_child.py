@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from pipeline_cases import CASES, Case, Timing, repeated
+from pipeline_cases import CASES, Case, Timing, packed_folder, repeated
 from timing import compiled
 
 SIZE = 224
@@ -57,6 +57,7 @@ def ours(folder: Path, batch: int) -> dict[str, Callable[[], Timing]]:
     from keras_alexnet.data.batches.plan import BatchSettings
     from keras_alexnet.data.batches.training import TrainingBatches
     from keras_alexnet.data.examples import Arrays, Files
+    from keras_alexnet.data.packed.examples import read_packed
     from keras_alexnet.data.preprocessing import IMAGENET
 
     augmentations = {
@@ -76,6 +77,8 @@ def ours(folder: Path, batch: int) -> dict[str, Callable[[], Timing]]:
         if case.data == "cifar":
             stored = np.load(folder / "cifar.npy")
             examples: Any = Arrays(stored[np.arange(case.images) % len(stored)], labels)
+        elif case.packed:
+            examples = read_packed(packed_folder(folder, case.packed)).train
         else:
             examples = Files(tuple(repeated(folder / case.data, case.images)), labels)
         augmentation = augmentations[case.transform]
@@ -158,7 +161,37 @@ def torchvisions(folder: Path, batch: int) -> dict[str, Callable[[], Timing]]:
             functions[f"{name}/{workers} workers"] = lambda loader=loader: timed(
                 loader, lambda found: len(found[0])
             )
+        if case.packed == "jpeg":
+            transform = transforms.Compose(pipelines[case.transform] + tail)
+            functions[f"{name}/WebDataset"] = webdataset(folder, batch, transform)
     return functions
+
+
+def webdataset(folder: Path, batch: int, transform: Any) -> Callable[[], Timing]:
+    """Return a function for the same JPEG files of 256 in archives that WebDataset reads.
+
+    Each core's worker shuffles a buffer of 1,000 samples, as WebDataset's documentation does.
+    """
+    import webdataset as wds
+    from torch.utils.data import DataLoader
+
+    from keras_alexnet.data.packed.examples import read_packed
+
+    archives = folder / "large-archives"
+    archives.mkdir(exist_ok=True)
+    train: Any = read_packed(packed_folder(folder, "jpeg")).train
+    with wds.ShardWriter(str(archives / "%05d.tar"), maxcount=len(train) // 8, verbose=0) as write:
+        for index in range(len(train)):
+            write.write({"__key__": f"{index:06}", "jpg": train.content(index), "cls": 0})
+    dataset = (
+        wds.WebDataset(sorted(map(str, archives.glob("*.tar"))), shardshuffle=8)
+        .shuffle(1000)
+        .decode("pil")
+        .to_tuple("jpg", "cls")
+        .map_tuple(transform, lambda label: label)
+    )
+    loader = DataLoader(dataset, batch, num_workers=os.cpu_count() or 1)
+    return lambda: timed(loader, lambda found: len(found[0]))
 
 
 def serve(functions: dict[str, Callable[[], Timing]]) -> None:

@@ -1,5 +1,6 @@
 """The public names, by the modules that hold them; `__init__.py` imports each on first use."""
 
+from .data.packed.packer import Packing as Packing, pack_data as pack_data
 from .data.preprocessing import (
     load_images as load_images,
     normalize as normalize,

@@ -13,13 +13,15 @@ import typer
 from keras_alexnet.commands.common import (
     BackendOption,
     BatchSizeOption,
-    PhotosArgument,
     ResizeSizeOption,
     ViewsOption,
     progress,
 )
 from keras_alexnet.core.backend import choose_backend
 from keras_alexnet.core.files import readable
+from keras_alexnet.data.examples import Stored, unlabelled
+from keras_alexnet.data.packed.examples import Packed, all_packed, is_packed
+from keras_alexnet.data.packed.storage import is_url
 from keras_alexnet.data.sources.folders import expand
 from keras_alexnet.errors import ConfigurationError
 from keras_alexnet.inference.ray_job import PredictionJob, run_job
@@ -40,7 +42,13 @@ class PredictionFormat(StrEnum):
 
 def predict_command(
     model: Annotated[Path, typer.Argument(metavar="MODEL.keras", help="File of the model.")],
-    photos: PhotosArgument,
+    photos: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PHOTO|DIR...",
+            help="Image files, or folders of them; or packed data: their folder, or a URL of it.",
+        ),
+    ],
     top: Annotated[int, typer.Option(min=1, help="Number of classes to name.")] = 5,
     recursive: Annotated[bool, typer.Option(help="Look into the folders' folders too.")] = True,
     views: ViewsOption = Views.CENTER,
@@ -73,10 +81,21 @@ def predict_command(
     # Whatever can be wrong is found before a framework is imported, which takes seconds.
     read_record(model)
     choose_backend(backend)
-    files = expand(photos, recursive=recursive)
+    packed = _packed(photos)
+    images = unlabelled(expand(photos, recursive=recursive)) if packed is None else packed
     if output is not None:
-        job = PredictionJob(model, output, top, views, resize_size, batch_size, backend, workers)
-        _predict_all(job, files)
+        job = PredictionJob(
+            model,
+            output,
+            top,
+            views,
+            resize_size,
+            batch_size,
+            backend,
+            workers,
+            packed=None if packed is None else photos[0],
+        )
+        _predict_all(job, images)
         return
 
     from keras_alexnet.inference.guesses import predictions
@@ -87,33 +106,43 @@ def predict_command(
     )
     failures = 0
     # Beside rows on the same terminal a bar would only be in the way.
-    with progress("predict", len(files), shown=not sys.stdout.isatty()) as advance_to:
+    with progress("predict", len(images), shown=not sys.stdout.isatty()) as advance_to:
         write = _Writer(format_)
-        for number, answer in enumerate(predictions(predictor, files, top=top), 1):
+        for number, answer in enumerate(predictions(predictor, images, top=top), 1):
             write(answer)
             failures += answer.error is not None
             advance_to(number)
         write.end()
-    _report(failures, len(files))
+    _report(failures, len(images))
 
 
-def _predict_all(job: PredictionJob, files: Sequence[Path]) -> None:
+def _packed(places: Sequence[str]) -> Packed | None:
+    """Return the images of packed data, where these are the only place."""
+    found = [place for place in places if is_url(place) or is_packed(Path(place))]
+    if found and len(places) > 1:
+        raise ConfigurationError(f"{found[0]} are packed data: name them alone")
+    return all_packed(found[0]) if found else None
+
+
+def _predict_all(job: PredictionJob, images: Stored) -> None:
     """Predict what a job has not predicted yet."""
     done = job.parts().done()
-    left = [name for name in dict.fromkeys(map(str, files)) if readable(name) not in done]
+    names = {str(images.place(index)): index for index in range(len(images))}
+    left = [name for name in names if readable(name) not in done]
     if done:
-        print(f"{len(files) - len(left):,} of {len(files):,} files are done already")
+        print(f"{len(images) - len(left):,} of {len(images):,} images are done already")
     if not left:
         return
     with progress("predict", len(left)) as advance_to:
-        outcome = run_job(job, left, on_part=advance_to)
-    print(f"{outcome.predicted:,} files predicted: {job.output}")
+        chosen = [name if job.packed is None else names[name] for name in left]
+        outcome = run_job(job, chosen, on_part=advance_to)
+    print(f"{outcome.predicted:,} images predicted: {job.output}")
     _report(outcome.failed, len(left))
 
 
 def _report(failures: int, number: int) -> None:
     if failures:
-        print(f"warning: {failures} of {number} files could not be read", file=sys.stderr)
+        print(f"warning: {failures} of {number} images could not be read", file=sys.stderr)
         raise typer.Exit(1)
 
 

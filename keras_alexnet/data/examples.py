@@ -145,6 +145,11 @@ class Files(Stored):
 Examples = Arrays | Stored
 
 
+def unlabelled(paths: Sequence[Path]) -> Files:
+    """Return image files of which no class is known: all labels are 0."""
+    return Files(tuple(paths), np.zeros(len(paths), np.int64))
+
+
 @dataclass(frozen=True, eq=False)
 class DataSet:
     """Labelled images in up to three parts that share no example; a missing part is None.

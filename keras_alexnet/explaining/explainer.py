@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from keras_alexnet.data.classes import class_called, words_of
-from keras_alexnet.data.examples import Files
+from keras_alexnet.data.examples import unlabelled
 from keras_alexnet.data.preprocessing import load_images
 from keras_alexnet.errors import ConfigurationError, UnknownModelError, counted, similar
 from keras_alexnet.explaining import attribution, layers
@@ -267,7 +267,7 @@ class Explainer:
         Raises:
             ConfigurationError: None could.
         """
-        batches = self.predictor.batches(Files(tuple(files), np.zeros(len(files), np.int64)))
+        batches = self.predictor.batches(unlabelled(files))
         rows, read = [], list[Path]()
         for views, indices in batches:
             rows.append(self.features(views[:, 0]))

@@ -1,12 +1,12 @@
-"""What a model makes of image files: the most probable classes of each, or why there are none."""
+"""What a model makes of images: the most probable classes of each, or why there are none."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from keras_alexnet.data.examples import Files
+from keras_alexnet.data.examples import Stored
 from keras_alexnet.inference.predictor import Predictor
 
 
@@ -26,14 +26,15 @@ class Answer(NamedTuple):
     error: str | None = None
 
 
-def predictions(predictor: Predictor, files: Sequence[Path], *, top: int) -> Iterator[Answer]:
-    """Yield an answer for each file, in their order, a batch at a time."""
-    batches = predictor.batches(Files(tuple(files), np.zeros(len(files), np.int64)))
+def predictions(predictor: Predictor, examples: Stored, *, top: int) -> Iterator[Answer]:
+    """Yield an answer for each image, in their order, a batch at a time."""
+    batches = predictor.batches(examples)
     done = 0
 
     def unreadable(until: int) -> Iterator[Answer]:
-        for path in files[done:until]:
-            yield Answer(path, [], batches.skipped[path])
+        for index in range(done, until):
+            place = examples.place(index)
+            yield Answer(place, [], batches.skipped[place])
 
     for views, indices in batches:
         best = predictor.probabilities(views)
@@ -42,6 +43,6 @@ def predictions(predictor: Predictor, files: Sequence[Path], *, top: int) -> Ite
             yield from unreadable(index)
             names = predictor.labels
             guesses = [Guess(int(c), names[c] if names else str(c), float(row[c])) for c in classes]
-            yield Answer(files[index], guesses)
+            yield Answer(examples.place(index), guesses)
             done = int(index) + 1
-    yield from unreadable(len(files))
+    yield from unreadable(len(examples))

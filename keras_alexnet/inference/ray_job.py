@@ -1,4 +1,4 @@
-"""Predictions for any number of files, by Ray Data: on the cores of one host, or on a cluster."""
+"""Predictions for any number of images, by Ray Data: on the cores of one host, or on a cluster."""
 
 import contextlib
 import hashlib
@@ -10,11 +10,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from keras_alexnet.core.backend import choose_backend, require
+from keras_alexnet.data.examples import Stored, unlabelled
+from keras_alexnet.data.packed.examples import Packed, all_packed
 from keras_alexnet.errors import ConfigurationError, KerasAlexNetError
 from keras_alexnet.inference.ray_parts import PredictionParts
 
-# Files of a part at most: what each worker loses at an interruption.
+# Images of a part at most: what each worker loses at an interruption.
 _PART = 512
 _TURNS = 4  # parts of each worker at least, so that all end at about the same time
 _CORES = 4  # of a worker, where it has no GPU
@@ -33,6 +37,7 @@ class PredictionJob:
         batch_size: Images that the model computes at a time.
         backend: Keras backend; None for the configured one.
         workers: Processes that compute; None for one on each GPU, or on each four cores.
+        packed: Folder or URL of packed data, whose images are predicted; None for files.
     """
 
     model: Path
@@ -43,6 +48,7 @@ class PredictionJob:
     batch_size: int
     backend: str | None
     workers: int | None
+    packed: str | None = None
 
     def parts(self) -> PredictionParts:
         """Return the folder of the results."""
@@ -54,17 +60,20 @@ class PredictionJob:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How many files have predictions now and had none before, and how many cannot be read."""
+    """How many images have predictions now and had none before, and how many cannot be read."""
 
     predicted: int
     failed: int
 
 
-def run_job(job: PredictionJob, files: Sequence[str], *, on_part: Callable[[int], None]) -> Outcome:
-    """Predict files, whose paths each worker can open, and write the parts, in any order.
+def run_job(
+    job: PredictionJob, images: Sequence[str | int], *, on_part: Callable[[int], None]
+) -> Outcome:
+    """Predict images and write the parts, in any order.
 
-    A worker that dies is replaced. What is written stays, whatever ends the job. `on_part` is
-    called with the number of files done.
+    They are files, whose paths each worker can open, or the numbers of packed images. A worker that
+    dies is replaced. What is written stays, whatever ends the job. `on_part` is called with the
+    number of images done.
 
     Raises:
         KerasAlexNetError: The model cannot be used, or a part cannot be written.
@@ -79,11 +88,11 @@ def run_job(job: PredictionJob, files: Sequence[str], *, on_part: Callable[[int]
         gpus, cores = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
         workers = job.workers or gpus or max(cores // _CORES, 1)
         each = 1 if gpus else max(cores // workers, 1)
-        size = min(max(math.ceil(len(files) / workers / _TURNS), job.batch_size), _PART)
-        parts = [list(files[begin : begin + size]) for begin in range(0, len(files), size)]
-        results = data.from_arrow(
-            [arrow.table({"file": [*map(os.fsencode, part)]}) for part in parts]
-        ).map_batches(
+        size = min(max(math.ceil(len(images) / workers / _TURNS), job.batch_size), _PART)
+        parts = [list(images[begin : begin + size]) for begin in range(0, len(images), size)]
+        # Names of files are bytes.
+        tables = [[n if isinstance(n, int) else os.fsencode(n) for n in part] for part in parts]
+        results = data.from_arrow([arrow.table({"image": table}) for table in tables]).map_batches(
             Worker,
             fn_constructor_args=(asdict(job), each),
             batch_size=None,
@@ -147,12 +156,13 @@ class Worker:
             os.environ[name] = str(cores)
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         self._predictor: Any = None
+        self._packed: Packed | None = None
 
     def __call__(self, table: Any) -> Any:
-        """Predict the files of a part, write it, and return a row with what became of them."""
+        """Predict the images of a part, write it, and return a row with what became of them."""
         row: dict[str, Any] = {"predicted": 0, "failed": 0, "error": ""}
         try:
-            answers = self._answers([Path(os.fsdecode(name)) for name in table["file"].to_pylist()])
+            answers = self._answers(table["image"].to_pylist())
             self._parts.write(answers)
             row["failed"] = sum(answer.error is not None for answer in answers)
             row["predicted"] = len(answers) - row["failed"]
@@ -161,7 +171,7 @@ class Worker:
             row["error"] = str(error)
         return require("pyarrow").table({name: [value] for name, value in row.items()})
 
-    def _answers(self, files: list[Path]) -> list[Any]:
+    def _answers(self, images: list[Any]) -> list[Any]:
         choose_backend(self._job.backend)
         from keras_alexnet.inference.guesses import predictions
         from keras_alexnet.inference.predictor import Predictor
@@ -173,4 +183,11 @@ class Worker:
                 views=self._job.views,
                 resize_size=self._job.resize_size,
             )
-        return list(predictions(self._predictor, files, top=self._job.top))
+        return list(predictions(self._predictor, self._examples(images), top=self._job.top))
+
+    def _examples(self, images: list[Any]) -> Stored:
+        if self._job.packed is None:
+            return unlabelled(tuple(Path(os.fsdecode(name)) for name in images))
+        if self._packed is None:
+            self._packed = all_packed(self._job.packed)
+        return self._packed.subset(np.array(images))

@@ -235,7 +235,7 @@ def test_a_bad_file_does_not_stop_it(
     paths = [photos / name for name in names]
     options = ("--batch-size", batch_size, "--top", 1)
     code, out, err = run_cli("predict", model, *paths, *options, "--format", "csv")
-    assert (code, err) == (1, "warning: 3 of 6 files could not be read\n")
+    assert (code, err) == (1, "warning: 3 of 6 images could not be read\n")
     rows = list(csv.DictReader(io.StringIO(out)))
     assert [Path(row["file"]).name for row in rows] == names
     assert [row["name"] for row in rows] == ["", "1", "", "2", "3", ""]

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -17,6 +18,8 @@ from helpers.devices import processes_with
 from helpers.project import ROOT
 
 import keras_alexnet
+from keras_alexnet.data.examples import DataSet, unlabelled
+from keras_alexnet.data.packed.packer import Packing, pack_data
 from keras_alexnet.errors import ConfigurationError, DataError
 from keras_alexnet.inference.guesses import Answer, Guess
 from keras_alexnet.inference.ray_parts import PredictionParts
@@ -121,8 +124,8 @@ def test_a_job_predicts_what_one_process_does(model: Path, photos: Path, tmp_pat
     alone = predict(model, photos, "--format", "csv", "--batch-size", 4)
     table, _ = finish(alone, 1)
     out, err = finish(job, 1)
-    assert "39 files predicted" in out
-    assert "warning: 1 of 40 files could not be read" in err
+    assert "39 images predicted" in out
+    assert "warning: 1 of 40 images could not be read" in err
     found = rows(output)
     assert len(found) == 40
     wanted: dict[str, list[dict[str, str]]] = {}
@@ -137,6 +140,48 @@ def test_a_job_predicts_what_one_process_does(model: Path, photos: Path, tmp_pat
         else:
             assert row["error"] == wanted[file][0]["error"]
     assert len(list(output.iterdir())) >= 8
+
+
+@pytest.fixture(scope="module")
+def packed(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the photos that can be read, packed as pixels in two parts."""
+    files = unlabelled(sorted(photos.iterdir()))
+    data = DataSet(
+        "photos", ("photo",), files.subset(np.arange(30)), files.subset(np.arange(30, 40))
+    )
+    folder = tmp_path_factory.mktemp("data") / "packed"
+    pack_data(data, folder, Packing("raw", shards=3))  # type: ignore[arg-type]
+    return folder
+
+
+def test_packed_images_are_predicted_as_their_files_are(
+    model: Path, photos: Path, packed: Path
+) -> None:
+    answers = []
+    for place, code in ((photos, 1), (packed, 0)):
+        table, _ = finish(predict(model, place, "--format", "csv"), code)
+        found = [row for row in csv.DictReader(io.StringIO(table)) if not row["error"]]
+        answers.append(sorted((Path(r["file"]).name, int(r["rank"]), r["class"]) for r in found))
+    assert answers[0] == answers[1]
+    assert len(answers[0]) == 39 * 5
+    _, err = finish(predict(model, photos, packed), 2)
+    assert err == f"error: {packed} are packed data: name them alone\n"
+
+
+@pytest.mark.slow
+def test_a_job_predicts_packed_images(model: Path, packed: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    out, _ = finish(predict(model, packed, "--output", output, "--workers", 2), 0)
+    assert "39 images predicted" in out
+    table, _ = finish(predict(model, packed, "--format", "csv"), 0)
+    first = {
+        row["file"]: int(row["class"])
+        for row in csv.DictReader(io.StringIO(table))
+        if row["rank"] == "1"
+    }
+    assert {file: row["classes"][0] for file, row in rows(output).items()} == first
+    out, _ = finish(predict(model, packed, "--output", output), 0)
+    assert out == "39 of 39 images are done already\n"
 
 
 @pytest.mark.slow
@@ -162,7 +207,7 @@ def test_what_is_written_outlives_a_kill(
         assert workers
         os.kill(workers[0], signal.SIGKILL)
         out, err = finish(job, 1)
-        assert "2,340 files predicted" in out, out + err
+        assert "2,340 images predicted" in out, out + err
     else:
         os.killpg(job.pid, signal.SIGINT)
         job.communicate(timeout=100)
@@ -170,7 +215,7 @@ def test_what_is_written_outlives_a_kill(
         done = len(rows(output))
         kept = {part: part.stat().st_mtime_ns for part in output.glob("part-*")}
         out, _ = finish(predict(model, *folders, *options), 1)
-        assert f"{done:,} of 2,400 files are done already" in out
+        assert f"{done:,} of 2,400 images are done already" in out
         assert {part: part.stat().st_mtime_ns for part in kept} == kept
     assert len(rows(output)) == 2400
     assert not [p for p in output.iterdir() if not p.name.startswith("part-")]

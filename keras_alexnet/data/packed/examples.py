@@ -141,6 +141,16 @@ def is_packed(folder: Path) -> bool:
     return any((folder / file).is_file() for file in (INDEX, PLAN))
 
 
+def all_packed(place: str | Path) -> Packed:
+    """Open a folder of packed data, or a URL of one, and return its images of all parts.
+
+    Raises:
+        DataError: As `PackedFolder`.
+    """
+    folder = PackedFolder(place)
+    return Packed(folder, np.arange(len(folder.index.rows)))
+
+
 def read_packed(place: str | Path) -> DataSet:
     """Open a folder of packed data, or a URL of one.
 

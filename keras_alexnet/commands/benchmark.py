@@ -1,11 +1,13 @@
 """`benchmark`: how fast a model is here, and against torchvision or timm."""
 
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from keras_alexnet.benchmarking.environment import cores
+from keras_alexnet.benchmarking.epochs import EPOCH, epoch_rates
 from keras_alexnet.benchmarking.plan import (
     BASELINES,
     DEVICES,
@@ -27,24 +29,47 @@ from keras_alexnet.core.files import check_output, write_json
 from keras_alexnet.core.tables import Format
 from keras_alexnet.errors import ConfigurationError
 from keras_alexnet.specs import SPECS
+from keras_alexnet.training.presets import find_preset
 
 _ROUNDS, _SECONDS = 10, 0.5
 _QUICK_ROUNDS, _QUICK_SECONDS = 3, 0.1
+_EPOCH_SECONDS = 5.0  # of a measurement whose batches are not all alike
 _FREE = 224  # pixels, for a file that takes images of any size
 
 
 def benchmark_command(
     name: Annotated[
-        str,
-        typer.Argument(metavar="MODEL", help=f"A .keras file, or one of: {', '.join(SPECS)}."),
-    ],
+        str | None,
+        typer.Argument(
+            metavar="MODEL",
+            help=f"A .keras file, or one of: {', '.join(SPECS)}.",
+            show_default=False,
+        ),
+    ] = None,
     mode: Annotated[
         str,
         typer.Option(
-            help="inference; train, a step of SGD with momentum; or pipeline, making training "
-            "batches out of noise of 32x32 bytes in memory."
+            help="inference; train, a step of SGD with momentum; pipeline, making training "
+            "batches out of noise of 32x32 bytes in memory; or epoch, what bounds a run of "
+            "--preset: its input alone, its step alone, and both."
         ),
     ] = "inference",
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="Experiment of --mode epoch; see `train --list-presets`.", show_default=False
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Its data instead: a kind, a folder, a CSV file, or packed data.",
+            show_default=False,
+        ),
+    ] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Where data of a kind lie.", show_default=False)
+    ] = None,
     backend: Annotated[
         str | None,
         typer.Option(
@@ -100,8 +125,28 @@ def benchmark_command(
 
     A model by name gets random weights: speed does not depend on them.
     """
+    if json_file is not None:
+        check_output(json_file)
+    rounds = rounds or (_QUICK_ROUNDS if quick else _ROUNDS)
+    if mode == EPOCH:
+        if name is not None or preset is None:
+            raise ConfigurationError("--mode epoch measures an experiment: --preset NAME, no MODEL")
+        named: dict[str, Any] = {"data": data, "data_dir": data_dir, "backend": backend}
+        changes = {key: value for key, value in named.items() if value is not None}
+        experiment = replace(find_preset(preset).experiment, **changes)
+        seconds = _QUICK_SECONDS if quick else _EPOCH_SECONDS
+        with progress("benchmark", 3 * rounds) as advance_to:
+            rates = epoch_rates(experiment, seconds=seconds, rounds=rounds, advance=advance_to)
+        if json_file is not None:
+            write_json(json_file, asdict(rates))
+        show(rates.sheet(), format_, rates.notes(), content=asdict(rates))
+        return
+    if name is None:
+        raise ConfigurationError("nothing to measure: name a MODEL, see `keras-alexnet models`")
+    if preset is not None or data is not None or data_dir is not None:
+        raise ConfigurationError("--preset, --data and --data-dir are for --mode epoch")
     height, width = (n or _FREE for n in subject_of(name).size)
-    check_choice("mode", mode, MODES)
+    check_choice("mode", mode, (*MODES, EPOCH))
     if threads is not None and threads > cores():
         raise ConfigurationError(f"--threads {threads}: there are {cores()} processor cores here")
     plan = Plan(
@@ -109,7 +154,7 @@ def benchmark_command(
         mode=mode,
         batch_sizes=MODES[mode] if batch_sizes is None else _batch_sizes(batch_sizes),
         image_size=(height, width) if image_size is None else parse_size(image_size),
-        rounds=rounds or (_QUICK_ROUNDS if quick else _ROUNDS),
+        rounds=rounds,
         seconds=_QUICK_SECONDS if quick else _SECONDS,
         threads=threads or cores(),
         dtype=dtype,
@@ -122,8 +167,6 @@ def benchmark_command(
     competitors = keras_side(plan, _backends(backend), _names(engine))
     if against is not None:
         competitors += baselines(plan, against, compiled=compiled)
-    if json_file is not None:
-        check_output(json_file)
     with progress("benchmark", steps(plan, competitors)) as advance_to:
         found = run(plan, competitors, advance_to)
     content = to_json(found)

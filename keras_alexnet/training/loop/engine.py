@@ -135,7 +135,7 @@ class Engine:
         """
         self._began = time.monotonic() - self.progress.seconds
         while self.progress.epoch < self.experiment.epochs:
-            self._enter_phase()
+            self.enter_phase()
             numbers = self._fit_epoch(stop, scalars)
             if numbers is None:
                 return False
@@ -148,7 +148,8 @@ class Engine:
                 break
         return self.progress.epoch >= self.experiment.epochs
 
-    def _enter_phase(self) -> None:
+    def enter_phase(self) -> None:
+        """Compile the model for the epoch that comes, where another phase of training begins."""
         experiment, epoch = self.experiment, self.progress.epoch
         phase = phase_of(experiment, epoch)
         if phase == self._phase:

@@ -71,6 +71,7 @@ PARTS: dict[str, Callable[[], Any]] = {
     "inputs of a model": _attribute("_standardize_inputs", _sample),
     "context of a call": _attribute("_call_context_args", _sample),
     "state of a call": _object("keras.src.backend.common.global_state:get_global_attribute"),
+    "tensor of a variable": _attribute("_value", lambda: load_keras().Variable(0.0)),
     "recomputation of a layer": _attribute("_remat_mode", _sample),
     "index of a variable": _attribute("_get_variable_index", lambda: load_keras().optimizers.SGD),
 }
@@ -201,13 +202,16 @@ class GraphParts(NamedTuple):
     autocast: Callable[[], Any]  # returns the scope that is in force, or None
     nodes: Callable[[Any], list[Any]]  # model -> its nodes but the inputs', as Keras computes them
     standardize: Callable[[Any, Any], list[Any]]  # model and inputs -> tensors
+    held: Callable[[list[Any]], list[Any]]  # variables -> the tensors that they keep values in
+    stateless: Callable[[], Any]  # returns the scope in force where variables have others, or None
 
 
 def graph_parts() -> GraphParts | None:
     """Return the parts, or None, with one warning, where one of them is gone."""
     scope, autocast = _part("autocast scope"), _part("current autocast scope")
     nodes, standardize = _part("nodes of a model"), _part("inputs of a model")
-    parts = scope, autocast, nodes, standardize
+    tensor, state = _part("tensor of a variable"), _part("state of a call")
+    parts = scope, autocast, nodes, standardize, tensor, state
     if any(part is None for part in parts):
         _warn("graph of a functional model", "models compute by Keras' own calls, more slowly")
         return None
@@ -221,7 +225,14 @@ def graph_parts() -> GraphParts | None:
             if node.operation and not node.is_input
         ]
 
-    return GraphParts(scope, autocast, in_order, lambda model, x: standardize(model)(x))
+    return GraphParts(
+        scope,
+        autocast,
+        in_order,
+        lambda model, x: standardize(model)(x),
+        lambda variables: list(map(tensor, variables)),
+        lambda: state("stateless_scope"),
+    )
 
 
 def warn_of_stock_layers(name: str) -> None:

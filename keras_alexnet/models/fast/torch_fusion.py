@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from keras_alexnet.core import backend
@@ -9,31 +10,26 @@ from keras_alexnet.layers import LocalResponseNormalization
 from keras_alexnet.models.fast.torch_layers import (
     METHODS,
     Activation,
-    convolve,
-    max_pool,
-    multiply,
-    normalize,
+    Compute,
+    addition,
+    convolution,
+    max_pooling,
+    multiplication,
+    normalization,
 )
 
 keras = backend.load_keras()
 functional = backend.require("torch").nn.functional
 layers = keras.layers
 
-# (input, training) -> output
-Fusion = Callable[[Any, Any], Any]
+# Returns what computes neighbours in one operation, or None where their settings forbid that.
+Fusion = Callable[[], Compute | None]
 
-_SETTINGS = {
-    layers.ReLU: ("negative_slope", "threshold", "max_value"),
-    layers.Activation: ("activation",),
-    layers.ZeroPadding2D: ("padding", "data_format"),
-    layers.Conv2D: ("padding", "data_format"),
-    layers.DepthwiseConv2D: ("padding", "data_format"),
-    layers.MaxPooling2D: ("padding", "data_format", "strides", "pool_size"),
-}
 # Keras' activation -> torch's, which can take the memory of what it reads.
 _ACTIVATIONS = {
     keras.activations.relu: functional.relu,
     keras.activations.silu: functional.silu,
+    keras.activations.hard_sigmoid: functional.hardsigmoid,
     keras.activations.hard_silu: functional.hardswish,
 }
 _CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D)
@@ -96,12 +92,6 @@ def calls_as_we_do(layer: Any) -> bool:
     return call is None or getattr(call, "__func__", None) is METHODS.get(type(layer))
 
 
-def settings_of(layer: Any) -> tuple[Any, ...]:
-    """Return what decides of a layer whether and how it is fused."""
-    state = vars(layer)
-    return (state.get("call"), *(state.get(name) for name in _SETTINGS.get(type(layer), ())))
-
-
 def is_relu(layer: Any) -> bool:
     """Return whether a layer is the plain ReLU."""
     return (
@@ -123,23 +113,23 @@ def _activation_of(layer: Any) -> Activation | None:
 def _activated(before: tuple[Any, ...], then: Activation) -> Fusion | None:
     last = before[-1].operation
     if type(last) is layers.BatchNormalization:
-        return lambda x, training: normalize(last, x, training, then=then)
+        return partial(normalization, last, then=then)
     if type(last) is layers.Dense:
-        return lambda x, training: multiply(last, x, then=then)
+        return partial(multiplication, last, then=then)
+    if type(last) is layers.Add:
+        return partial(addition, last, then=then)
     if type(last) not in _CONVOLUTIONS:
         return None
     if len(before) == 1:
-        return lambda x, training: convolve(last, x, then=then)
+        return partial(convolution, last, then=then)
     return _padded_convolution(before[0].operation, last, then)
 
 
-def _padded_convolution(
-    pad: Any, convolution: Any, then: Activation | None = None
-) -> Fusion | None:
+def _padded_convolution(pad: Any, layer: Any, then: Activation | None = None) -> Fusion | None:
     padding = _symmetric(pad)
     if padding is None:
         return None
-    return lambda x, training: convolve(convolution, x, padding=padding, then=then)
+    return partial(convolution, layer, padding=padding, then=then)
 
 
 def _padded_pooling(pad: Any, pooling: Any) -> Fusion | None:
@@ -147,12 +137,12 @@ def _padded_pooling(pad: Any, pooling: Any) -> Fusion | None:
     if pad.padding == ((0, 1), (0, 1)):
         # A row and a column more make as many windows as torch's ceil mode, at every size.
         if pooling.strides == (2, 2) and pooling.pool_size in ((2, 2), (3, 3)):
-            return lambda x, training: max_pool(pooling, x, ceil=True)
+            return partial(max_pooling, pooling, ceil=True)
         return None
     padding = _symmetric(pad)
     if padding is None or any(2 * p > n for p, n in zip(padding, pooling.pool_size, strict=True)):
         return None
-    return lambda x, training: max_pool(pooling, x, padding=padding)
+    return partial(max_pooling, pooling, padding=padding)
 
 
 def _symmetric(pad: Any) -> tuple[int, int] | None:

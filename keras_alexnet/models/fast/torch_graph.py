@@ -4,10 +4,17 @@ Keras keeps every layer's output until a model's call ends, and spends as long o
 `__call__` as torch on what it computes. A quickened model calls the layers' own `call`, forgets an
 output behind its last reader, and computes some neighbours in one operation: an activation in the
 memory of its input, and zero padding within the convolution or the pooling that reads it.
+
+What it asks of the layers, it asks once: which of them are as it needs them, and which operation
+computes them. It does so anew when an attribute of a layer, a hook or a weight's tensor is another
+one. No values of weights are kept.
 """
 
 import contextlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from functools import partial
+from itertools import chain
+from operator import attrgetter, is_
 from typing import Any
 
 from keras_alexnet.core import backend
@@ -19,7 +26,8 @@ from keras_alexnet.core.keras_internals import (
     run_node,
     takes_phase,
 )
-from keras_alexnet.models.fast.torch_fusion import Fusion, calls_as_we_do, fuse, settings_of
+from keras_alexnet.models.fast.torch_fusion import Fusion, calls_as_we_do, fuse
+from keras_alexnet.models.fast.torch_layers import COMPUTATIONS, Compute
 
 keras = backend.load_keras()
 torch = backend.require("torch")
@@ -31,6 +39,7 @@ _FUNCTIONAL = type(keras.Model(_input, _input))
 # Stock layers whose `call` needs nothing that `__call__` adds, but `training` for two of them.
 _BARE = {
     layers.Activation,
+    layers.Add,
     layers.AdaptiveAveragePooling2D,
     layers.AveragePooling2D,
     layers.BatchNormalization,
@@ -46,6 +55,7 @@ _BARE = {
     layers.ZeroPadding2D,
 }
 _BY_PHASE = {layers.BatchNormalization, layers.Dropout}
+_DTYPE = attrgetter("dtype")
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
@@ -85,9 +95,12 @@ class _Graph:
 
     def __init__(self, model: Any, parts: GraphParts, bare: Collection[type] = _BARE) -> None:
         self.model, self.parts, self.bare = model, parts, bare
-        self.operations = [layer for layer in model.layers if type(layer) in bare]
+        self.layers = [layer for layer in model.layers if type(layer) in bare]
         self.steps: list[_Step] | None = None
-        self.settings: list[Any] = []
+        self.state: list[Any] = []
+        self.variables: list[Any] = []
+        self.tensors: list[Any] = []
+        self.dtypes: list[Any] = []
 
     def call(self, inputs: Any, training: Any = None, mask: Any = None, **kwargs: Any) -> Any:
         """Compute the model, as its class's `call` does."""
@@ -98,16 +111,42 @@ class _Graph:
         expected = zip(given, model.inputs, strict=False)
         if _any_module_is_watched() or not all(_fits(tensor, x) for tensor, x in expected):
             return type(model).call(model, inputs, training=training, mask=mask, **kwargs)
-        found = [settings_of(layer) for layer in self.operations]
-        if self.steps is None or found != self.settings:
-            self.steps, self.settings = _steps(model, self.parts, self.bare), found
+        if self.steps is None or not self._is_as_it_was():
+            self.steps = self._found()
+        own = self._computes_with_its_own()
         values = {id(x): value for x, value in zip(model.inputs, given, strict=True)}
         del given, inputs  # so that they can be forgotten too
         for step in self.steps:
-            step.run(values, training)
+            step.run(values, training, own=own)
         outputs = [values[id(x)] for x in model.outputs]
         packed = keras.tree.pack_sequence_as(model.output, outputs)
         return packed[0] if isinstance(packed, list | tuple) and len(packed) == 1 else packed
+
+    def _found(self) -> list["_Step"]:
+        """Return what the model computes, and note the state that it is true of."""
+        self.state = _state(self.layers)
+        self.variables = [v for layer in self.layers for v in layer.variables]
+        self.tensors = self.parts.held(self.variables)
+        self.dtypes = list(map(_DTYPE, self.tensors))
+        return _steps(self.model, self.parts, self.bare)
+
+    def _is_as_it_was(self) -> bool:
+        """Return whether every layer has the same attributes, hooks, and tensors as weights."""
+        return (
+            _are_same(_state(self.layers), self.state)
+            and _are_same(self.parts.held(self.variables), self.tensors)
+            and _are_same(map(_DTYPE, self.tensors), self.dtypes)
+        )
+
+    def _computes_with_its_own(self) -> bool:
+        """Return whether weights are what the variables hold, where they are.
+
+        Within a stateless scope they are others, and within one of another device copies.
+        """
+        if self.parts.stateless() is not None:
+            return False
+        first = zip(self.variables[:1], self.tensors[:1], strict=True)
+        return all(keras.ops.convert_to_tensor(v) is tensor for v, tensor in first)
 
 
 class _Step:
@@ -122,31 +161,55 @@ class _Step:
         bare: Collection[type],
     ) -> None:
         self.nodes, self.fusion, self.forget = nodes, fusion, forget
-        self.autocast_scope = autocast_scope
         self.layers = [node.operation for node in nodes]
-        self.bare = all(type(layer) in bare for layer in self.layers)
         self.reads = [id(x) for x in nodes[0].input_tensors]
-
-    def run(self, values: dict[int, Any], training: Any) -> None:
-        """Compute the nodes' outputs, and forget the values that nobody reads after them."""
-        # Operations that are no layers have no dtype.
-        dtype = self.layers[0].compute_dtype if self.bare else None
-        bare = (
-            dtype is not None
-            and all(_is_bare(layer, dtype) for layer in self.layers)
-            and all(_is_plain(values[key], dtype) for key in self.reads)
+        self.output = id(nodes[-1].outputs[0])
+        self.of_list = bool(nodes[0].arguments.args) and isinstance(
+            nodes[0].arguments.args[0], list | tuple
         )
+        first = self.layers[0]
+        # Operations that are no layers have no dtype.
+        known = all(type(layer) in bare for layer in self.layers)
+        dtype = str(first.compute_dtype) if known else ""
+        self.bare = known and all(_is_bare(layer, dtype) for layer in self.layers)
+        self.dtype = getattr(torch, dtype) if self.bare else None
         # In mixed precision Keras has the weights cast wherever a layer reads them.
-        mixed = bare and any(layer.variable_dtype != dtype for layer in self.layers)
-        with self.autocast_scope(dtype) if mixed else contextlib.nullcontext():
-            if bare and self.fusion is not None:
-                result = self.fusion(values[self.reads[0]], training)
-                values[id(self.nodes[-1].outputs[0])] = result
+        mixed = self.bare and any(layer.variable_dtype != dtype for layer in self.layers)
+        self.scope = partial(autocast_scope, dtype) if mixed else None
+        own = COMPUTATIONS.get(type(first))
+        make = fusion or (own and partial(own, first))
+        self.make = make if self.bare and _are_covered(nodes) else None
+        self.made: tuple[Compute | None] | None = None
+
+    def run(self, values: dict[int, Any], training: Any, *, own: bool) -> None:
+        """Compute the nodes' outputs, and forget the values that nobody reads after them.
+
+        `own` says whether weights are what the variables hold, which can be read without asking.
+        """
+        inputs = [values[key] for key in self.reads]
+        bare = self.bare and all(_is_plain(x, self.dtype) for x in inputs)
+        with contextlib.nullcontext() if self.scope is None or not bare else self.scope():
+            compute = self._computation(own) if bare else None
+            if compute is not None:
+                values[self.output] = compute(inputs if self.of_list else inputs[0], training)
             else:
                 for node in self.nodes:
                     _run_node(node, values, training, bare=bare)
         for key in self.forget:
             values.pop(key, None)
+
+    def _computation(self, own: bool) -> Compute | None:
+        """Return the operation that computes the step, if there is one.
+
+        It is kept where it reads the same tensors every time.
+        """
+        if self.make is None:
+            return None
+        if not own or self.scope is not None:
+            return self.make()
+        if self.made is None:
+            self.made = (self.make(),)
+        return self.made[0]
 
 
 def _run_node(node: Any, values: dict[int, Any], training: Any, *, bare: bool) -> None:
@@ -164,15 +227,42 @@ def _is_bare(layer: Any, dtype: str) -> bool:
         and calls_as_we_do(layer)
         and layer.compute_dtype == dtype
         and not any(state[hooks] for hooks in _HOOKS)
+        and type(layer.dtype_policy) is not keras.dtype_policies.DTypePolicyMap
         and getattr(layer, "quantization_mode", None) is None
+        and not getattr(layer, "lora_enabled", False)
         and not is_recomputed(layer)
         and layer.activity_regularizer is None
     )
 
 
-def _is_plain(tensor: Any, dtype: str) -> bool:
+def _are_covered(nodes: tuple[Any, ...]) -> bool:
+    """Return whether layers' nodes read what `COMPUTATIONS` take, and nothing but that."""
+    layer = nodes[0].operation
+    rank = {layers.Add: None, layers.Concatenate: None, layers.Dense: 2}.get(type(layer), 4)
+    return (
+        all(len(node.arguments.args) == 1 for node in nodes)
+        and all(value is None for node in nodes for value in node.arguments.kwargs.values())
+        and all(rank in (None, len(x.shape)) for x in nodes[0].input_tensors)
+        and getattr(torch, layer.compute_dtype).is_floating_point
+    )
+
+
+def _is_plain(tensor: Any, dtype: Any) -> bool:
     """Return whether a tensor has values, in a dtype, and no Keras mask."""
-    return _has_values(tensor) and tensor.dtype is getattr(torch, dtype) and not has_mask(tensor)
+    return _has_values(tensor) and tensor.dtype is dtype and not has_mask(tensor)
+
+
+def _state(of: list[Any]) -> list[Any]:
+    """Return all attributes of layers, and of each kind of hooks whether there are any."""
+    states: list[dict[str, Any]] = [vars(layer) for layer in of]
+    hooks = [bool(state[kind]) for state in states for kind in _HOOKS]
+    return [*hooks, *chain.from_iterable(state.values() for state in states)]
+
+
+def _are_same(ones: Iterable[Any], others: list[Any]) -> bool:
+    """Return whether objects are the same ones, in order."""
+    ones = list(ones)
+    return len(ones) == len(others) and all(map(is_, ones, others))
 
 
 def _fits(tensor: Any, expected: Any) -> bool:

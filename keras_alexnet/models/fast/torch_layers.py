@@ -4,9 +4,10 @@ Keras on torch copies a batch of feature maps (N, H, W, C) to (N, C, H, W) and b
 convolution and pooling. Seen through permuted axes, the same memory is what torch calls
 `channels_last`, which its operations take and return as it is.
 
-The functions here compute what a layer's own `call` computes. What torch's operation does not
-cover they leave to that: symbolic and meta tensors, masks, other dtypes than the layer's, and
-paddings, axes and options that the operation lacks.
+`METHODS` compute what a layer's own `call` computes. What torch's operation does not cover they
+leave to that: symbolic and meta tensors, masks, other dtypes than the layer's, and paddings, axes
+and options that the operation lacks. `COMPUTATIONS` are what they do behind these questions, for
+whoever knows the answers.
 """
 
 from collections.abc import Callable
@@ -23,6 +24,9 @@ functional = torch.nn.functional
 
 # An activation of torch's: (tensor, inplace=False) -> tensor.
 Activation = Callable[..., Any]
+# (input, training=None) -> output, of an input that is covered; of layers that merge, a list.
+# Settings of the layer are those of the moment when it was made, weights those of the call.
+Compute = Callable[..., Any]
 
 
 def covers(layer: Any, inputs: Any, rank: int = 4, *, weighted: bool = False) -> bool:
@@ -45,137 +49,185 @@ def covers(layer: Any, inputs: Any, rank: int = 4, *, weighted: bool = False) ->
     )
 
 
-def convolve(
-    layer: Any,
-    inputs: Any,
-    *,
-    padding: tuple[int, int] | None = None,
-    then: Activation | None = None,
-) -> Any:
-    """Compute a `Conv2D` or `DepthwiseConv2D`, and `then` an activation of its result.
+def convolve(layer: Any, inputs: Any) -> Any:
+    """Compute a `Conv2D` or `DepthwiseConv2D`."""
+    compute = convolution(layer)
+    if compute is None or not covers(layer, inputs, weighted=True):
+        return type(layer).call(layer, inputs)
+    return compute(inputs)
+
+
+def multiply(layer: Any, inputs: Any, training: Any = None) -> Any:
+    """Compute a `Dense` of vectors (N, I)."""
+    if not covers(layer, inputs, rank=2, weighted=True):
+        return type(layer).call(layer, inputs, training=training)
+    return multiplication(layer)(inputs)
+
+
+def normalize(layer: Any, inputs: Any, training: Any = None, mask: Any = None) -> Any:
+    """Compute a `BatchNormalization` of feature maps."""
+    compute = normalization(layer)
+    if mask is not None or compute is None or not covers(layer, inputs):
+        return type(layer).call(layer, inputs, training=training, mask=mask)
+    return compute(inputs, training)
+
+
+def pool(layer: Any, inputs: Any) -> Any:
+    """Compute a `MaxPooling2D`, `AveragePooling2D` or `AdaptiveAveragePooling2D`."""
+    compute = COMPUTATIONS[type(layer)](layer)
+    if compute is None or not covers(layer, inputs):
+        return type(layer).call(layer, inputs)
+    return compute(inputs)
+
+
+def convolution(
+    layer: Any, *, padding: tuple[int, int] | None = None, then: Activation | None = None
+) -> Compute | None:
+    """Return what computes a `Conv2D` or `DepthwiseConv2D`, and `then` an activation of its result.
 
     `padding` has the rows and columns of zeros on either side of the maps, for a layer that pads
-    none and an input that is covered.
+    none. Paddings that torch's operation lacks give None.
     """
     pads = padding or _same_padding(layer, layer.kernel_size, layer.dilation_rate)
-    if pads is None or not covers(layer, inputs, weighted=True):
-        return _apply(then, type(layer).call(layer, inputs))
+    if pads is None:
+        return None
     kernel = _tensor(layer.kernel)  # (h, w, I / groups, O), or (h, w, I, multiplier)
     bias = _tensor(layer.bias) if layer.use_bias else None
     last, apart = layer.data_format == "channels_last", type(layer) is layers.DepthwiseConv2D
+    size, strides, dilation = kernel.shape[:2], layer.strides, layer.dilation_rate
     groups = kernel.shape[2] if apart else layer.groups
-    if last and kernel.shape[:2] == layer.strides == (1, 1) and groups == 1 and not any(pads):
-        # A product with each pixel, that needs neither another layout of the kernel nor of its
-        # gradient, and takes less time.
-        pixels = inputs.reshape(-1, inputs.shape[-1])  # (N H W, I)
-        products = _product(pixels, kernel[0, 0], bias)  # (N H W, O)
-        return _activated(layer, products.reshape(*inputs.shape[:-1], kernel.shape[-1]), then)
-    if apart:
-        filters = kernel.permute(2, 3, 0, 1).flatten(0, 1).unsqueeze(1)  # (I multiplier, 1, h, w)
-    else:
-        filters = _filters(kernel) if last else kernel.permute(3, 2, 0, 1)
-    outputs = functional.conv2d(
-        _planes(inputs) if last else inputs,
-        filters,
-        bias,
-        layer.strides,
-        pads,
-        layer.dilation_rate,
-        groups,
-    )
-    return _activated(layer, _maps(outputs) if last else outputs, then)
+    whole = last and groups == 1
+    of_pixels = whole and size == strides == (1, 1) and not any(pads)
+    of_windows = whole and dilation == (1, 1)
+
+    def compute(inputs: Any, training: Any = None) -> Any:
+        # A product needs neither another layout of the kernel nor of its gradient.
+        if of_pixels:
+            products = _products(inputs, kernel, bias)
+        elif of_windows and (windows := _few_windows(inputs, kernel, strides, pads)) is not None:
+            products = _products(windows, kernel, bias)
+        else:
+            if apart:  # (I multiplier, 1, h, w)
+                filters = kernel.permute(2, 3, 0, 1).flatten(0, 1).unsqueeze(1)
+            else:
+                filters = _filters(kernel) if last else kernel.permute(3, 2, 0, 1)
+            planes = _planes(inputs) if last else inputs
+            products = functional.conv2d(planes, filters, bias, strides, pads, dilation, groups)
+            products = _maps(products) if last else products
+        return _activated(layer, products, then)
+
+    return compute
 
 
-def multiply(
-    layer: Any, inputs: Any, training: Any = None, *, then: Activation | None = None
-) -> Any:
-    """Compute a `Dense` of vectors (N, I), and `then` an activation of its result."""
-    if not covers(layer, inputs, rank=2, weighted=True):
-        return _apply(then, type(layer).call(layer, inputs, training=training))
-    bias = None if layer.bias is None else _tensor(layer.bias)
-    return _activated(layer, _product(inputs, _tensor(layer.kernel), bias), then)
+def multiplication(layer: Any, *, then: Activation | None = None) -> Compute:
+    """Return what computes a `Dense` of vectors (N, I), and `then` an activation of its result."""
+    kernel, bias = _tensor(layer.kernel), None if layer.bias is None else _tensor(layer.bias)
+
+    def compute(inputs: Any, training: Any = None) -> Any:
+        return _activated(layer, _product(inputs, kernel, bias), then)
+
+    return compute
 
 
-def normalize(
-    layer: Any,
-    inputs: Any,
-    training: Any = None,
-    mask: Any = None,
-    *,
-    then: Activation | None = None,
-) -> Any:
-    """Compute a `BatchNormalization` of feature maps, and `then` an activation of its result.
+def normalization(layer: Any, *, then: Activation | None = None) -> Compute | None:
+    """Return what computes a `BatchNormalization` of maps, and `then` an activation of its result.
 
     As in Keras, a layer that is not trainable normalises by its moving statistics, and the moving
-    variance follows the biased variance of the batches, not torch's unbiased one.
+    variance follows the biased variance of the batches, not torch's unbiased one. Axes and options
+    that torch's operation lacks give None.
     """
-    channels = inputs.ndim - 1 if layer.axis == -1 else layer.axis
-    values = inputs.numel() // max(inputs.shape[channels], 1)  # of each channel
-    if (
-        mask is not None
-        or layer.renorm
-        or layer.synchronized
-        or channels not in (1, 3)
-        or not covers(layer, inputs)
-        or values < 2  # of which torch has no variance
-    ):
-        return _apply(then, type(layer).call(layer, inputs, training=training, mask=mask))
+    channels = 3 if layer.axis == -1 else layer.axis
+    if layer.renorm or layer.synchronized or channels not in (1, 3):
+        return None
     # Of 16 bits are the maps alone: statistics and parameters are used, as in Keras, in float32.
-    wide = torch.promote_types(inputs.dtype, torch.float32)
-    mean, variance = _tensor(layer.moving_mean).to(wide), _tensor(layer.moving_variance).to(wide)
-    learns = bool(training and layer.trainable)
-    moving = mean, variance
-    if learns:
-        mean, variance = torch.zeros_like(mean), torch.zeros_like(variance)
-    outputs = torch.batch_norm(
-        _planes(inputs) if channels == 3 else inputs,
-        _tensor(layer.gamma).to(wide) if layer.scale else None,
-        _tensor(layer.beta).to(wide) if layer.center else None,
-        mean,
-        variance,
-        learns,
-        1.0,  # the weight of this batch in `mean` and `variance`: they become its own
-        layer.epsilon,
-        torch.backends.cudnn.enabled,
-    )
-    if learns:
-        with torch.no_grad():
-            new = 1.0 - layer.momentum
-            biased = variance * ((values - 1) / values)
-            layer.moving_mean.assign(moving[0] * layer.momentum + mean * new)
-            layer.moving_variance.assign(moving[1] * layer.momentum + biased * new)
-    outputs = _apply(then, outputs, fresh=True)
-    return _maps(outputs) if channels == 3 else outputs
+    wide = torch.promote_types(getattr(torch, layer.compute_dtype), torch.float32)
+    moving = _tensor(layer.moving_mean), _tensor(layer.moving_variance)
+    gamma = _tensor(layer.gamma) if layer.scale else None
+    beta = _tensor(layer.beta) if layer.center else None
+
+    def compute(inputs: Any, training: Any = None) -> Any:
+        mean, variance = (each.to(wide) for each in moving)
+        learns = bool(training and layer.trainable)
+        if learns:
+            values = inputs.numel() // max(inputs.shape[channels], 1)  # of each channel
+            if values < 2:  # of which torch has no variance
+                return _apply(then, type(layer).call(layer, inputs, training=training))
+            old = mean, variance
+            mean, variance = torch.zeros_like(mean), torch.zeros_like(variance)
+        outputs = torch.batch_norm(
+            _planes(inputs) if channels == 3 else inputs,
+            None if gamma is None else gamma.to(wide),
+            None if beta is None else beta.to(wide),
+            mean,
+            variance,
+            learns,
+            1.0,  # the weight of this batch in `mean` and `variance`: they become its own
+            layer.epsilon,
+            torch.backends.cudnn.enabled,
+        )
+        if learns:
+            with torch.no_grad():
+                new = 1.0 - layer.momentum
+                biased = variance * ((values - 1) / values)
+                layer.moving_mean.assign(old[0] * layer.momentum + mean * new)
+                layer.moving_variance.assign(old[1] * layer.momentum + biased * new)
+        outputs = _apply(then, outputs, fresh=True)
+        return _maps(outputs) if channels == 3 else outputs
+
+    return compute
 
 
-def max_pool(
-    layer: Any, inputs: Any, *, padding: tuple[int, int] | None = None, ceil: bool = False
-) -> Any:
-    """Compute a `MaxPooling2D`.
+def max_pooling(
+    layer: Any, *, padding: tuple[int, int] | None = None, ceil: bool = False
+) -> Compute | None:
+    """Return what computes a `MaxPooling2D`, or None where torch's operation pads otherwise.
 
-    For a layer that pads none and an input that is covered, `padding` has the rows and columns on
-    either side that no maximum is taken from, and `ceil` says whether windows that stick out at the
-    bottom and the right count.
+    For a layer that pads none, `padding` has the rows and columns on either side that no maximum is
+    taken from, and `ceil` says whether windows that stick out at the bottom and the right count.
     """
     pads = padding or _same_padding(layer, layer.pool_size)
-    if pads is None or not covers(layer, inputs):
-        return type(layer).call(layer, inputs)
+    if pads is None:
+        return None
     size, strides = layer.pool_size, layer.strides
-    return _pooled(layer, inputs, functional.max_pool2d, size, strides, pads, ceil_mode=ceil)
+    return _on_planes(layer, functional.max_pool2d, size, strides, pads, ceil_mode=ceil)
 
 
-def average_pool(layer: Any, inputs: Any) -> Any:
-    """Compute an `AveragePooling2D`."""
-    if layer.padding != "valid" or not covers(layer, inputs):
-        return type(layer).call(layer, inputs)
-    return _pooled(layer, inputs, functional.avg_pool2d, layer.pool_size, layer.strides)
+def average_pooling(layer: Any) -> Compute | None:
+    """Return what computes an `AveragePooling2D`, or None for one that pads."""
+    if layer.padding != "valid":
+        return None
+    return _on_planes(layer, functional.avg_pool2d, layer.pool_size, layer.strides)
 
 
-def adaptive_pool(layer: Any, inputs: Any) -> Any:
-    """Compute an `AdaptiveAveragePooling2D`."""
-    if not covers(layer, inputs):
-        return type(layer).call(layer, inputs)
-    return _pooled(layer, inputs, functional.adaptive_avg_pool2d, layer.output_size)
+def adaptive_pooling(layer: Any) -> Compute:
+    """Return what computes an `AdaptiveAveragePooling2D`."""
+    return _on_planes(layer, functional.adaptive_avg_pool2d, layer.output_size)
+
+
+def global_pooling(layer: Any) -> Compute:
+    """Return what computes a `GlobalAveragePooling2D`."""
+    axes = (1, 2) if layer.data_format == "channels_last" else (2, 3)
+    return lambda inputs, training=None: inputs.mean(axes, keepdim=layer.keepdims)
+
+
+def addition(layer: Any, *, then: Activation | None = None) -> Compute:
+    """Return what computes an `Add`, and `then` an activation of its result."""
+
+    def compute(inputs: Any, training: Any = None) -> Any:
+        first, *others = inputs
+        if not others or any(x.shape != first.shape for x in others):
+            return _apply(then, layer.call(inputs))
+        total = first
+        for each in others:
+            total = total + each
+        return _apply(then, total, fresh=True)
+
+    return compute
+
+
+def concatenation(layer: Any) -> Compute:
+    """Return what computes a `Concatenate`."""
+    return lambda inputs, training=None: torch.cat(inputs, layer.axis)
 
 
 # Class -> the function that computes its `call`.
@@ -184,9 +236,22 @@ METHODS: dict[type, Any] = {
     layers.DepthwiseConv2D: convolve,
     layers.Dense: multiply,
     layers.BatchNormalization: normalize,
-    layers.MaxPooling2D: max_pool,
-    layers.AveragePooling2D: average_pool,
-    layers.AdaptiveAveragePooling2D: adaptive_pool,
+    layers.MaxPooling2D: pool,
+    layers.AveragePooling2D: pool,
+    layers.AdaptiveAveragePooling2D: pool,
+}
+# Class -> the function that returns what computes a layer of inputs that are covered, or None.
+COMPUTATIONS: dict[type, Callable[[Any], Compute | None]] = {
+    layers.Add: addition,
+    layers.Concatenate: concatenation,
+    layers.Conv2D: convolution,
+    layers.DepthwiseConv2D: convolution,
+    layers.Dense: multiplication,
+    layers.BatchNormalization: normalization,
+    layers.MaxPooling2D: max_pooling,
+    layers.AveragePooling2D: average_pooling,
+    layers.AdaptiveAveragePooling2D: adaptive_pooling,
+    layers.GlobalAveragePooling2D: global_pooling,
 }
 
 
@@ -194,11 +259,11 @@ def _tensor(variable: Any) -> Any:
     return keras.ops.convert_to_tensor(variable)
 
 
-def _pooled(layer: Any, maps: Any, pool: Any, *arguments: Any, **options: Any) -> Any:
-    """Apply an operation of (N, C, H, W) to feature maps in the layer's data format."""
-    last = layer.data_format == "channels_last"
-    outputs = pool(_planes(maps) if last else maps, *arguments, **options)
-    return _maps(outputs) if last else outputs
+def _on_planes(layer: Any, operation: Any, *arguments: Any, **options: Any) -> Compute:
+    """Return what applies an operation of (N, C, H, W) to maps in the layer's data format."""
+    if layer.data_format == "channels_last":
+        return lambda maps, training=None: _maps(operation(_planes(maps), *arguments, **options))
+    return lambda planes, training=None: operation(planes, *arguments, **options)
 
 
 def _planes(maps: Any) -> Any:
@@ -223,6 +288,53 @@ def _filters(kernel: Any) -> Any:
         matrix.register_hook(torch.Tensor.contiguous)
     transposed = matrix.t().contiguous()  # (O, h w I)
     return transposed.reshape(outputs, height, width, inputs).permute(0, 3, 1, 2)
+
+
+def _few_windows(maps: Any, kernel: Any, strides: Any, pads: tuple[int, int]) -> Any:
+    """Return a kernel's windows of maps (N, H, W, I) as (N, H', W', h, w, I), or None.
+
+    Where there are fewer windows than filters, as in the last blocks of a network at a batch of
+    one, a copy of the windows is smaller than one of the kernel: it takes less time than another
+    layout of the kernel does, of which nothing can be kept, as weights may change. Windows of one
+    pixel are never more than the maps. On a GPU cuDNN knows better, gradients of windows that
+    overlap take long, and what a program records must not depend on the size of a batch.
+    """
+    if (
+        torch.is_grad_enabled()
+        or maps.device.type != "cpu"
+        or torch.jit.is_tracing()
+        or torch.compiler.is_compiling()
+    ):
+        return None
+    height, width, channels, filters = kernel.shape
+    batch = maps.shape[0]
+    rows, columns = (
+        (n + 2 * pad - size) // stride + 1
+        for n, pad, size, stride in zip(
+            maps.shape[1:3], pads, (height, width), strides, strict=True
+        )
+    )
+    if rows < 1 or columns < 1 or (batch * rows * columns > filters and height * width > 1):
+        return None
+    lines = maps.flatten(2)  # (N, H, W I)
+    if any(pads):
+        lines = functional.pad(lines, (pads[1] * channels, pads[1] * channels, pads[0], pads[0]))
+    lines = lines.contiguous()
+    image, line = lines.stride()[:2]
+    return lines.as_strided(
+        (batch, rows, columns, height, width, channels),
+        (image, strides[0] * line, strides[1] * channels, line, channels, 1),
+    )
+
+
+def _products(parts: Any, kernel: Any, bias: Any) -> Any:
+    """Return the products of a kernel (h, w, I, O) and maps of its windows (N, H, W, h w I).
+
+    The windows' axes may be apart, as the kernel's are.
+    """
+    rows = parts.reshape(-1, kernel.shape[:-1].numel())  # (N H W, h w I)
+    products = _product(rows, kernel.flatten(0, 2), bias)  # (N H W, O)
+    return products.reshape(*parts.shape[:3], kernel.shape[-1])
 
 
 def _product(rows: Any, matrix: Any, bias: Any) -> Any:

@@ -284,7 +284,7 @@ def _filters(kernel: Any) -> Any:
     """
     height, width, inputs, outputs = kernel.shape
     matrix = kernel.reshape(-1, outputs)  # (h w I, O)
-    if matrix.requires_grad and not torch.compiler.is_compiling():
+    if torch.is_grad_enabled() and matrix.requires_grad and not torch.compiler.is_compiling():
         matrix.register_hook(torch.Tensor.contiguous)
     transposed = matrix.t().contiguous()  # (O, h w I)
     return transposed.reshape(outputs, height, width, inputs).permute(0, 3, 1, 2)

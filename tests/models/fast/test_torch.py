@@ -125,6 +125,55 @@ def test_depthwise_convolutions(
     _assert_same(layers.DepthwiseConv2D(**options), _x(data_format))
 
 
+# For 60 filters of maps of 5 x 6 pixels: options, and whether the windows become a matrix.
+WINDOWS = {
+    "plain": ({"kernel_size": 3}, True),
+    "no bias": ({"kernel_size": 3, "use_bias": False}, True),
+    "padded": ({"kernel_size": (3, 5), "padding": "same"}, True),
+    "strides": ({"kernel_size": (3, 2), "strides": (1, 2), "activation": "tanh"}, True),
+    "one pixel, strides": ({"kernel_size": 1, "strides": 2}, True),
+    "dilated": ({"kernel_size": 3, "dilation_rate": 2}, False),
+    "groups": ({"kernel_size": 3, "groups": 2}, False),
+    "channels_first": ({"kernel_size": 3, "data_format": "channels_first"}, False),
+}
+
+
+@pytest.mark.parametrize("case", WINDOWS)
+def test_few_windows_are_multiplied_by_the_kernel(float64: None, case: str) -> None:
+    """Where no gradient is asked for; as many windows as filters are still few."""
+    options, few = WINDOWS[case]
+    layer = layers.Conv2D(60, **options)
+    first = layer.data_format == "channels_first"
+    for batch, expected in ((1, few), (2, few), (0, few), (9, few and case.startswith("one"))):
+        x = np.random.default_rng(batch).normal(
+            size=(batch, 8, 5, 6) if first else (batch, 5, 6, 8)
+        )
+        wanted = type(layer).call(layer, torch.tensor(x)) if layer.built else layer(x)
+        quick = fast.quicken(type(layer).from_config(layer.get_config()))
+        quick.build(x.shape)
+        quick.set_weights(layer.get_weights())
+        with torch.no_grad(), profile() as profiled:
+            got = quick(torch.tensor(x))
+        if batch:
+            _assert_close(got, wanted.detach(), EXACT)
+        assert got.shape == wanted.shape
+        names = {event.name for event in profiled.events()}
+        assert ("aten::conv2d" in names) != expected
+        again = quick(torch.tensor(x))
+        assert again.requires_grad
+        assert again.shape == wanted.shape
+
+
+def test_windows_of_maps_that_lie_otherwise_or_are_too_small(float64: None) -> None:
+    layer = fast.quicken(layers.Conv2D(60, 3))
+    x = torch.tensor(_x("channels_first")[:1]).permute(0, 2, 3, 1)[:, ::2, ::2]
+    with torch.no_grad():
+        _assert_close(layer(x), type(layer).call(layer, x), EXACT)
+        for call in (layer, lambda small: type(layer).call(layer, small)):
+            with pytest.raises((RuntimeError, ValueError)):
+                call(x[:, :2])
+
+
 @pytest.mark.parametrize("options", [{}, {"use_bias": False}, {"activation": "tanh"}])
 @pytest.mark.parametrize("shape", [(5, 8), (2, 3, 8)])
 def test_dense(float64: None, options: dict[str, Any], shape: tuple[int, ...]) -> None:
@@ -426,7 +475,10 @@ def test_padding_and_relus_are_fused() -> None:
 @BOTH
 @pytest.mark.parametrize(
     ("activation", "fused"),
-    [("relu", True), ("silu", True), ("hard_silu", True), ("gelu", False), ("sigmoid", False)],
+    [
+        *[(name, True) for name in ("relu", "silu", "hard_silu", "hard_sigmoid")],
+        *[(name, False) for name in ("gelu", "sigmoid")],
+    ],
 )
 @pytest.mark.parametrize("training", [True, False])
 def test_activations_in_the_memory_of_what_they_read(
@@ -570,6 +622,115 @@ def test_what_a_user_changes_after_the_first_call_counts(
         setattr(each.get_layer(name), setting, value)
     _assert_close(model(images), stock(images), LIMIT)
     assert (model(images) != before).any()
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        *("assign", "set_weights", "load_weights", "data", "numpy", "optimizer", "float64"),
+        *("lora", "int8", "trainable", "hook"),
+    ],
+)
+def test_weights_and_layers_that_change_after_the_first_call_count(
+    way: str, tmp_path: Path
+) -> None:
+    model, stock, images = _changing()
+    x = torch.tensor(images)
+    with torch.no_grad():
+        before = model(x)
+    learns = way == "trainable"
+    path = tmp_path / "other.weights.h5"
+    if way == "load_weights":
+        other = _stock(stock)
+        other.set_weights([2 * w for w in other.get_weights()])
+        other.save_weights(path)
+    for each in (model, stock):
+        conv, dense = each.get_layer("conv"), each.get_layer("dense")
+        if way == "assign":
+            conv.kernel.assign(conv.kernel * 2)
+        elif way == "set_weights":
+            each.set_weights([2 * w for w in each.get_weights()])
+        elif way == "load_weights":
+            each.load_weights(path)
+        elif way == "data":
+            conv.kernel.value.data[0, 0, 0, 0] += 5
+            dense.bias.value.data[1] += 5
+        elif way == "numpy":
+            dense.kernel.value.detach().numpy()[:, 2] = 3
+        elif way == "optimizer":
+            # Not Keras', which would train both models differently by rounding.
+            for variable in each.trainable_variables:
+                variable.value.grad = torch.ones_like(variable.value)
+            torch.optim.SGD(each.parameters(), lr=0.1).step()
+        elif way == "float64":
+            each.double()
+        elif way == "lora":
+            dense.enable_lora(2)
+            dense.lora_kernel_b.assign(np.ones(dense.lora_kernel_b.shape))
+            dense.lora_kernel_a.assign(np.ones(dense.lora_kernel_a.shape))
+        elif way == "int8":
+            dense.quantize("int8")
+        elif way == "trainable":
+            each.layers[7].trainable = False
+            assert type(each.layers[7]) is layers.BatchNormalization
+        else:
+            conv.register_forward_hook(lambda _layer, _x, y: 2 * y)
+    with torch.no_grad():
+        if way == "float64":  # which torch cannot multiply by float32
+            for each in (model, stock):
+                with pytest.raises(RuntimeError, match=r"dtype|same type|double"):
+                    each(x)
+            return
+        got, wanted = (each(x, training=learns) for each in (model, stock))
+        _assert_close(got, wanted, LIMIT)
+        assert learns or (got != before).any()
+
+
+def test_stateless_calls_compute_with_the_values_that_they_are_given() -> None:
+    model, stock, images = _changing()
+    values = [
+        [2 * variable.value.detach() for variable in variables]
+        for variables in (model.trainable_variables, model.non_trainable_variables)
+    ]
+    with torch.no_grad():
+        before = model(images)
+        found = [each.stateless_call(*values, images)[0] for each in (model, stock)]
+        _assert_close(found[0], found[1], LIMIT)
+        assert (found[0] != before).any()
+        np.testing.assert_array_equal(model(images), before)
+    # Nor does a first call in such a scope leave them behind.
+    fresh = fast.quicken(_stock(stock))
+    with torch.no_grad():
+        fresh.stateless_call(*values, images)
+        np.testing.assert_array_equal(fresh(images), before)
+
+
+def test_what_computes_a_model_is_found_once() -> None:
+    model, _, images = _changing()
+    model.compile("sgd", "mse")
+    model.train_on_batch(images, np.zeros((2, 5)))
+    steps = model.call.__self__.steps
+    for _ in range(2):
+        model.train_on_batch(images, np.zeros((2, 5)))
+        model.predict(images, verbose=0)
+        model(images)
+        assert model.call.__self__.steps is steps
+    model.get_layer("first").negative_slope = 0.5
+    model(images)
+    assert model.call.__self__.steps is not steps
+
+
+def test_arguments_of_a_node_and_other_ranks_count() -> None:
+    image = keras.Input((4, 4, 3))
+    x = layers.BatchNormalization(momentum=0.5)(image, training=True)
+    x = layers.ReLU()(layers.Dense(5)(layers.Reshape((8, 6))(layers.ReLU()(x))))
+    x = layers.Concatenate()([layers.Add()([x, x]), layers.Add()([x, layers.Dense(1)(x), x])])
+    model = keras.Model(image, layers.ReLU()(layers.Add()([x, layers.Dense(10)(x)])))
+    stock = _stock(model)
+    quick = fast.quicken(model)
+    images = np.random.default_rng(0).normal(size=(2, 4, 4, 3)).astype(np.float32)
+    for options in ({}, {"training": False}, {"training": True}):
+        _assert_close(quick(images, **options).detach(), stock(images, **options).detach(), LIMIT)
 
 
 def test_another_activation_counts() -> None:

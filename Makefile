@@ -102,6 +102,7 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/convert.py $(QUICK)
 	$(BIN)/python benchmarks/import_time.py $(QUICK)
 	$(BIN)/python benchmarks/predictor.py $(QUICK)
+	$(BIN)/python benchmarks/single_image.py $(QUICK)
 	$(if $(IMAGES),$(BIN)/python benchmarks/prediction_job.py --images $(IMAGES) $(QUICK))
 
 # Fails where a link leads nowhere. Needs none of the frameworks.

@@ -195,6 +195,13 @@ def run_node(
     values.update(zip(map(id, node.outputs), results, strict=True))
 
 
+# Attributes by which a layer is called in another way than before, or with other weights.
+CALL_ATTRIBUTES = (
+    *("activity_regularizer", "built", "call", "lora_enabled"),
+    *("_dtype_policy", "_kernel", "_remat_mode"),
+)
+
+
 class GraphParts(NamedTuple):
     """What it takes to compute a functional model node by node, as Keras does."""
 

@@ -6,8 +6,8 @@ output behind its last reader, and computes some neighbours in one operation: an
 memory of its input, and zero padding within the convolution or the pooling that reads it.
 
 What it asks of the layers, it asks once: which of them are as it needs them, and which operation
-computes them. It does so anew when an attribute of a layer, a hook or a weight's tensor is another
-one. No values of weights are kept.
+computes them. It does so anew when one of the attributes that decide this, a hook or a weight's
+tensor is another one. No values of weights are kept.
 """
 
 import contextlib
@@ -19,6 +19,7 @@ from typing import Any
 
 from keras_alexnet.core import backend
 from keras_alexnet.core.keras_internals import (
+    CALL_ATTRIBUTES,
     GraphParts,
     graph_parts,
     has_mask,
@@ -55,8 +56,31 @@ _BARE = {
     layers.ZeroPadding2D,
 }
 _BY_PHASE = {layers.BatchNormalization, layers.Dropout}
-_DTYPE = attrgetter("dtype")
+# How many axes their inputs must have to be covered, where that is not four; None is any number.
+_RANKS = {layers.Add: None, layers.Concatenate: None, layers.Dense: 2, layers.Dropout: None}
+_CONVOLUTION = "activation", "bias", "data_format", "dilation_rate", "kernel_size", "padding"
+_POOLING = "data_format", "padding", "pool_size", "strides"
+# Attributes of layers that are read where it is decided how they are computed, beside those that
+# decide how Keras calls any layer.
+_SETTINGS = {
+    layers.Activation: ("activation",),
+    layers.AdaptiveAveragePooling2D: ("data_format", "output_size"),
+    layers.AveragePooling2D: _POOLING,
+    layers.BatchNormalization: (
+        *("axis", "beta", "center", "gamma", "moving_mean", "moving_variance", "renorm", "scale"),
+        "synchronized",
+    ),
+    layers.Conv2D: (*_CONVOLUTION, "groups", "strides", "use_bias"),
+    layers.Dense: ("bias",),
+    layers.DepthwiseConv2D: (*_CONVOLUTION, "kernel", "strides", "use_bias"),
+    layers.Flatten: ("data_format",),
+    layers.GlobalAveragePooling2D: ("data_format",),
+    layers.MaxPooling2D: _POOLING,
+    layers.ReLU: ("max_value", "negative_slope", "threshold"),
+    layers.ZeroPadding2D: ("data_format", "padding"),
+}
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_DTYPE = attrgetter("dtype")
 
 
 def quicken_model(model: Any) -> None:
@@ -97,6 +121,11 @@ class _Graph:
         self.model, self.parts, self.bare = model, parts, bare
         self.layers = [layer for layer in model.layers if type(layer) in bare]
         self.steps: list[_Step] | None = None
+        self.watched = [
+            (vars(layer), (*CALL_ATTRIBUTES, *_SETTINGS.get(type(layer), ())))
+            for layer in self.layers
+        ]
+        self.hooks = [vars(layer)[kind] for layer in self.layers for kind in _HOOKS]
         self.state: list[Any] = []
         self.variables: list[Any] = []
         self.tensors: list[Any] = []
@@ -124,16 +153,24 @@ class _Graph:
 
     def _found(self) -> list["_Step"]:
         """Return what the model computes, and note the state that it is true of."""
-        self.state = _state(self.layers)
+        self.state = self._state()
         self.variables = [v for layer in self.layers for v in layer.variables]
         self.tensors = self.parts.held(self.variables)
         self.dtypes = list(map(_DTYPE, self.tensors))
         return _steps(self.model, self.parts, self.bare)
 
+    def _state(self) -> list[Any]:
+        """Return the attributes that the steps depend on, and for all hooks whether there are any.
+
+        Only these: a model has ten thousand others, and to look at all takes a millisecond.
+        """
+        values = chain.from_iterable(map(state.get, names) for state, names in self.watched)
+        return [*map(bool, self.hooks), *values]
+
     def _is_as_it_was(self) -> bool:
-        """Return whether every layer has the same attributes, hooks, and tensors as weights."""
+        """Return whether every layer has the same settings, hooks, and tensors as weights."""
         return (
-            _are_same(_state(self.layers), self.state)
+            _are_same(self._state(), self.state)
             and _are_same(self.parts.held(self.variables), self.tensors)
             and _are_same(map(_DTYPE, self.tensors), self.dtypes)
         )
@@ -187,16 +224,28 @@ class _Step:
         `own` says whether weights are what the variables hold, which can be read without asking.
         """
         inputs = [values[key] for key in self.reads]
-        bare = self.bare and all(_is_plain(x, self.dtype) for x in inputs)
-        with contextlib.nullcontext() if self.scope is None or not bare else self.scope():
-            compute = self._computation(own) if bare else None
-            if compute is not None:
-                values[self.output] = compute(inputs if self.of_list else inputs[0], training)
-            else:
-                for node in self.nodes:
-                    _run_node(node, values, training, bare=bare)
+        bare = self.bare
+        for x in inputs:
+            bare = bare and _is_plain(x, self.dtype)
+        if not bare:
+            for node in self.nodes:
+                _run_node(node, values, training, bare=False)
+        elif self.scope is None:
+            self._compute(inputs, values, training, own=own)
+        else:
+            with self.scope():
+                self._compute(inputs, values, training, own=own)
         for key in self.forget:
             values.pop(key, None)
+
+    def _compute(self, inputs: Any, values: dict[int, Any], training: Any, *, own: bool) -> None:
+        """Compute layers' outputs by their operation, or one after the other."""
+        compute = self._computation(own)
+        if compute is not None:
+            values[self.output] = compute(inputs if self.of_list else inputs[0], training)
+            return
+        for node in self.nodes:
+            _run_node(node, values, training, bare=True)
 
     def _computation(self, own: bool) -> Compute | None:
         """Return the operation that computes the step, if there is one.
@@ -238,10 +287,10 @@ def _is_bare(layer: Any, dtype: str) -> bool:
 def _are_covered(nodes: tuple[Any, ...]) -> bool:
     """Return whether layers' nodes read what `COMPUTATIONS` take, and nothing but that."""
     layer = nodes[0].operation
-    rank = {layers.Add: None, layers.Concatenate: None, layers.Dense: 2}.get(type(layer), 4)
+    rank = _RANKS.get(type(layer), 4)
     return (
         all(len(node.arguments.args) == 1 for node in nodes)
-        and all(value is None for node in nodes for value in node.arguments.kwargs.values())
+        and all(v is None or v is False for node in nodes for v in node.arguments.kwargs.values())
         and all(rank in (None, len(x.shape)) for x in nodes[0].input_tensors)
         and getattr(torch, layer.compute_dtype).is_floating_point
     )
@@ -250,13 +299,6 @@ def _are_covered(nodes: tuple[Any, ...]) -> bool:
 def _is_plain(tensor: Any, dtype: Any) -> bool:
     """Return whether a tensor has values, in a dtype, and no Keras mask."""
     return _has_values(tensor) and tensor.dtype is dtype and not has_mask(tensor)
-
-
-def _state(of: list[Any]) -> list[Any]:
-    """Return all attributes of layers, and of each kind of hooks whether there are any."""
-    states: list[dict[str, Any]] = [vars(layer) for layer in of]
-    hooks = [bool(state[kind]) for state in states for kind in _HOOKS]
-    return [*hooks, *chain.from_iterable(state.values() for state in states)]
 
 
 def _are_same(ones: Iterable[Any], others: list[Any]) -> bool:

@@ -164,6 +164,18 @@ def test_few_windows_are_multiplied_by_the_kernel(float64: None, case: str) -> N
         assert again.shape == wanted.shape
 
 
+def test_many_pixels_are_convolved_and_few_multiplied(float64: None) -> None:
+    for size, expected in ((8, False), (70, True)):
+        x = np.random.default_rng(0).normal(size=(1, size, size, 4))
+        layer = layers.Conv2D(3, 1)
+        _assert_same(layer, x)
+        fast.quicken(layer)
+        for context in (torch.no_grad, torch.enable_grad):
+            with context(), profile() as profiled:
+                layer(torch.tensor(x))
+            assert ("aten::conv2d" in {event.name for event in profiled.events()}) == expected
+
+
 def test_windows_of_maps_that_lie_otherwise_or_are_too_small(float64: None) -> None:
     layer = fast.quicken(layers.Conv2D(60, 3))
     x = torch.tensor(_x("channels_first")[:1]).permute(0, 2, 3, 1)[:, ::2, ::2]

@@ -12,7 +12,7 @@ tensor is another one. No values of weights are kept.
 
 import contextlib
 from collections.abc import Collection, Iterable, Iterator
-from functools import partial
+from functools import cache, partial
 from itertools import chain
 from operator import attrgetter, is_
 from typing import Any
@@ -21,9 +21,11 @@ from keras_alexnet.core import backend
 from keras_alexnet.core.keras_internals import (
     CALL_ATTRIBUTES,
     GraphParts,
+    MissingPartError,
     graph_parts,
     has_mask,
     is_recomputed,
+    maker_of,
     run_node,
     takes_phase,
 )
@@ -216,6 +218,10 @@ class _Step:
         own = COMPUTATIONS.get(type(first))
         make = fusion or (own and partial(own, first))
         self.make = make if self.bare and _are_covered(nodes) else None
+        if (operation := _plain_operation(nodes)) is not None:
+            self.bare, self.of_list = True, True
+            self.dtype = getattr(torch, nodes[0].outputs[0].dtype)
+            self.make = partial(_on_list, operation)
         self.made: tuple[Compute | None] | None = None
 
     def run(self, values: dict[int, Any], training: Any, *, own: bool) -> None:
@@ -294,6 +300,29 @@ def _are_covered(nodes: tuple[Any, ...]) -> bool:
         and all(rank in (None, len(x.shape)) for x in nodes[0].input_tensors)
         and getattr(torch, layer.compute_dtype).is_floating_point
     )
+
+
+def _plain_operation(nodes: tuple[Any, ...]) -> Any:
+    """Return torch's operation for a node that is no layer's, of tensors alone, or None."""
+    node = nodes[0]
+    operation = _operations().get(type(node.operation))
+    floating = getattr(torch, node.outputs[0].dtype).is_floating_point
+    alone = len(node.arguments.args) == len(node.input_tensors) and not node.arguments.kwargs
+    return operation if floating and alone else None
+
+
+@cache
+def _operations() -> dict[type, Any]:
+    """Return the classes of Keras' own operations, which have no public names, with torch's."""
+    x = keras.Input((1,))
+    pairs = ((keras.ops.multiply, torch.mul), (keras.ops.add, torch.add))
+    with contextlib.suppress(MissingPartError):
+        return {type(maker_of(ours(x, x))[0]): theirs for ours, theirs in pairs}
+    return {}
+
+
+def _on_list(operation: Any) -> Compute:
+    return lambda inputs, training=None: operation(*inputs)
 
 
 def _is_plain(tensor: Any, dtype: Any) -> bool:

@@ -745,6 +745,24 @@ def test_arguments_of_a_node_and_other_ranks_count() -> None:
         _assert_close(quick(images, **options).detach(), stock(images, **options).detach(), LIMIT)
 
 
+def test_operations_that_are_no_layers() -> None:
+    """A gate as converted networks have it, and what torch's operation alone does not compute."""
+    image = keras.Input((4, 4, 3))
+    gate = layers.GlobalAveragePooling2D(keepdims=True)(image)
+    whole = keras.ops.cast(image, "int32")
+    x = keras.ops.multiply(image, gate) + gate
+    x = [x * 2.0, keras.ops.multiply(x, whole), keras.ops.multiply(whole, whole)]
+    model = keras.Model(image, x)
+    images = 3 * np.random.default_rng(0).normal(size=(2, 4, 4, 3)).astype(np.float32)
+    wanted = model(images)
+    found = fast.quicken(model)(images)
+    for got, want in zip(found, wanted, strict=True):
+        assert got.dtype == want.dtype
+        np.testing.assert_array_equal(got, want)
+    steps = {step.layers[0].name: step for step in model.call.__self__.steps}
+    assert sum(step.made is not None for step in steps.values()) == 3
+
+
 def test_another_activation_counts() -> None:
     model, stock, images = _changing()
     before = model(images)

@@ -16,6 +16,8 @@ from keras_alexnet.models.fast.torch_layers import (
     max_pooling,
     multiplication,
     normalization,
+    normalized_convolution,
+    same_padding,
 )
 
 keras = backend.load_keras()
@@ -76,6 +78,9 @@ def _fusion(before: tuple[Any, ...], node: Any, maker: dict[int, Any]) -> Fusion
     layer, last = node.operation, before[-1].operation
     if (activation := _activation_of(layer)) is not None:
         return _activated(before, activation)
+    if type(layer) is layers.BatchNormalization and type(last) in _CONVOLUTIONS:
+        pads = len(before) == 1 and same_padding(last, last.kernel_size, last.dilation_rate)
+        return None if pads is None else _normalized(before, layer)
     if type(last) is layers.ZeroPadding2D and len(before) == 1:
         if getattr(layer, "padding", None) != "valid" or layer.data_format != last.data_format:
             return None
@@ -89,7 +94,7 @@ def _fusion(before: tuple[Any, ...], node: Any, maker: dict[int, Any]) -> Fusion
 def calls_as_we_do(layer: Any) -> bool:
     """Return whether a layer's `call` is its class's or ours, and no one else's."""
     call = vars(layer).get("call")
-    return call is None or getattr(call, "__func__", None) is METHODS.get(type(layer))
+    return call is None or getattr(call, "__func__", call) is METHODS.get(type(layer))
 
 
 def is_relu(layer: Any) -> bool:
@@ -113,7 +118,7 @@ def _activation_of(layer: Any) -> Activation | None:
 def _activated(before: tuple[Any, ...], then: Activation) -> Fusion | None:
     last = before[-1].operation
     if type(last) is layers.BatchNormalization:
-        return partial(normalization, last, then=then)
+        return _normalized(before[:-1], last, then)
     if type(last) is layers.Dense:
         return partial(multiplication, last, then=then)
     if type(last) is layers.Add:
@@ -123,6 +128,15 @@ def _activated(before: tuple[Any, ...], then: Activation) -> Fusion | None:
     if len(before) == 1:
         return partial(convolution, last, then=then)
     return _padded_convolution(before[0].operation, last, then)
+
+
+def _normalized(before: tuple[Any, ...], layer: Any, then: Activation | None = None) -> Fusion:
+    """Batch norm, with the convolution before it and that one's padding if there are any."""
+    if not before:
+        return partial(normalization, layer, then=then)
+    *pads, last = (each.operation for each in before)
+    padding = _symmetric(pads[0]) if pads else None
+    return partial(normalized_convolution, last, layer, padding=padding, then=then)
 
 
 def _padded_convolution(pad: Any, layer: Any, then: Activation | None = None) -> Fusion | None:

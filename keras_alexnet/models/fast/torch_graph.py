@@ -27,6 +27,7 @@ from keras_alexnet.core.keras_internals import (
     is_recomputed,
     maker_of,
     run_node,
+    spare_clearing,
     takes_phase,
 )
 from keras_alexnet.models.fast.torch_fusion import Fusion, calls_as_we_do, fuse
@@ -95,6 +96,7 @@ def quicken_model(model: Any) -> None:
     """
     if type(model) is _FUNCTIONAL and (parts := graph_parts()) is not None:
         model.call = _Graph(model, parts).call
+        spare_clearing(model)
 
 
 @contextlib.contextmanager
@@ -235,7 +237,7 @@ class _Step:
             bare = bare and _is_plain(x, self.dtype)
         if not bare:
             for node in self.nodes:
-                _run_node(node, values, training, bare=False)
+                self._run_alone(node, values, training)
         elif self.scope is None:
             self._compute(inputs, values, training, own=own)
         else:
@@ -243,6 +245,12 @@ class _Step:
                 self._compute(inputs, values, training, own=own)
         for key in self.forget:
             values.pop(key, None)
+
+    def _run_alone(self, node: Any, values: dict[int, Any], training: Any) -> None:
+        """Compute one node's output, whose input need not be as the step's layers take it."""
+        bare = self.bare and all(_is_plain(values[id(x)], self.dtype) for x in node.input_tensors)
+        with contextlib.nullcontext() if self.scope is None or not bare else self.scope():
+            _run_node(node, values, training, bare=bare)
 
     def _compute(self, inputs: Any, values: dict[int, Any], training: Any, *, own: bool) -> None:
         """Compute layers' outputs by their operation, or one after the other."""

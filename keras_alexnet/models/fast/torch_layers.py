@@ -90,7 +90,7 @@ def convolution(
     `padding` has the rows and columns of zeros on either side of the maps, for a layer that pads
     none. Paddings that torch's operation lacks give None.
     """
-    pads = padding or _same_padding(layer, layer.kernel_size, layer.dilation_rate)
+    pads = padding or same_padding(layer, layer.kernel_size, layer.dilation_rate)
     if pads is None:
         return None
     kernel = _tensor(layer.kernel)  # (h, w, I / groups, O), or (h, w, I, multiplier)
@@ -131,8 +131,30 @@ def multiplication(layer: Any, *, then: Activation | None = None) -> Compute:
     return compute
 
 
-def normalization(layer: Any, *, then: Activation | None = None) -> Compute | None:
+def normalized_convolution(
+    layer: Any,
+    norm: Any,
+    *,
+    padding: tuple[int, int] | None = None,
+    then: Activation | None = None,
+) -> Compute | None:
+    """Return what computes a convolution, the batch norm of its result and `then` an activation.
+
+    `padding` is that of `convolution`; None is returned where either layer gives it.
+    """
+    first = convolution(layer, padding=padding)
+    second = normalization(norm, then=then, fresh=True)
+    if first is None or second is None:
+        return None
+    return lambda inputs, training=None: second(first(inputs), training)
+
+
+def normalization(
+    layer: Any, *, then: Activation | None = None, fresh: bool = False
+) -> Compute | None:
     """Return what computes a `BatchNormalization` of maps, and `then` an activation of its result.
+
+    Nobody else reads inputs that are `fresh`: where no gradient needs them, their memory is used.
 
     As in Keras, a layer that is not trainable normalises by its moving statistics, and the moving
     variance follows the biased variance of the batches, not torch's unbiased one. Axes and options
@@ -162,7 +184,8 @@ def normalization(layer: Any, *, then: Activation | None = None) -> Compute | No
             shift = torch.addcmul(
                 torch.zeros_like(mean) if beta is None else beta, mean, scale, value=-1
             )
-            return _apply(then, torch.addcmul(shift, inputs, scale), fresh=True)
+            into = inputs if fresh else None
+            return _apply(then, torch.addcmul(shift, inputs, scale, out=into), fresh=True)
         if learns:
             values = inputs.numel() // max(inputs.shape[channels], 1)  # of each channel
             if values < 2:  # of which torch has no variance
@@ -200,7 +223,7 @@ def max_pooling(
     For a layer that pads none, `padding` has the rows and columns on either side that no maximum is
     taken from, and `ceil` says whether windows that stick out at the bottom and the right count.
     """
-    pads = padding or _same_padding(layer, layer.pool_size)
+    pads = padding or same_padding(layer, layer.pool_size)
     if pads is None:
         return None
     size, strides = layer.pool_size, layer.strides
@@ -257,6 +280,18 @@ def dropout(layer: Any) -> Compute:
     return lambda inputs, training=None: (
         layer.call(inputs, training=training) if training else inputs
     )
+
+
+def same_padding(
+    layer: Any, size: tuple[int, int], dilation: tuple[int, int] = (1, 1)
+) -> tuple[int, int] | None:
+    """Return the padding of either side, or None where the sides differ or the input decides."""
+    if layer.padding == "valid":
+        return 0, 0
+    both = [(n - 1) * d for n, d in zip(size, dilation, strict=True)]
+    if layer.padding != "same" or layer.strides != (1, 1) or any(n % 2 for n in both):
+        return None
+    return both[0] // 2, both[1] // 2
 
 
 # Class -> the function that computes its `call`.
@@ -397,15 +432,3 @@ def _activated(layer: Any, outputs: Any, then: Activation | None) -> Any:
 def _apply(activation: Activation | None, outputs: Any, *, fresh: bool = False) -> Any:
     """Apply an activation; in the memory of what is `fresh` from an operation and no gradient's."""
     return outputs if activation is None else activation(outputs, inplace=fresh)
-
-
-def _same_padding(
-    layer: Any, size: tuple[int, int], dilation: tuple[int, int] = (1, 1)
-) -> tuple[int, int] | None:
-    """Return the padding of either side, or None where the sides differ or the input decides."""
-    if layer.padding == "valid":
-        return 0, 0
-    both = [(n - 1) * d for n, d in zip(size, dilation, strict=True)]
-    if layer.padding != "same" or layer.strides != (1, 1) or any(n % 2 for n in both):
-        return None
-    return both[0] // 2, both[1] // 2

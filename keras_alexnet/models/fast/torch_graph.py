@@ -220,7 +220,7 @@ class _Step:
         own = COMPUTATIONS.get(type(first))
         make = fusion or (own and partial(own, first))
         self.make = make if self.bare and _are_covered(nodes) else None
-        if (operation := _plain_operation(nodes)) is not None:
+        if bare and (operation := _plain_operation(nodes)) is not None:
             self.bare, self.of_list = True, True
             self.dtype = getattr(torch, nodes[0].outputs[0].dtype)
             self.make = partial(_on_list, operation)
@@ -314,9 +314,10 @@ def _plain_operation(nodes: tuple[Any, ...]) -> Any:
     """Return torch's operation for a node that is no layer's, of tensors alone, or None."""
     node = nodes[0]
     operation = _operations().get(type(node.operation))
-    floating = getattr(torch, node.outputs[0].dtype).is_floating_point
     alone = len(node.arguments.args) == len(node.input_tensors) and not node.arguments.kwargs
-    return operation if floating and alone else None
+    if operation is None or not alone:
+        return None
+    return operation if getattr(torch, node.outputs[0].dtype).is_floating_point else None
 
 
 @cache

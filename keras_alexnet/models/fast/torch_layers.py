@@ -29,6 +29,7 @@ Activation = Callable[..., Any]
 Compute = Callable[..., Any]
 # Of a batch: up to the largest map behind a network's first layers, 56 x 56, at a batch of one.
 _FEW_PIXELS = 4096
+_LINE = 16  # numbers of float32 in a line of the cache
 
 
 def covers(layer: Any, inputs: Any, rank: int = 4, *, weighted: bool = False) -> bool:
@@ -350,10 +351,27 @@ def _filters(kernel: Any) -> Any:
     """
     height, width, inputs, outputs = kernel.shape
     matrix = kernel.reshape(-1, outputs)  # (h w I, O)
-    if torch.is_grad_enabled() and matrix.requires_grad and not torch.compiler.is_compiling():
-        matrix.register_hook(torch.Tensor.contiguous)
-    transposed = matrix.t().contiguous()  # (O, h w I)
+    if torch.compiler.is_compiling():
+        transposed = matrix.t().contiguous()
+    elif torch.is_grad_enabled() and matrix.requires_grad:
+        matrix.register_hook(lambda gradient: _transposed(gradient.t()))
+        transposed = matrix.t().contiguous()
+    else:
+        transposed = _transposed(matrix)  # (O, h w I)
     return transposed.reshape(outputs, height, width, inputs).permute(0, 3, 1, 2)
+
+
+def _transposed(matrix: Any) -> Any:
+    """Return a matrix (R, C) as (C, R), laid out anew.
+
+    On a CPU torch does so in one thread; by blocks of rows, whose second copy moves whole lines of
+    the cache, it takes about half the time.
+    """
+    rows, columns = matrix.shape
+    if rows % _LINE or matrix.device.type != "cpu":
+        return matrix.t().contiguous()
+    blocks = matrix.reshape(-1, _LINE, columns).mT.contiguous()  # (R / 16, C, 16)
+    return blocks.transpose(0, 1).reshape(columns, rows)
 
 
 def _is_now_on_cpu(tensor: Any) -> bool:

@@ -19,9 +19,10 @@ from torch.profiler import profile
 
 import keras_alexnet
 from keras_alexnet import create_model
-from keras_alexnet.models.fast import quicken as fast
+from keras_alexnet.core import keras_internals
+from keras_alexnet.models.fast import quicken as fast, torch_graph
 from keras_alexnet.models.fast.torch_fusion import fuse
-from keras_alexnet.models.fast.torch_layers import METHODS
+from keras_alexnet.models.fast.torch_layers import COMPUTATIONS, METHODS
 from keras_alexnet.specs.schema import DATA_FORMATS
 from porting.checks.precision import computing_in
 
@@ -730,6 +731,36 @@ def test_what_computes_a_model_is_found_once() -> None:
     model.get_layer("first").negative_slope = 0.5
     model(images)
     assert model.call.__self__.steps is not steps
+
+
+@pytest.mark.parametrize("kind", COMPUTATIONS, ids=lambda kind: kind.__name__)
+def test_settings_that_decide_what_computes_a_layer_are_watched(
+    kind: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If this fails, a layer's attribute is read once and is missing in `_SETTINGS`."""
+    given: dict[type, tuple[Any, ...]] = {
+        layers.Conv2D: (4, 3),
+        layers.DepthwiseConv2D: (3,),
+        layers.Dense: (4,),
+        layers.Dropout: (0.5,),
+        layers.AdaptiveAveragePooling2D: (2,),
+        layers.AveragePooling2D: (2,),
+    }
+    layer = kind(*given.get(kind, ()))
+    layer.build([(2, 5, 5, 8)] * 2 if kind in (layers.Add, layers.Concatenate) else (2, 5, 5, 8))
+    seen: set[str] = set()
+
+    def look_up(self: Any, name: str) -> Any:
+        seen.add(name)
+        return object.__getattribute__(self, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(layers.Layer, "__getattribute__", look_up, raising=False)
+        assert COMPUTATIONS[kind](layer) is not None
+    read = {name for name in seen & vars(layer).keys() if not name.startswith("_")}
+    watched = {*keras_internals.CALL_ATTRIBUTES, *torch_graph._SETTINGS.get(kind, ())}
+    assert read <= watched
+    assert seen or kind in (layers.Add, layers.Concatenate, layers.Dropout)
 
 
 def test_arguments_of_a_node_and_other_ranks_count() -> None:

@@ -83,6 +83,7 @@ PANELS = {
         "distribute",
         "join_timeout",
         "precision",
+        "gradients",
         "data_format",
     ),
     "Output": ("output", "checkpoint_steps", "keep_every", "log_every", "clean_metrics"),

@@ -96,6 +96,9 @@ class Experiment:
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = option(
         "float32", "Keras' dtype policy; mixed_float16 scales the loss."
     )
+    gradients: Literal["float32", "bfloat16"] = option(
+        "float32", "What devices of torch send each other; bfloat16 halves the bytes."
+    )
     views: Literal["center", "mirror", "ten-crop"] = option(
         "center", "Views of an image that the final test averages over."
     )

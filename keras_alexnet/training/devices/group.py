@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from keras_alexnet.data.batches.shards import Shard
-from keras_alexnet.errors import TrainingError
+from keras_alexnet.errors import ConfigurationError, TrainingError
 
 
 def moving_statistics(model: Any) -> list[Any]:
@@ -55,6 +55,17 @@ class Group:
         from keras_alexnet.layers import keras
 
         return keras.Model(inputs, outputs, name=name)
+
+    def send_bfloat16(self) -> None:
+        """Send gradients to the others in bfloat16.
+
+        Raises:
+            ConfigurationError: This engine cannot.
+        """
+        raise ConfigurationError(
+            "gradients travel in bfloat16 between devices of torch (--gradients bfloat16): name "
+            "--backend torch and several --devices, or leave it out"
+        )
 
     def batches(self, batches: Any) -> Any:
         """Return what `fit` takes, of this process's shares of the batches."""

@@ -59,6 +59,8 @@ def join(experiment: Experiment, placement: Placement) -> Group:
         hide_gpus()
     backend = chosen_backend()
     group = placement.group(backend)
+    if experiment.gradients == "bfloat16":
+        group.send_bfloat16()
     if group.devices > 1 and backend == "tensorflow":
         if experiment.precision == "mixed_float16":
             raise ConfigurationError(

@@ -25,14 +25,23 @@ class ParallelModel(keras.Model):
     """A functional model whose training steps go through `DistributedDataParallel`.
 
     That averages the gradients while the rest of them are computed. It is made anew whenever the
-    model is compiled, as other layers may train then.
+    the model is compiled, as other layers may train then.
+
+    Attributes:
+        in_bfloat16: Whether gradients are rounded to bfloat16 before they are averaged.
     """
+
+    in_bfloat16 = False
 
     def compile(self, *arguments: Any, **options: Any) -> None:
         """Compile as Keras does."""
         super().compile(*arguments, **options)
+        parallel = torch.nn.parallel.DistributedDataParallel(self)
+        if self.in_bfloat16:
+            hooks = require("torch.distributed.algorithms.ddp_comm_hooks.default_hooks")
+            parallel.register_comm_hook(None, hooks.bf16_compress_hook)
         # Past Keras and torch, which would take it for a layer of this model.
-        self.__dict__["_parallel"] = torch.nn.parallel.DistributedDataParallel(self)
+        self.__dict__["_parallel"] = parallel
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         """Compute the outputs; in a training step by way of the wrapper, which calls this again."""
@@ -53,10 +62,17 @@ class TorchGroup(Group):
 
     def __init__(self, rank: int, processes: int) -> None:
         self.rank, self.processes, self.devices = rank, processes, processes
+        self._in_bfloat16 = False
 
     def trained_model(self, inputs: Any, outputs: Any, name: str) -> Any:
         """Return a functional model that trains in parallel."""
-        return ParallelModel(inputs, outputs, name=name)
+        model = ParallelModel(inputs, outputs, name=name)
+        model.in_bfloat16 = self._in_bfloat16
+        return model
+
+    def send_bfloat16(self) -> None:
+        """Send gradients to the others in bfloat16."""
+        self._in_bfloat16 = True
 
     def part_randomness(self, trainer: Any) -> None:
         """Add the rank to the seeds of dropout; metrics go on in the first process alone."""

@@ -101,6 +101,7 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/grouped_conv.py $(if $(QUICK),--rounds 1)
 	$(BIN)/python benchmarks/convert.py $(QUICK)
 	$(BIN)/python benchmarks/import_time.py $(QUICK)
+	$(BIN)/python benchmarks/waiting.py $(QUICK) --make
 	$(BIN)/python benchmarks/predictor.py $(QUICK)
 	$(BIN)/python benchmarks/single_image.py $(QUICK)
 	$(if $(IMAGES),$(BIN)/python benchmarks/prediction_job.py --images $(IMAGES) $(QUICK))

@@ -85,8 +85,8 @@ def test_gradients_in_bfloat16_come_close(tmp_path: Path) -> None:
     for name, wanted in checkpoint(one, "model").items():
         found = checkpoint(several, "model")[name]
         away.append(np.abs(found - wanted).max() / np.abs(wanted).max())
-    # A gradient keeps 8 bits: up to .4 % of each of the ten steps. Biases began at 0 and are nothing
-    # but steps; beside kernels these are small.
+    # A gradient keeps 8 bits: up to .4 % of each of the ten steps. Biases began at 0 and are
+    # nothing but steps; beside kernels these are small.
     assert 1e-6 < max(away) < 4e-3
     assert np.median(away) < 1e-4
 

@@ -25,6 +25,7 @@ from .errors import (
     VerificationError as VerificationError,
 )
 from .explaining.explainer import Explainer as Explainer
+from .explaining.methods import ExplanationDetail as ExplanationDetail
 from .explaining.page import write_explanation as write_explanation
 from .explaining.pictures import (
     heat_overlay as heat_overlay,

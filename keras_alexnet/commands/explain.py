@@ -1,7 +1,8 @@
 """`explain`: what a model's guesses about photos rest on, as a page of pictures."""
 
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
@@ -12,15 +13,31 @@ from keras_alexnet.commands.common import (
     PhotosArgument,
     progress,
 )
+from keras_alexnet.commands.options import with_options
 from keras_alexnet.core.backend import choose_backend, require
 from keras_alexnet.core.files import check_output
 from keras_alexnet.data.sources.folders import expand
 from keras_alexnet.errors import counted
-from keras_alexnet.explaining.methods import METHODS, chosen_methods
+from keras_alexnet.explaining.methods import (
+    METHODS,
+    ExplanationDetail,
+    chosen_detail,
+    chosen_methods,
+)
 from keras_alexnet.models.record import read_record
 
+# Every option of `explain` below its heading in `--help`.
+PANELS = {
+    "Arguments": ("model", "photos"),
+    "Page": ("output", "methods", "classes", "backend"),
+    "Grad-CAM and maps": ("layer",),
+    "Integrated gradients": ("steps",),
+    "Occlusion": ("window", "stride"),
+    "Nearest photos": ("among", "neighbours"),
+}
 
-def explain_command(
+
+def _explain(
     model: Annotated[Path, typer.Argument(metavar="MODEL.keras", help="File of the model.")],
     photos: PhotosArgument,
     output: PageOption,
@@ -39,7 +56,7 @@ def explain_command(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Layer of grad-cam and maps.",
+            help="Layer of both.",
             show_default="the last with maps; the first convolution",
         ),
     ] = None,
@@ -52,10 +69,13 @@ def explain_command(
         ),
     ] = None,
     backend: BackendOption = None,
+    *,
+    overrides: dict[str, Any],
 ) -> None:
     """Show what a model's guesses about photos rest on, as a page of pictures."""
     # Whatever can be wrong is found before a framework is imported, which takes seconds.
     wanted = chosen_methods(methods or (), among=bool(among))
+    detail = chosen_detail(overrides, wanted)
     read_record(model)
     check_output(output)
     for package in ("jinja2", "matplotlib"):
@@ -76,6 +96,12 @@ def explain_command(
             classes=classes or (),
             layer=layer,
             among=others,
+            detail=detail,
             on_photo=advance_to,
         )
     print(f"{counted(len(files), 'photo')} explained: {page}")
+
+
+explain_command = with_options(
+    _explain, fields(ExplanationDetail), get_type_hints(ExplanationDetail), PANELS
+)

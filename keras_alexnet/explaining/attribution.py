@@ -4,7 +4,7 @@ Maps are channels-last whatever the model is. Each function names the paper whos
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,16 @@ from keras_alexnet.specs.preprocessing import Preprocessing
 _SQUARES = 7  # of occlusion, along the image's shorter side; they overlap by half
 
 
+def even_batches(count: int, most: int) -> tuple[int, int]:
+    """Return the number and size of the fewest batches of one size that hold `count` examples.
+
+    The size is `most` or less. A backend compiles for each size of a batch: the last one is to be
+    filled up.
+    """
+    number = math.ceil(count / most)
+    return number, math.ceil(count / number)
+
+
 def grad_cam(maps: np.ndarray, gradients: np.ndarray) -> np.ndarray:
     """Return where feature maps speak for a class (Selvaraju et al. 2017, equations 1 and 2).
 
@@ -22,13 +32,14 @@ def grad_cam(maps: np.ndarray, gradients: np.ndarray) -> np.ndarray:
     maps is cut off below 0, where they speak for something else.
 
     Args:
-        maps: A layer's output, (N, h, w, C).
-        gradients: The gradient of a score with respect to it, in the same shape.
+        maps: A layer's output, (..., h, w, C).
+        gradients: The gradients of scores with respect to it, in the same shape, or in one that
+            it is broadcast to.
 
     Returns:
-        float32 (N, h, w), from 0 up, in units of the score.
+        float32 (..., h, w), from 0 up, in units of the score.
     """
-    weights = gradients.mean(axis=(1, 2), keepdims=True)  # (N, 1, 1, C)
+    weights = gradients.mean(axis=(-3, -2), keepdims=True)  # (..., 1, 1, C)
     return np.maximum((weights * maps).sum(axis=-1), 0).astype(np.float32)
 
 
@@ -38,27 +49,35 @@ def integrated_gradients(
     baseline: np.ndarray,
     *,
     steps: int,
+    batch_size: int,
 ) -> np.ndarray:
-    """Return how much each number of an input adds to a score (Sundararajan et al. 2017, eq. 1).
+    """Return how much each number of an input adds to scores (Sundararajan et al. 2017, eq. 1).
 
     The gradient is averaged along the straight line from the baseline and multiplied by the way.
     The results sum to score(x) - score(baseline), but for the error of the average, which is a
     Gauss-Legendre quadrature.
 
     Args:
-        gradient: Returns the score's gradients at a batch (steps, ...), in its shape.
+        gradient: Returns the gradients (B, K, ...) of K scores at a batch (B, ...).
         x: The input, (...).
         baseline: An input that shows nothing, in the same shape.
         steps: Points on the line.
+        batch_size: How many of them `gradient` gets at a time, at most.
 
     Returns:
-        float64, in the shape of `x`, in units of the score.
+        float64 (K, ...), in units of the scores.
     """
+    number, size = even_batches(steps, batch_size)
     points, weights = np.polynomial.legendre.leggauss(steps)  # on [-1, 1]
+    filled = (0, number * size - steps)  # points of no weight
+    points, weights = np.pad((points + 1) / 2, filled), np.pad(weights / 2, filled)
     way = x.astype(np.float64) - baseline
-    shares = ((points + 1) / 2).reshape(-1, *[1] * x.ndim)
-    gradients = gradient((baseline + shares * way).astype(np.float32))
-    return way * np.tensordot(weights / 2, gradients.astype(np.float64), axes=1)
+    mean: np.ndarray | float = 0.0
+    for start in range(0, number * size, size):
+        here = slice(start, start + size)
+        line = baseline + points[here].reshape(-1, *[1] * x.ndim) * way
+        mean = mean + np.tensordot(weights[here], gradient(line.astype(np.float32)), axes=1)
+    return way * mean
 
 
 def occlusion(
@@ -68,33 +87,40 @@ def occlusion(
     *,
     window: int,
     stride: int,
+    batch_size: int,
 ) -> np.ndarray:
-    """Return how far a score drops where a square hides the image (Zeiler and Fergus 2014, 4.2).
+    """Return how far scores drop where a square hides the image (Zeiler and Fergus 2014, 4.2).
 
     Args:
-        score: Returns the scores (B,) of images (B, h, w, C).
+        score: Returns K scores (B, K) of each of the images (B, h, w, C).
         image: (h, w, C).
         fill: The square's colour, (C,).
         window: Its side in pixels; it is cut off at the image's right and lower edge.
         stride: Pixels from one place of the square to the next, at most `window`.
+        batch_size: How many images `score` gets at a time, at most.
 
     Returns:
-        float32 (h, w): the mean drop over all squares that hide a pixel, in units of the score.
+        float32 (K, h, w): the mean drop over all squares that hide a pixel, in units of the score.
     """
-    squares = [*_squares(image.shape[0], image.shape[1], window, stride)]
-    hidden = np.repeat(image[None], len(squares) + 1, axis=0).astype(np.float32)
-    for picture, square in zip(hidden[1:], squares, strict=True):
-        picture[square] = fill
-    whole, *others = score(hidden).astype(np.float64)
-    drops, counts = np.zeros(image.shape[:2]), np.zeros(image.shape[:2])
-    for square, other in zip(squares, others, strict=True):
-        drops[square] += whole - other
+    nothing = (slice(0), slice(0))
+    squares = [nothing, *_squares(image.shape[0], image.shape[1], window, stride)]
+    number, size = even_batches(len(squares), batch_size)
+    places = [*squares, *[nothing] * (number * size - len(squares))]
+    parts = [
+        score(_hidden(image, fill, places[start : start + size]))
+        for start in range(0, len(places), size)
+    ]
+    scores = np.concatenate(parts)[: len(squares)].astype(np.float64)  # (squares, K)
+    drops = np.zeros((scores.shape[1], *image.shape[:2]))
+    counts = np.zeros(image.shape[:2])
+    for square, other in zip(squares, scores, strict=True):
+        drops[:, *square] += (scores[0] - other)[:, None, None]
         counts[square] += 1
     return (drops / counts).astype(np.float32)
 
 
 def occluder(
-    preprocessing: Preprocessing, size: tuple[int, int], window: int | None, stride: int | None
+    preprocessing: Preprocessing, size: Sequence[int], window: int | None, stride: int | None
 ) -> dict[str, Any]:
     """Return what `occlusion` hides photos of a size with: its `fill`, `window` and `stride`.
 
@@ -115,6 +141,16 @@ def occluder(
     mean = preprocessing.scale * np.asarray(preprocessing.mean, np.float32)
     fill = mean[::-1] if preprocessing.channels == "BGR" else mean
     return {"fill": fill, "window": window, "stride": stride}
+
+
+def _hidden(
+    image: np.ndarray, fill: np.ndarray, squares: Sequence[tuple[slice, slice]]
+) -> np.ndarray:
+    """Return an image once for each square that hides it, float32 (B, h, w, C)."""
+    pictures = np.repeat(image[None].astype(np.float32), len(squares), axis=0)
+    for picture, square in zip(pictures, squares, strict=True):
+        picture[square] = fill
+    return pictures
 
 
 def _squares(height: int, width: int, window: int, stride: int) -> Iterator[tuple[slice, slice]]:

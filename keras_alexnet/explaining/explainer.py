@@ -1,6 +1,5 @@
 """A predictor together with what explains its guesses: photos in, arrays out."""
 
-import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -14,21 +13,25 @@ from keras_alexnet.data.preprocessing import load_images
 from keras_alexnet.errors import ConfigurationError, UnknownModelError, counted, similar
 from keras_alexnet.explaining import attribution, layers
 from keras_alexnet.explaining.gradients import Gradient, gradient_of, values_of
+from keras_alexnet.explaining.methods import ExplanationDetail
 from keras_alexnet.inference.predictor import Predictor
 from keras_alexnet.layers import keras
 from keras_alexnet.models.fast.quicken import quicken
 from keras_alexnet.models.features import feature_extractor
 
+# Indices of classes, (N,) or (N, K).
+Classes = Sequence[int] | Sequence[Sequence[int]] | np.ndarray
+
 BATCH_SIZE = 16  # gradients take several times the memory of a forward pass
-STEPS = 50  # of integrated gradients
 
 
 class Explainer:
     """Explains what a model makes of photos: on every Keras backend, whatever its data format.
 
     Photos are uint8 (N, h, w, C) as the model sees them, R, G, B or grey: those of `load`. Classes
-    are their indices, one for each photo. What is explained is a class's logit, that before the
-    softmax of a model that ends with one.
+    are their indices: one for each photo, (N,), or as many for each, (N, K), which takes much less
+    time than one after the other; results have one axis more then, (N, K, ...). What is explained
+    is a class's logit, that before the softmax of a model that ends with one.
 
     Use one for as long as its model is in use, and as long as its weights stay: what the backend
     compiles is kept.
@@ -50,6 +53,8 @@ class Explainer:
         >>> photos = np.zeros((2, 28, 28, 1), np.uint8)
         >>> explainer.grad_cam(photos, [3, 8]).shape
         (2, 10, 10)
+        >>> explainer.grad_cam(photos, [[3, 0, 7], [8, 0, 7]]).shape
+        (2, 3, 10, 10)
     """
 
     def __init__(self, predictor: Predictor, *, batch_size: int = BATCH_SIZE) -> None:
@@ -116,34 +121,35 @@ class Explainer:
         return self._compute(self._network.outputs[0], photos)
 
     def grad_cam(
-        self, photos: np.ndarray, classes: Sequence[int] | np.ndarray, layer: str | None = None
+        self, photos: np.ndarray, classes: Classes, layer: str | None = None
     ) -> np.ndarray:
         """Return where a layer's maps speak for a class of each photo; see `attribution.grad_cam`.
 
         Args:
             photos: uint8 (N, h, w, C).
-            classes: Indices (N,).
+            classes: Indices (N,) or (N, K).
             layer: Name of a layer with maps, a stage or a torch module; by default `map_layer`.
 
         Returns:
-            float32 (N, rows, columns) of the layer's maps, from 0 up.
+            float32 (N, rows, columns) of the layer's maps, or (N, K, rows, columns), from 0 up.
 
         Raises:
             ConfigurationError: The layer is unknown, has no maps, or the scores do not depend on
                 it, or the classes are none of the model's.
         """
-        classes, layer = self._checked(photos, classes), layer or self.map_layer
+        labels, layer = self._checked(photos, classes), layer or self.map_layer
         tensor = self._maps(layer)
         if layer not in self._gradients:
             # Paths around the layer begin at the image, which is an input too.
             tail = keras.Model([self._network.inputs[0], tensor], self._network.outputs[0])
             self._gradients[layer] = gradient_of(tail, of=1)
         maps = self._compute(tensor, photos)
-        slopes = self._batched(self._gradients[layer], self._inputs(photos), maps, classes=classes)
-        return attribution.grad_cam(self._last(maps), self._last(slopes))
+        slopes = self._batched(self._gradients[layer], self._inputs(photos), maps, classes=labels)
+        heat = attribution.grad_cam(self._last(maps)[:, None], self._last(slopes))
+        return heat.reshape(*np.shape(classes), *heat.shape[2:])
 
     def integrated_gradients(
-        self, photos: np.ndarray, classes: Sequence[int] | np.ndarray, *, steps: int = STEPS
+        self, photos: np.ndarray, classes: Classes, *, steps: int = ExplanationDetail.steps
     ) -> np.ndarray:
         """Return what each number of a photo adds to a class's score, beginning from black.
 
@@ -151,38 +157,41 @@ class Explainer:
 
         Args:
             photos: uint8 (N, h, w, C).
-            classes: Indices (N,).
-            steps: Points on the line from the black photo.
+            classes: Indices (N,) or (N, K).
+            steps: Points on the line from the black photo, at most 1000.
 
         Returns:
-            float64 (N, h, w, C), in the order of the photo's channels. Those of a photo sum to its
-            score less that of the black one, but for the error of as many steps.
+            float64 (N, h, w, C) or (N, K, h, w, C), in the order of the photo's channels. Those of
+            a photo sum to its score less that of the black one, but for the error of as many steps.
 
         Raises:
-            ConfigurationError: There are no steps, or the classes are none of the model's.
+            ConfigurationError: There are no steps or too many, or the classes are none of the
+                model's.
         """
-        if steps < 1:
-            raise ConfigurationError(f"steps must be a positive integer, got {steps!r}")
-        classes = self._checked(photos, classes)
+        ExplanationDetail(steps=steps)  # which says what is wrong with them
         if None not in self._gradients:
             self._gradients[None] = gradient_of(self._network)
         gradient = self._gradients[None]
 
-        def explained(x: np.ndarray, label: int) -> np.ndarray:
-            same = np.full(steps, label)
+        def explained(x: np.ndarray, labels: np.ndarray) -> np.ndarray:
             return attribution.integrated_gradients(
-                lambda line: self._batched(gradient, line, classes=same), x, black, steps=steps
+                lambda line: gradient([line], np.tile(labels, (len(line), 1))),
+                *(x, black),
+                steps=steps,
+                batch_size=self.batch_size,
             )
 
         black = self._inputs(np.zeros_like(photos[:1]))[0]
-        parts = self._last(np.stack([*map(explained, self._inputs(photos), classes)]))
+        labels = self._checked(photos, classes)
+        parts = self._last(np.stack([*map(explained, self._inputs(photos), labels)]))
+        parts = parts.reshape(*np.shape(classes), *parts.shape[2:])
         # A model with its own normalisation turns the channels round itself.
         return parts[..., ::-1] if self._reads_bgr and not self.predictor.normalized else parts
 
     def occlusion(
         self,
         photos: np.ndarray,
-        classes: Sequence[int] | np.ndarray,
+        classes: Classes,
         *,
         window: int | None = None,
         stride: int | None = None,
@@ -194,26 +203,43 @@ class Explainer:
 
         Args:
             photos: uint8 (N, h, w, C).
-            classes: Indices (N,).
+            classes: Indices (N,) or (N, K).
             window: Side of the square in pixels, by default a seventh of the shorter side.
             stride: Pixels between two places of it, by default half of it.
 
         Returns:
-            float32 (N, h, w), in units of the score.
+            float32 (N, h, w) or (N, K, h, w), in units of the score.
 
         Raises:
             ConfigurationError: The square is larger than the photo, or would leave pixels out, or
                 the classes are none of the model's.
         """
-        classes, size = self._checked(photos, classes), (photos.shape[1], photos.shape[2])
-        square = attribution.occluder(self.predictor.preprocessing, size, window, stride)
+        labels = self._checked(photos, classes)
+        square = self.occluder(photos.shape[1:3], window, stride)
 
-        def explained(photo: np.ndarray, label: int) -> np.ndarray:
+        def explained(photo: np.ndarray, labels: np.ndarray) -> np.ndarray:
             return attribution.occlusion(
-                lambda images: self.scores(images)[:, label], photo, **square
+                lambda images: self.scores(images)[:, labels],
+                photo,
+                batch_size=self.batch_size,
+                **square,
             )
 
-        return np.stack([*map(explained, photos, classes)])
+        drops = np.stack([*map(explained, photos, labels)])
+        return drops.reshape(*np.shape(classes), *drops.shape[2:])
+
+    def occluder(
+        self, size: Sequence[int], window: int | None = None, stride: int | None = None
+    ) -> dict[str, Any]:
+        """Return what `occlusion` hides photos of a height and width with.
+
+        Returns:
+            `fill`, a colour, and `window` and `stride`, both in pixels.
+
+        Raises:
+            ConfigurationError: The square is larger than the photo, or would leave pixels out.
+        """
+        return attribution.occluder(self.predictor.preprocessing, size, window, stride)
 
     @cached_property
     def map_layer(self) -> str:
@@ -283,16 +309,17 @@ class Explainer:
     def _reads_bgr(self) -> bool:
         return self.predictor.preprocessing.channels == "BGR"
 
-    def _checked(self, photos: np.ndarray, classes: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Return the classes of photos as an array, if there is one for each and the model's."""
+    def _checked(self, photos: np.ndarray, classes: Classes) -> np.ndarray:
+        """Return classes as an array (N, K), if there are as many for each photo, the model's."""
         labels, count = np.asarray(classes), self.predictor.classes
-        fit = labels.shape == (len(photos),) and np.issubdtype(labels.dtype, np.integer)
-        if not fit or not ((labels >= 0) & (labels < count)).all():
+        fit = labels.ndim in (1, 2) and len(labels) == len(photos) and labels.size
+        whole = np.issubdtype(labels.dtype, np.integer)
+        if not (fit and whole and ((labels >= 0) & (labels < count)).all()):
             raise ConfigurationError(
                 f"classes must be {counted(len(photos), 'whole number')}, one for each photo, from "
-                f"0 to {count - 1}; got {classes!r}"
+                f"0 to {count - 1}, or as many for each; got {classes!r}"
             )
-        return labels
+        return labels.reshape(len(photos), -1)
 
     def _maps(self, layer: str) -> Any:
         """Return the Keras tensor of a layer that has maps, and that the scores depend on."""
@@ -314,8 +341,8 @@ class Explainer:
         return np.asarray(self.predictor.inputs(photos), np.float32)
 
     def _last(self, maps: np.ndarray) -> np.ndarray:
-        """Return the model's images or maps as (N, h, w, C)."""
-        return maps.transpose(0, 2, 3, 1) if self.predictor.channels_first else maps
+        """Return the model's images or maps, of one class or more, as (..., h, w, C)."""
+        return np.moveaxis(maps, -3, -1) if self.predictor.channels_first else maps
 
     def _compute(self, tensor: Any, photos: np.ndarray) -> np.ndarray:
         """Return a Keras tensor of the network for photos, in batches."""
@@ -330,10 +357,10 @@ class Explainer:
     ) -> np.ndarray:
         """Compute in batches of one size, for which alone a backend compiles."""
         count = len(arrays[0])
-        classes = np.zeros(count, np.int32) if classes is None else classes
-        size = math.ceil(count / math.ceil(count / self.batch_size))
+        classes = np.zeros((count, 1), np.int32) if classes is None else classes
+        number, size = attribution.even_batches(count, self.batch_size)
         parts = []
-        for start in range(0, count, size):
+        for start in range(0, number * size, size):
             rows = np.minimum(np.arange(start, start + size), count - 1)
             parts.append(compute([each[rows] for each in arrays], classes[rows]))
         return np.concatenate(parts)[:count]

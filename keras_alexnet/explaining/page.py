@@ -4,7 +4,7 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -13,11 +13,12 @@ from keras_alexnet.core.files import readable
 from keras_alexnet.core.pages import data_url, write_page
 from keras_alexnet.errors import counted
 from keras_alexnet.explaining import pictures
-from keras_alexnet.explaining.explainer import STEPS, Explainer
-from keras_alexnet.explaining.methods import chosen_methods
+from keras_alexnet.explaining.methods import ExplanationDetail, chosen_methods
 from keras_alexnet.explaining.neighbours import nearest
 
-NEIGHBOURS = 6  # as figure 4 of Krizhevsky et al. 2012 has them
+if TYPE_CHECKING:
+    from keras_alexnet.explaining.explainer import Explainer
+
 _MAPS = 32
 _GUESSES = 5
 _WIDTH = 640  # pixels of a sheet of tiles, at least
@@ -49,22 +50,19 @@ class _Subject:
     photo: np.ndarray  # (h, w, C)
     classes: tuple[int, ...]
 
-    @property
-    def repeated(self) -> np.ndarray:
-        """The photo for each class, (classes, h, w, C)."""
-        return np.repeat(self.photo[None], len(self.classes), axis=0)
-
 
 class _Rows:
     """Makes the rows of a page."""
 
-    def __init__(self, explainer: Explainer, layer: str | None) -> None:
-        self.explainer, self.layer = explainer, layer
+    def __init__(
+        self, explainer: "Explainer", layer: str | None, detail: ExplanationDetail
+    ) -> None:
+        self.explainer, self.layer, self.detail = explainer, layer, detail
         self.among: tuple[np.ndarray, list[Path]] | None = None
 
     def grad_cam(self, about: _Subject) -> Row:
         """Heat over the photo for each class."""
-        maps = self.explainer.grad_cam(about.repeated, about.classes, self.layer)
+        (maps,) = self.explainer.grad_cam(about.photo[None], [about.classes], self.layer)
         layer = self.layer or self.explainer.map_layer
         return Row(
             "Grad-CAM",
@@ -81,7 +79,10 @@ class _Rows:
 
     def integrated_gradients(self, about: _Subject) -> Row:
         """Signed pixels for each class."""
-        parts = self.explainer.integrated_gradients(about.repeated, about.classes)
+        steps = self.detail.steps
+        (parts,) = self.explainer.integrated_gradients(
+            about.photo[None], [about.classes], steps=steps
+        )
         ends = self.explainer.scores(np.stack([about.photo, np.zeros_like(about.photo)]))
         shown = []
         for part, label in zip(parts, about.classes, strict=True):
@@ -92,18 +93,21 @@ class _Rows:
         return Row(
             "Integrated gradients",
             f"What each pixel adds (red) to the {self.explainer.explained} of the class or takes "
-            f"from it (blue), on the way from a black photo in {STEPS} steps. All pixels together "
+            f"from it (blue), on the way from a black photo in {steps} steps. All pixels together "
             "add what the photo has more than black, but for the error of the steps.",
             tuple(shown),
         )
 
     def occlusion(self, about: _Subject) -> Row:
         """Signed squares for each class."""
-        maps = self.explainer.occlusion(about.repeated, about.classes)
+        photo, window, stride = about.photo[None], self.detail.window, self.detail.stride
+        (maps,) = self.explainer.occlusion(photo, [about.classes], window=window, stride=stride)
+        square = self.explainer.occluder(photo.shape[1:3], window, stride)
         return Row(
             "Occlusion",
-            f"How far the {self.explainer.explained} drops where a square hides the photo: red, it "
-            "drops; blue, it rises.",
+            f"How far the {self.explainer.explained} drops where a square of "
+            f"{square['window']} x {square['window']} pixels hides the photo, which moves on by "
+            f"{square['stride']}: red, it drops; blue, it rises.",
             tuple(
                 Picture(
                     picture_url(pictures.signed_overlay(about.photo, drop)),
@@ -133,14 +137,14 @@ class _Rows:
         assert self.among is not None
         features, files = self.among
         features_here = self.explainer.features(about.photo[None])
-        others = nearest(features_here, features, NEIGHBOURS + 1)
+        others = nearest(features_here, features, self.detail.neighbours + 1)
         # The photo itself, which may lie in the folder, tells nothing.
         own = about.file.resolve()
         best = [
             (files[index], distance)
             for index, distance in zip(*(each[0] for each in others), strict=True)
             if files[index].resolve() != own
-        ][:NEIGHBOURS]
+        ][: self.detail.neighbours]
         photos = self.explainer.load([file for file, _ in best]) if best else ()
         return Row(
             "Nearest photos",
@@ -183,7 +187,7 @@ _BY_PHOTO: Mapping[str, Callable[[_Rows, _Subject], Row]] = {
 
 
 def write_explanation(
-    model: str | Path | Explainer,
+    model: "str | Path | Explainer",
     photos: Sequence[str | Path],
     output: str | Path,
     *,
@@ -191,6 +195,7 @@ def write_explanation(
     classes: Sequence[str] = (),
     layer: str | None = None,
     among: Sequence[str | Path] = (),
+    detail: ExplanationDetail | None = None,
     on_photo: Callable[[int], None] = lambda done: None,
 ) -> Path:
     """Write a page that shows what a model's guesses about photos rest on; return where it is.
@@ -205,20 +210,26 @@ def write_explanation(
             most probable one of each.
         layer: Of grad-cam and maps; by default the last one with maps, and the first convolution.
         among: Image files in which neighbours are searched.
+        detail: How closely the methods look; by default as `ExplanationDetail()` says.
         on_photo: Is called with the number of photos that are done.
 
     Raises:
         UnknownModelError: A method or a class is unknown.
-        ConfigurationError: The layer is unknown, or the model has nothing that a method shows.
+        ConfigurationError: The layer is unknown, the model has nothing that a method shows, or the
+            square of occlusion does not fit the photos.
         ModelFileError: The model's file cannot be used.
         ImageFileError: A photo cannot be read.
         MissingDependencyError: Jinja2 or matplotlib is not installed.
     """
+    from keras_alexnet.explaining.explainer import Explainer  # which loads Keras
+
     wanted = chosen_methods(methods, among=bool(among))
     explainer = model if isinstance(model, Explainer) else Explainer.from_file(model)
     labels = tuple(map(explainer.class_index, classes))
     loaded = explainer.load(photos)
-    rows = _Rows(explainer, layer)
+    rows = _Rows(explainer, layer, detail or ExplanationDetail())
+    if "occlusion" in wanted:  # what does not fit is told before anything is computed
+        explainer.occluder(loaded.shape[1:3], rows.detail.window, rows.detail.stride)
     if among:
         rows.among = explainer.features_of([*map(Path, among)])
     last = (rows.filters(),) if "filters" in wanted else ()
@@ -233,7 +244,7 @@ def write_explanation(
 
 
 def section_of(
-    explainer: Explainer, file: str | Path, photo: np.ndarray, rows: Sequence[Row]
+    explainer: "Explainer", file: str | Path, photo: np.ndarray, rows: Sequence[Row]
 ) -> dict[str, Any]:
     """Return what the page says of a photo, uint8 (h, w, C), beside its rows: its guesses."""
     (shares,) = explainer.probabilities(photo[None])
@@ -249,7 +260,7 @@ def section_of(
 
 def write_sections(
     output: str | Path,
-    explainer: Explainer,
+    explainer: "Explainer",
     sections: Sequence[dict[str, Any]],
     last: Sequence[Row] = (),
 ) -> Path:

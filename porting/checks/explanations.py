@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from keras_alexnet.core.children import Workers
 from keras_alexnet.errors import similar
-from keras_alexnet.explaining.explainer import STEPS, Explainer
-from keras_alexnet.explaining.methods import OF_SCORES
+from keras_alexnet.explaining.methods import OF_SCORES, ExplanationDetail
 from keras_alexnet.explaining.page import Picture, Row, picture_url, section_of, write_sections
 from keras_alexnet.explaining.pictures import heat_overlay, signed_overlay
 from keras_alexnet.specs import find_spec
@@ -24,6 +23,9 @@ from porting.torch_side.reference_nets import Reference
 from porting.torch_side.targets import Target
 from porting.weights.counterpart import Counterpart, LayerPair
 from porting.weights.spec_tables import counterpart
+
+if TYPE_CHECKING:
+    from keras_alexnet.explaining.explainer import Explainer
 
 _CHILD = "porting.checks.explanations_torch"
 _TIMEOUT = 900.0
@@ -57,6 +59,7 @@ def compare_explanations(
     methods: Sequence[str] = OF_SCORES,
     classes: Sequence[str] = (),
     layer: str | None = None,
+    detail: ExplanationDetail | None = None,
     allow_pickle: bool = False,
     which: str | None = None,
     say: Say = lambda step: None,
@@ -74,6 +77,7 @@ def compare_explanations(
         classes: Names or indices of classes, each explained for each photo; by default the most
             probable one of a photo.
         layer: Of Grad-CAM: a Keras layer that shows a torch module's maps, or that module.
+        detail: How closely the methods look; by default as `ExplanationDetail()` says.
         allow_pickle: As in `read_checkpoint`.
         which: As in `read_checkpoint`.
         say: Called with a line of progress before each step.
@@ -84,8 +88,11 @@ def compare_explanations(
     Raises:
         UsageError: A method or the layer is unknown, or the file is not that network's.
         PortingError: The weights cannot be read, or do not fit the network.
-        KerasAlexNetError: The file or a photo cannot be read, or a class is unknown.
+        KerasAlexNetError: The file or a photo cannot be read, a class is unknown, or the square
+            of occlusion does not fit the photos.
     """
+    from keras_alexnet.explaining.explainer import Explainer  # which loads Keras
+
     for method in methods:
         if method not in OF_SCORES:
             raise UsageError(
@@ -95,14 +102,16 @@ def compare_explanations(
     explainer = Explainer.from_file(candidate)
     given = explainer.load(photos)
     chosen = [explainer.class_index(name) for name in classes]
-    labels = [chosen or [int(guess)] for guess in explainer.guesses(given)]
+    labels = np.array([chosen or [guess] for guess in explainer.guesses(given)])  # (photos, K)
+    detail = detail or ExplanationDetail()
+    square = {"window": detail.window, "stride": detail.stride}
+    if "occlusion" in methods:  # what does not fit is told before anything is computed
+        explainer.occluder(given.shape[1:3], **square)
     with Workers() as workers:
         say(f"opening {model}")
         network = _opened(model, candidate, explainer, folder, workers, source, allow_pickle, which)
         pair = _pair(explainer, network.counterpart, layer) if "grad-cam" in methods else None
-        repeated = np.repeat(given, [len(each) for each in labels], axis=0)
-        flat = [label for each in labels for label in each]
-        np.save(folder / "photos.npy", repeated)
+        np.save(folder / "photos.npy", given)
         job = {
             "reference": asdict(network.reference),
             "counterpart": network.counterpart.to_json(),
@@ -111,33 +120,36 @@ def compare_explanations(
             "pair": pair and asdict(pair),
             "channels_first": explainer.predictor.channels_first,
             "photos": str(folder / "photos.npy"),
-            "classes": flat,
+            "classes": labels.tolist(),
             "methods": list(methods),
-            "steps": STEPS,
+            "detail": asdict(detail),
             "output": str(folder / "torch.npz"),
         }
         say("torch")
         workers.call(_CHILD, job, timeout=_TIMEOUT)
     say("Keras")
+    options: dict[str, dict[str, Any]] = {
+        "grad-cam": {"layer": pair and pair.layer},
+        "integrated-gradients": {"steps": detail.steps},
+        "occlusion": square,
+    }
     keras: dict[str, np.ndarray] = {}
     for method in methods:
         explain = getattr(explainer, method.replace("-", "_"))
-        options = {"layer": pair.layer} if method == "grad-cam" and pair else {}
-        keras[method] = explain(repeated, flat, **options)
+        keras[method] = explain(given, labels, **options[method])  # (photos, K, ...)
     with np.load(folder / "torch.npz", allow_pickle=False) as found:
-        torch = {method: [found[f"{method}/{n}"] for n in range(len(flat))] for method in methods}
-    results, sections, number = [], [], 0
-    for file, photo, own in zip(photos, given, labels, strict=True):
+        torch = {method: found[method] for method in methods}
+    results, sections = [], []
+    for number, (file, photo) in enumerate(zip(photos, given, strict=True)):
         rows = []
-        for place, label in enumerate(own, number):
+        for place, label in enumerate(labels[number]):
             for method in methods:
-                mine, theirs = keras[method][place], torch[method][place]
+                mine, theirs = (each[method][number, place] for each in (keras, torch))
                 gap, name = relative_gap(mine, theirs), explainer.class_name(label)
                 results.append(Compared(Path(file), name, method, gap))
                 note = f"The largest difference is {gap:.1e} of torch's largest number."
                 pictures = _pictures(method, photo, mine, theirs)
                 rows.append(Row(f"{method} of {name}", note, pictures))
-        number += len(own)
         sections.append(section_of(explainer, file, photo, rows))
     write_sections(output, explainer, sections)
     return results
@@ -155,7 +167,7 @@ class _Network:
 def _opened(
     model: str,
     candidate: Path,
-    explainer: Explainer,
+    explainer: "Explainer",
     folder: Path,
     workers: Workers,
     source: str | Path,
@@ -179,7 +191,7 @@ def _opened(
     )
 
 
-def _pair(explainer: Explainer, found: Counterpart, layer: str | None) -> LayerPair:
+def _pair(explainer: "Explainer", found: Counterpart, layer: str | None) -> LayerPair:
     """Return the Keras layer and the torch module whose maps Grad-CAM shows."""
     layers = {each.name: each for each in explainer.predictor.model.layers}
     pairs = [

@@ -3,7 +3,6 @@
 The formulas are the same functions of arrays; the scores and gradients are torch's.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -32,11 +31,11 @@ class _Explained:
         self.net = Reference.from_json(job["reference"]).build()
         load_weights(self.net, job["weights"], counterpart.ignored)
         self.preprocessing = Preprocessing.from_record(job["preprocessing"])
-        self._steps, self._channels_first = job["steps"], job["channels_first"]
+        self._detail, self._channels_first = job["detail"], job["channels_first"]
         self._pair = job["pair"] and LayerPair.from_json(job["pair"])
 
-    def grad_cam(self, photo: np.ndarray, label: int) -> np.ndarray:
-        """Return the heat of the module's maps, (rows, columns)."""
+    def grad_cam(self, photo: np.ndarray, labels: list[int]) -> np.ndarray:
+        """Return the heat of the module's maps, (K, rows, columns)."""
         kept: list[Any] = []
 
         def keep(_module: Any, _inputs: Any, output: Any) -> Any:
@@ -44,11 +43,11 @@ class _Explained:
             return output.clone()  # what follows may work in place
 
         hook = self.net.get_submodule(self._pair.module).register_forward_hook(keep)
-        score = self._scores(self._inputs(photo[None]))[0, label]
+        scores = self._scores(self._inputs(photo[None]))
         hook.remove()
-        (slopes,) = self.torch.autograd.grad(score, kept[0])
-        maps, slopes = (self._as_keras(to_numpy(x.detach())) for x in (kept[0], slopes))
-        return attribution.grad_cam(maps, slopes)[0]
+        maps = self._as_keras(to_numpy(kept[0].detach()))
+        slopes = [self._as_keras(each) for each in self._slopes(scores, kept[0], labels)]
+        return attribution.grad_cam(maps, np.concatenate(slopes))
 
     def _as_keras(self, maps: np.ndarray) -> np.ndarray:
         """Return a module's maps as (N, h, w, C)."""
@@ -57,36 +56,37 @@ class _Explained:
         maps = self._pair.transform.to_keras(maps)
         return nchw_to_nhwc(maps) if self._channels_first else maps
 
-    def integrated_gradients(self, photo: np.ndarray, label: int) -> np.ndarray:
-        """Return what each number of the photo adds, (h, w, C)."""
+    def integrated_gradients(self, photo: np.ndarray, labels: list[int]) -> np.ndarray:
+        """Return what each number of the photo adds, (K, h, w, C)."""
 
         def gradient(line: np.ndarray) -> np.ndarray:
-            return self._batched(self._slopes(label), line)
+            given = self._planes(line).requires_grad_()
+            slopes = np.stack(self._slopes(self._scores(given), given, labels), axis=1)
+            return np.moveaxis(slopes, -3, -1)  # (B, K, h, w, C)
 
         x, black = (self._normal(images[None])[0] for images in (photo, np.zeros_like(photo)))
-        parts = attribution.integrated_gradients(gradient, x, black, steps=self._steps)
+        parts = attribution.integrated_gradients(
+            gradient, x, black, steps=self._detail["steps"], batch_size=_BATCH
+        )
         return parts[..., ::-1] if self.preprocessing.channels == "BGR" else parts
 
-    def occlusion(self, photo: np.ndarray, label: int) -> np.ndarray:
-        """Return how far the score drops, (h, w)."""
-        height, width = photo.shape[:2]
-        square = attribution.occluder(self.preprocessing, (height, width), None, None)
+    def occlusion(self, photo: np.ndarray, labels: list[int]) -> np.ndarray:
+        """Return how far the scores drop, (K, h, w)."""
+        window, stride = self._detail["window"], self._detail["stride"]
+        square = attribution.occluder(self.preprocessing, photo.shape[:2], window, stride)
 
         def score(images: np.ndarray) -> np.ndarray:
             with self.torch.no_grad():
-                return self._batched(
-                    lambda part: to_numpy(self._scores(self._inputs(part))[:, label]), images
-                )
+                return to_numpy(self._scores(self._inputs(images))[:, labels])
 
-        return attribution.occlusion(score, photo, **square)
+        return attribution.occlusion(score, photo, batch_size=_BATCH, **square)
 
-    def _slopes(self, label: int) -> Callable[[np.ndarray], np.ndarray]:
-        def slopes(x: np.ndarray) -> np.ndarray:
-            given = self.torch.from_numpy(x.transpose(0, 3, 1, 2).copy()).requires_grad_()
-            (found,) = self.torch.autograd.grad(self._scores(given)[:, label].sum(), given)
-            return to_numpy(found).transpose(0, 2, 3, 1)
-
-        return slopes
+    def _slopes(self, scores: Any, by: Any, labels: list[int]) -> list[np.ndarray]:
+        """Return the gradient of each class's scores (B,), in the shape of what they depend on."""
+        return [
+            to_numpy(self.torch.autograd.grad(scores[:, label].sum(), by, retain_graph=True)[0])
+            for label in labels
+        ]
 
     def _scores(self, x: Any) -> Any:
         return forward(self.net, self._outputs, x)[self._outputs[0].name]
@@ -95,31 +95,29 @@ class _Explained:
         return np.asarray(normalize(images, self.preprocessing), np.float32)
 
     def _inputs(self, images: np.ndarray) -> Any:
-        return self.torch.from_numpy(self._normal(images).transpose(0, 3, 1, 2).copy())
+        return self._planes(self._normal(images))
 
-    @staticmethod
-    def _batched(compute: Callable[[np.ndarray], np.ndarray], x: np.ndarray) -> np.ndarray:
-        parts = range(0, len(x), _BATCH)
-        return np.concatenate([compute(x[start : start + _BATCH]) for start in parts])
+    def _planes(self, x: np.ndarray) -> Any:
+        return self.torch.from_numpy(x.transpose(0, 3, 1, 2).copy())
 
 
 def main(job: dict[str, Any]) -> None:
-    """Explain every photo, `photos` (N, h, w, C), for its class in `classes`, by each method.
+    """Explain every photo, `photos` (N, h, w, C), for its classes (N, K), by each method.
 
-    Writes `METHOD/N` into the `.npz` called `output`.
+    Writes (N, K, ...) by the methods' names into the `.npz` called `output`.
     """
     require("torchvision")  # before anything that might load another LLVM
     full_precision("torch")
     explained = _Explained(job)
-    results = {}
-    for number, (photo, label) in enumerate(
-        zip(np.load(job["photos"]), job["classes"], strict=True)
+    results: dict[str, list[np.ndarray]] = {method: [] for method in job["methods"]}
+    for number, (photo, labels) in enumerate(
+        zip(np.load(job["photos"]), job["classes"], strict=True), 1
     ):
-        for method in job["methods"]:
-            report_progress(f"{method} of photo {number + 1}")
-            compute = getattr(explained, method.replace("-", "_"))
-            results[f"{method}/{number}"] = compute(photo, label)
-    np.savez(job["output"], **results)
+        for method, found in results.items():
+            report_progress(f"{method} of photo {number}")
+            found.append(getattr(explained, method.replace("-", "_"))(photo, labels))
+    arrays: dict[str, Any] = {method: np.stack(found) for method, found in results.items()}
+    np.savez(job["output"], **arrays)
 
 
 if __name__ == "__main__":

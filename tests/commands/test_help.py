@@ -22,6 +22,30 @@ main()
 """
 
 
+def test_every_option_of_explain_stands_below_one_heading(
+    run_cli: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    code, out, _ = run_cli("explain", "--help")
+    assert code == 0
+    assert _options_by_heading(out) == {
+        "Options": ["help"],
+        "Page": ["output", "method", "class", "backend"],
+        "Grad-CAM and maps": ["layer"],
+        "Integrated gradients": ["steps"],
+        "Occlusion": ["window", "stride"],
+        "Nearest photos": ["among", "neighbours"],
+    }
+
+
+def _options_by_heading(text: str) -> dict[str, list[str]]:
+    return {
+        title: options
+        for title, lines in re.findall(r"╭─ ([\w -]+?) ─+╮\n(.*?)╰─", text, re.S)
+        if (options := re.findall(r"^│ [* ]{0,3}--([\w-]+)", lines, re.M))
+    }
+
+
 def test_every_option_of_train_stands_below_one_heading(
     run_cli: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -32,11 +56,10 @@ def test_every_option_of_train_stands_below_one_heading(
     monkeypatch.setenv("COLUMNS", "100")
     code, out, _ = run_cli("train", "--help")
     assert code == 0
-    shown = re.findall(r"╭─ (\w+) ─+╮\n(.*?)╰─", out, re.S)
-    assert [title for title, _ in shown] == ["Options", *PANELS]
-    for title, text in shown[1:]:
-        options = re.findall(r"^│ --([\w-]+)", text, re.M)
-        assert options == [name.replace("_", "-") for name in PANELS[title]]
+    shown = _options_by_heading(out)
+    assert [*shown] == ["Options", *PANELS]
+    for title, names in PANELS.items():
+        assert shown[title] == [name.replace("_", "-") for name in names]
 
 
 def test_the_shell_completes_commands_and_choices() -> None:

@@ -97,11 +97,10 @@ assert loaded() == tables | own, loaded()
 def test_no_module_of_porting_loads_a_framework(run_python: RunPython) -> None:
     """Only functions do, so files can be inspected and compared without any framework.
 
-    But for `candidate`, the Keras child of a check that nothing imports, and `explanations` and
-    `torch_model`, which functions import.
+    But for `candidate`, the Keras child of a check that nothing imports, and `torch_model`, which
+    functions import.
     """
-    own = {"porting.checks.candidate", "porting.checks.explanations"}
-    own |= {"porting.torch_side.torch_model"}
+    own = {"porting.checks.candidate", "porting.torch_side.torch_model"}
     modules = [name for name in _modules(porting) if name not in own]
     assert len(modules) > 50
     done = run_python(f"import {', '.join(modules)}" + REPORT)

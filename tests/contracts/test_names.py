@@ -15,8 +15,8 @@ import porting
 NAMES = {
     "keras_alexnet": (
         "AlexNet BenchmarkError ChildError CompilationError ConfigurationError DataError "
-        "DataSurvey Evaluation Experiment Explainer ExportError ExportRequest GoogLeNet "
-        "ImageFileError ImportOrderError KerasAlexNetError LocalResponseNormalization "
+        "DataSurvey Evaluation Experiment Explainer ExplanationDetail ExportError ExportRequest "
+        "GoogLeNet ImageFileError ImportOrderError KerasAlexNetError LocalResponseNormalization "
         "MissingDependencyError ModelFileError OptimizedModel Packing Picture Predictor "
         "Preprocessing Preset Run TrainingError UnknownModelError VerificationError "
         "compare_curves compare_runs confusion_matrix create_model evaluate example_grid "

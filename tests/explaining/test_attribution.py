@@ -3,7 +3,12 @@
 import numpy as np
 import pytest
 
-from keras_alexnet.explaining.attribution import grad_cam, integrated_gradients, occlusion
+from keras_alexnet.explaining.attribution import (
+    even_batches,
+    grad_cam,
+    integrated_gradients,
+    occlusion,
+)
 from keras_alexnet.explaining.neighbours import nearest
 
 
@@ -14,12 +19,38 @@ def test_grad_cam_weighs_maps_by_their_mean_gradient() -> None:
     np.testing.assert_array_equal(grad_cam(maps, -gradients), [[[2, 2]]])
 
 
-@pytest.mark.parametrize("steps", [2, 5, 50])
-def test_integrated_gradients_of_a_cube_are_exact(steps: int) -> None:
+def test_batches_are_few_and_of_one_size() -> None:
+    for count, most in ((1, 16), (16, 16), (17, 16), (50, 16), (7, 1), (170, 16)):
+        number, size = even_batches(count, most)
+        assert size <= most
+        assert (number - 1) * size < count <= number * size
+        assert number == -(-count // most)
+
+
+def test_grad_cam_of_several_classes_is_that_of_each() -> None:
+    rng = np.random.default_rng(0)
+    maps, gradients = rng.normal(size=(2, 1, 4, 5, 3)), rng.normal(size=(2, 6, 4, 5, 3))
+    got = grad_cam(maps, gradients)
+    assert got.shape == (2, 6, 4, 5)
+    for label in range(6):
+        np.testing.assert_array_equal(got[:, label], grad_cam(maps[:, 0], gradients[:, label]))
+
+
+@pytest.mark.parametrize(("steps", "batch_size"), [(2, 2), (5, 2), (50, 16)])
+def test_integrated_gradients_of_a_cube_are_exact(steps: int, batch_size: int) -> None:
     """As quadratures of two points and more are for its gradient, a parabola."""
     x, baseline = np.array([2.0, -1.0]), np.array([0.5, 1.0])
-    got = integrated_gradients(lambda line: 3 * line**2, x, baseline, steps=steps)
-    np.testing.assert_allclose(got, x**3 - baseline**3, rtol=1e-6)
+    sizes = set()
+
+    def gradient(line: np.ndarray) -> np.ndarray:  # of the sum of cubes, and of its double
+        sizes.add(len(line))
+        return np.stack([3 * line**2, 6 * line**2], axis=1)
+
+    got = integrated_gradients(gradient, x, baseline, steps=steps, batch_size=batch_size)
+    wanted = x**3 - baseline**3
+    np.testing.assert_allclose(got, [wanted, 2 * wanted], rtol=1e-6)
+    assert len(sizes) == 1  # for each of which a backend compiles
+    assert sizes.pop() <= batch_size
 
 
 def test_occlusion_of_a_sum_is_what_the_squares_hide() -> None:
@@ -29,27 +60,33 @@ def test_occlusion_of_a_sum_is_what_the_squares_hide() -> None:
 
     def score(images: np.ndarray) -> np.ndarray:
         seen.append(images)
-        return images.sum(axis=(1, 2, 3))
+        return images.sum(axis=(1, 2, 3))[:, None] * [1, -2]
 
-    got = occlusion(score, image, np.zeros(1), window=2, stride=2)
+    got = occlusion(score, image, np.zeros(1), window=2, stride=2, batch_size=4)
     wanted = np.zeros((4, 6))
     wanted[:2, 2:4] = 5
-    np.testing.assert_array_equal(got, wanted)
-    assert seen[0].shape == (1 + 2 * 3, 4, 6, 1)
+    np.testing.assert_array_equal(got, [wanted, -2 * wanted])
+    # The whole image and 2 x 3 squares for both scores, and one to fill the batch.
+    assert [batch.shape for batch in seen] == [(4, 4, 6, 1)] * 2
 
 
 def test_occlusion_covers_the_edge_and_averages_where_squares_overlap() -> None:
     image = np.arange(5, dtype=np.float32)[None, :, None].repeat(3, axis=0)
-    got = occlusion(
-        lambda images: images.sum(axis=(1, 2, 3)), image, np.zeros(1), window=3, stride=2
-    )
+
+    def of_sums(image: np.ndarray) -> np.ndarray:
+        return occlusion(
+            lambda images: images.sum(axis=(1, 2, 3))[:, None],
+            *(image, np.zeros(1)),
+            window=3,
+            stride=2,
+            batch_size=8,
+        )[0]
+
+    got = of_sums(image)
     left, right = 3 * (0 + 1 + 2), 3 * (2 + 3 + 4)
     middle = (left + right) / 2
     np.testing.assert_allclose(got, [[left, left, middle, right, right]] * 3)
-    cut = occlusion(
-        lambda images: images.sum(axis=(1, 2, 3)), image[:, :4], np.zeros(1), window=3, stride=2
-    )
-    np.testing.assert_allclose(cut[0], [9, 9, (9 + 15) / 2, 15])
+    np.testing.assert_allclose(of_sums(image[:, :4])[0], [9, 9, (9 + 15) / 2, 15])
 
 
 def test_the_nearest_of_a_made_up_set() -> None:

@@ -305,6 +305,32 @@ def test_batches_change_nothing(explainer: Explainer) -> None:
     agree(explainer.scores(many), one.scores(many))
 
 
+def test_several_classes_of_each_photo(explainer: Explainer) -> None:
+    """They are what each class alone gives, computed together."""
+    several = np.array([[0, 3], [3, 1], [2, 2]])
+    for method in (explainer.grad_cam, explainer.integrated_gradients, explainer.occlusion):
+        got = method(PHOTOS, several)
+        for place in range(2):
+            agree(got[:, place], method(PHOTOS, several[:, place]), 1e-6)
+
+
+def test_occlusion_computes_once_for_all_classes(
+    explainer: Explainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed = []
+    scores = explainer.scores
+
+    def counted(images: np.ndarray) -> np.ndarray:
+        computed.append(len(images))
+        return scores(images)
+
+    monkeypatch.setattr(explainer, "scores", counted)
+    explainer.occlusion(PHOTOS[:1], [[0]])
+    alone = sum(computed)
+    explainer.occlusion(PHOTOS[:1], [range(5)])
+    assert sum(computed) == 2 * alone > 0
+
+
 def test_what_ends_otherwise_is_called_so() -> None:
     inner = in_keras(activation="softmax")
     image = keras.Input((SIDE, SIDE, 3))
@@ -395,20 +421,27 @@ def test_models_without_convolutions() -> None:
         plain.filters()
 
 
-@pytest.mark.parametrize("classes", [[0, 1], [0, 1, 5], [0, 1, -1], [0.0, 1.0, 2.0], 1])
+@pytest.mark.parametrize(
+    "classes",
+    [[0, 1], [0, 1, 5], [0, 1, -1], [0.0, 1.0, 2.0], 1, [[0], [1], [5]], [[], [], []], [[[0]]] * 3],
+)
 def test_classes_that_are_none(classes: Any, explainer: Explainer) -> None:
-    text = "classes must be 3 whole numbers, one for each photo, from 0 to 4; got "
+    text = (
+        "classes must be 3 whole numbers, one for each photo, from 0 to 4, or as many for each; g"
+    )
     for method in (explainer.grad_cam, explainer.integrated_gradients, explainer.occlusion):
         with pytest.raises(ConfigurationError, match=text):
             method(PHOTOS, classes)
 
 
 def test_windows_that_do_not_fit(explainer: Explainer) -> None:
-    for window, stride in ((17, 1), (4, 5), (0, 1), (4, 0)):
+    for window, stride in ((SIDE + 1, 1), (4, 5), (0, 1), (4, 0)):
         with pytest.raises(ConfigurationError, match=f"a window of {window} pixels and a stride"):
             explainer.occlusion(PHOTOS, TARGETS, window=window, stride=stride)
 
 
-def test_no_steps(explainer: Explainer) -> None:
-    with pytest.raises(ConfigurationError, match="steps must be a positive integer, got 0"):
-        explainer.integrated_gradients(PHOTOS, TARGETS, steps=0)
+@pytest.mark.parametrize("steps", [0, 1001])
+def test_no_steps_and_too_many(steps: int, explainer: Explainer) -> None:
+    text = f"steps must be a whole number from 1 to 1000, got {steps}"
+    with pytest.raises(ConfigurationError, match=text):
+        explainer.integrated_gradients(PHOTOS, TARGETS, steps=steps)

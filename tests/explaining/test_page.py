@@ -106,6 +106,27 @@ def test_the_guess_is_explained_by_default(run_cli: Run, model: Path, folder: Pa
     assert f"Where the maps of conv2 ({SIDE // 2} x {SIDE // 2})" in Path("page.html").read_text()
 
 
+def test_how_closely_the_methods_look(
+    run_cli: Run, model: Path, folder: Path, tmp_path: Path
+) -> None:
+    code, _, err = run_cli(
+        *("explain", model, folder / "0.png", "--among", folder, "--class", "1"),
+        *("--method", "integrated-gradients", "--method", "occlusion", "--method", "neighbours"),
+        *("--steps", 3, "--window", 6, "--stride", 5, "--neighbours", 2, "--output", "page.html"),
+    )
+    assert (code, err) == (0, "")
+    text, found = (tmp_path / "page.html").read_text(), _pictures(tmp_path / "page.html")
+    assert "on the way from a black photo in 3 steps" in text
+    assert "where a square of 6 x 6 pixels hides the photo, which moves on by 5" in text
+    assert sum(alt.startswith("Nearest photos") for alt in found) == 2
+    explainer = Explainer.from_file(model)
+    photos = explainer.load([folder / "0.png"])
+    total = explainer.integrated_gradients(photos, [1], steps=3).sum()
+    assert any(f"{LABELS[1]}: the pixels add {total:.2f} of" in alt for alt in found)
+    drop = explainer.occlusion(photos, [1], window=6, stride=5)
+    assert f"Occlusion: {LABELS[1]}: from {drop.min():.2f} to {drop.max():.2f}" in found
+
+
 def test_a_photo_alone_has_no_neighbours(model: Path, folder: Path, tmp_path: Path) -> None:
     photo = folder / "0.png"
     page = write_explanation(
@@ -130,6 +151,26 @@ def test_a_photo_alone_has_no_neighbours(model: Path, folder: Path, tmp_path: Pa
         (
             ("PHOTO", "--method", "maps", "--among", "FOLDER"),
             "--among is for the method neighbours, which is not wanted",
+        ),
+        (("PHOTO", "--steps", "0"), "steps must be a whole number from 1 to 1000, got 0"),
+        (("PHOTO", "--window", "0"), "window must be a positive integer, got 0"),
+        (
+            ("PHOTO", "--window", "99"),
+            f"a window of 99 pixels and a stride of 49 do not fit: wanted is 1 <= stride <= window "
+            f"<= {SIDE}, the photo's shorter side",
+        ),
+        (("PHOTO", "--stride", "9"), "pixels and a stride of 9 do not fit"),
+        (
+            ("PHOTO", "--among", "FOLDER", "--neighbours", "-1"),
+            "neighbours must be a positive integer, got -1",
+        ),
+        (
+            ("PHOTO", "--method", "grad-cam", "--steps", "9"),
+            "--steps is for the method integrated-gradients, which is not wanted: add --method int",
+        ),
+        (
+            ("PHOTO", "--neighbours", "9"),
+            "--neighbours is for the method neighbours, which is not wanted: add --among",
         ),
         (("FOLDER/broken.png",), "broken.png: not an image that Pillow can read"),
         (("FOLDER/none.png",), "none.png: no such image file or folder"),

@@ -9,6 +9,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import porting
+from keras_alexnet import ExplanationDetail
 from keras_alexnet.errors import ImageFileError, KerasAlexNetError, ModelFileError
 from porting.checks.explanations import compare_explanations
 from porting.commands.app import app
@@ -43,6 +44,42 @@ def test_both_frameworks_look_at_the_same(tmp_path: Path) -> None:
     assert len(page.pictures) == 1 + 2 * 3 * 3  # the photo; classes, methods, and three each
     assert "integrated-gradients of 7" in page.words
     assert done.output.count("occlusion") == 2
+
+
+def test_how_closely_both_look(tmp_path: Path) -> None:
+    """What options say goes to both frameworks: else their maps would differ."""
+    weights, model = files(tmp_path)
+    detail = ExplanationDetail(steps=3, window=9, stride=7)
+    pages = []
+    for given in (None, detail):
+        results = compare_explanations(
+            *("lenet5", model, [photo(tmp_path)], tmp_path / "page.html", tmp_path),
+            source=weights,
+            classes=["3", "7"],
+            methods=["integrated-gradients", "occlusion"],
+            detail=given,
+        )
+        assert len(results) == 4
+        assert all(each.relative <= LIMITS[each.method] for each in results), results
+        pages.append(Page(tmp_path / "page.html").pictures)
+    assert pages[0] != pages[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--steps", "0"], "steps must be a whole number from 1 to 1000, got 0"),
+        (["--method", "grad-cam", "--stride", "3"], "--stride is for the method occlusion, which"),
+        (["--window", "40"], "a window of 40 pixels and a stride of 20 do not fit"),
+    ],
+)
+def test_settings_that_are_wrong(options: list[str], text: str, tmp_path: Path) -> None:
+    weights, model = files(tmp_path)
+    arguments = ["explain", "lenet5", str(model), str(photo(tmp_path)), "--source", str(weights)]
+    done = CliRunner().invoke(app, [*arguments, "--output", str(tmp_path / "a.html"), *options])
+    assert isinstance(done.exception, KerasAlexNetError)
+    assert text in str(done.exception)
+    assert not (tmp_path / "a.html").exists()
 
 
 def test_how_far_they_differ(tmp_path: Path) -> None:

@@ -15,7 +15,10 @@ from keras_alexnet.training.runs.comparison_page import write_comparison
 
 
 def compare_command(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs.")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN...", help="Folders of runs, or a folder that holds them."),
+    ],
     columns: Annotated[
         str | None,
         typer.Option(

@@ -352,9 +352,10 @@ def test_compare(run_cli: Run, tmp_path: Path) -> None:
 
 def test_compare_mistakes(run_cli: Run, tmp_path: Path) -> None:
     make_run(tmp_path / "one")
+    (tmp_path / "empty").mkdir()
     for arguments, message in {
         ("one", "none", "nowhere"): "none: no such folder; nowhere: no such folder",
-        (".",): ".: not the folder of a run (no config.json in it)",
+        ("empty",): "empty: not the folder of a run (no config.json in it)",
         ("one", "--plot", "plot.txt"): "cannot draw plot.txt: its suffix must be one of",
         ("one", "--html", "no/a.html"): "cannot write no/a.html",
         ("one", "--columns", "speed"): "no column 'speed'; there are run, model",

@@ -9,7 +9,7 @@ from keras_alexnet.core.tables import Column, Sheet, decimals, percent
 from keras_alexnet.data.augmentation.record import Augmentation
 from keras_alexnet.errors import ConfigurationError, DataError, counted
 from keras_alexnet.training.presets import PRESETS
-from keras_alexnet.training.runs.reader import Run, read_run
+from keras_alexnet.training.runs.reader import Run, folders_in, read_run
 
 
 def duration(seconds: float) -> str:
@@ -50,15 +50,15 @@ COLUMNS = tuple(column.key for column in _COLUMNS)
 
 
 def read_runs(paths: Sequence[str | Path]) -> list[Run]:
-    """Read the folders of several runs.
+    """Read the folders of several runs, or a folder that holds some, in the order of their names.
 
     Raises:
         DataError: Some are missing or damaged; the message names all of these.
     """
     runs, problems = [], []
-    for path in paths:
+    for folder in (each for path in paths for each in folders_in(path)):
         try:
-            runs.append(read_run(path))
+            runs.append(read_run(folder))
         except DataError as error:
             problems.append(str(error))
     if problems:

@@ -47,6 +47,16 @@ class Run:
         return max(scored, key=lambda row: row["val_accuracy"] or 0.0)
 
 
+def folders_in(path: str | Path) -> list[Path]:
+    """Return the folders of the runs that a folder holds, or itself where it holds none."""
+    found = sorted(RunFolder(each).path for each in Path(path).glob("*/") if _is_run(each))
+    return found if found and not _is_run(Path(path)) else [Path(path)]
+
+
+def _is_run(path: Path) -> bool:
+    return RunFolder(path).config.is_file()
+
+
 def read_run(path: str | Path) -> Run:
     """Read the folder of a run.
 

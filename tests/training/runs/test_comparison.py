@@ -175,6 +175,18 @@ def test_duration(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
+def test_a_folder_of_runs(tmp_path: Path) -> None:
+    """What lies beside them, such as a page, is none."""
+    series, alone = tmp_path / "series", make_run(tmp_path / "alone")
+    series.mkdir()
+    runs = [make_run(series / name) for name in ("b", "a")]
+    (series / "comparison.html").touch()
+    (series / "notes").mkdir()
+    assert [run.folder for run in read_runs([alone, series])] == [alone, *sorted(runs)]
+    make_run(alone / "within")  # a run that holds another is itself meant
+    assert [run.folder for run in read_runs([alone])] == [alone]
+
+
 def test_all_problems_are_named(tmp_path: Path, folder: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "empty").mkdir()

@@ -114,9 +114,16 @@ _FAST = Experiment(
 
 
 def _study(number: int, f1: float, accuracy: float, **changes: object) -> Preset:
+    experiment = replace(_STUDY, **changes)  # type: ignore[arg-type]
+    settings = (
+        experiment.augmentation.in_words(),
+        "pixels 0..1" if experiment.mean is None else "normalised",
+        f"batch {experiment.batch_size}",
+        f"{experiment.optimizer} {experiment.learning_rate:g}",
+    )
     return Preset(
-        replace(_STUDY, **changes),  # type: ignore[arg-type]
-        f"CIFAR-100 AlexNet study, experiment {number}",
+        experiment,
+        f"CIFAR-100 AlexNet study {number}: {', '.join(settings)}",
         Reported(macro_f1=f1, top1=accuracy),
     )
 

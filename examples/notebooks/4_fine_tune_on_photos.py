@@ -30,7 +30,7 @@ folder.mkdir(parents=True)
 # ## The photos
 #
 # Class folders, within `train` and `test` or without. Where there is no `test`, results are those
-# of the tenth that is kept for validation.
+# of the fifth that is kept for validation.
 
 # %%
 if "PHOTOS" in os.environ:
@@ -52,17 +52,21 @@ keras_alexnet.survey_data(data)
 # %% [markdown]
 # ## The network
 #
-# In a process of its own, as torchvision and TensorFlow do not share one. `--source` names weights:
-# with a network connection, `IMAGENET1K_V1` downloads torchvision's own, which know photos already.
-# Here, so that the notebook needs no connection, the weights are random ones from a seed.
+# In a process of its own, as torchvision and TensorFlow do not share one. The environment variable
+# `SOURCE` names weights: a `.pth` file of yours, or `IMAGENET1K_V1`, which downloads torchvision's
+# own, which know photos already. Without it, so that the notebook needs no network connection, the
+# weights are random ones from a seed: then everything has to be learnt here.
 
 # %%
-code = """
+source = os.environ.get("SOURCE")
+if source is None:
+    code = """
 import sys, torch, torchvision
 torch.manual_seed(0)
 torch.save(torchvision.models.resnet18().state_dict(), sys.argv[1])
 """
-subprocess.run([sys.executable, "-c", code, folder / "resnet18.pth"], check=True)
+    source = folder / "resnet18.pth"
+    subprocess.run([sys.executable, "-c", code, source], check=True)
 
 
 def run(*words):
@@ -73,7 +77,7 @@ def run(*words):
     assert done.returncode == 0
 
 
-source, converted = folder / "resnet18.pth", folder / "resnet18.keras"
+converted = folder / "resnet18.keras"
 run(
     *("porting", "convert", "torchvision:resnet18", "--source", source),
     *("--input-size", 96, "--output", converted),
@@ -90,10 +94,11 @@ experiment = keras_alexnet.Experiment(
     model=str(converted),
     weights=converted,
     data=str(photos),
-    train_limit=300 if "PHOTOS" in os.environ else None,
-    eval_limit=300 if "PHOTOS" in os.environ else None,
+    val_fraction=0.2,
+    train_limit=300,
+    eval_limit=300,
     freeze_epochs=1,
-    epochs=4,
+    epochs=8,
     batch_size=16,
     optimizer="adam",
     learning_rate=1e-3,

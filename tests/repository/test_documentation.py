@@ -84,6 +84,26 @@ def test_the_readme_says_what_the_tables_of_networks_say(monkeypatch: pytest.Mon
         script.summary(worse)
 
 
+def test_the_page_of_the_study_says_what_its_presets_do() -> None:
+    page = (DOCS / "cifar100-study.md").read_text(encoding="utf-8")
+    shown = {row.split("`")[1]: row for row in page.splitlines() if row.startswith("| `cifar100")}
+    assert [*shown] == keras_alexnet.list_presets("cifar100-study-*")
+    for name, row in shown.items():
+        preset = keras_alexnet.find_preset(name)
+        experiment, reported = preset.experiment, preset.reported
+        assert reported is not None
+        assert reported.top1 is not None
+        assert [cell.strip() for cell in row.split("|")[2:-1]] == [
+            experiment.augmentation.in_words(),
+            "0..1" if experiment.mean is None else "normalised",
+            str(experiment.batch_size),
+            f"{experiment.optimizer} {experiment.learning_rate:g}",
+            str(experiment.epochs),
+            f"{100 * reported.top1:.1f} %",
+            f"{reported.macro_f1:g}",
+        ]
+
+
 def _shown_commands() -> list[tuple[str, str]]:
     """Page and line of every command of ours in a block of code, and in the programs' own help."""
     found = []

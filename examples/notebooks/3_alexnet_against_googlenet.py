@@ -6,7 +6,7 @@
 # hour to two hours; here the images are small, few, and learnt from by Adam, which is quicker to
 # begin with.
 #
-# * **Time**: about two minutes on two cores.
+# * **Time**: 93 seconds on two cores with CIFAR-10.
 # * **Data**: CIFAR-10 where the environment variable `CIFAR10` names its folder
 #   (`cifar-10-batches-py`) or archive, 500 images of it. Elsewhere as many of scikit-learn's
 #   digits, which are embedded.

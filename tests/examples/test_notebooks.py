@@ -54,7 +54,7 @@ def test_they_use_public_names_alone(script: Path) -> None:
     ],
 )
 def test_they_run(script: Path, run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("CIFAR10", "CIFAR100", "MODEL", "PHOTOS"):  # what is embedded
+    for name in ("CIFAR10", "CIFAR100", "MODEL", "PHOTOS", "SOURCE"):  # what is embedded
         monkeypatch.delenv(name, raising=False)
     notebook = run.execute(script, tmp_path / "notebook.ipynb")
     assert (tmp_path / "notebook.ipynb").stat().st_size > 10_000

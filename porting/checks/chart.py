@@ -2,10 +2,10 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 from porting.checks.compare import Compared
+from porting.checks.folding import folded
 from porting.checks.results import Cell, ParityResult, relative_text
 from porting.tolerances import TOLERANCES
 
@@ -115,16 +115,3 @@ def _exponent(layer: Compared) -> float:
 def name_of(cell: Cell) -> str:
     """Return what a cell is called."""
     return f"{cell.backend}, {cell.data_format}"
-
-
-def folded(columns: Mapping[str, Any], count: int | None = None) -> Iterator[tuple[str, Any]]:
-    """Yield columns by name, those of the same content once, under all their names.
-
-    `count` says how many there are in all, where these are some of them.
-    """
-    names: dict[Any, list[str]] = {}
-    for name, content in columns.items():
-        names.setdefault(content, []).append(name)
-    for content, those in names.items():
-        everywhere = len(those) == (count or len(columns)) > 1
-        yield f"the same on all {len(those)}" if everywhere else "; ".join(those), content

@@ -6,8 +6,9 @@ from typing import Any
 
 from keras_alexnet.core.pages import data_url, thumbnail, write_page
 from keras_alexnet.data.preprocessing import load_images
-from porting.checks.chart import folded, layer_chart
-from porting.checks.results import Cell, Check, ParityResult, Photo, parity_columns, verdict
+from porting.checks.chart import layer_chart
+from porting.checks.folding import photo_columns
+from porting.checks.results import Cell, Check, ParityResult, parity_columns, verdict
 from porting.tolerances import TOLERANCES
 
 _MAX_PHOTOS = 12
@@ -46,7 +47,7 @@ def _section(result: ParityResult) -> dict[str, Any]:
         "same": same,
         "chart": layer_chart(result),
         "photos": [
-            (photo, _thumbnail(photo.path, result.check), _top(photo, result.check))
+            (photo, _thumbnail(photo.path, result.check), photo_columns(photo, result.check))
             for photo in result.photos[:_MAX_PHOTOS]
         ],
         "more_photos": max(len(result.photos) - _MAX_PHOTOS, 0),
@@ -81,22 +82,6 @@ def _table(
         [(cell, tuple(columns[n] for n in kept) if columns else ()) for cell, columns in texts],
         f"The same on {where}: {', '.join(same)}." if same else "",
     )
-
-
-def _top(photo: Photo, check: Check) -> list[tuple[str, tuple[str, ...]]]:
-    """Return the best classes of a photo by framework as people read them, equal ones folded."""
-    title = check.reference.title
-    texts = {
-        name: tuple(f"{label} {100 * probability:.2f} %" for label, probability in top)
-        for name, top in photo.top.items()
-    }
-    own = texts.pop(title)
-    same = [name for name, column in texts.items() if column == own]
-    if len(same) > 1:
-        some = "all" if len(same) == len(texts) else f"{len(same)} of"
-        same = [f"the same on {some} {len(texts)}"]
-    others = {name: column for name, column in texts.items() if column != own}
-    return [("; ".join([title, *same]), own), *folded(others, len(texts))]
 
 
 def _thumbnail(path: str, check: Check) -> str:

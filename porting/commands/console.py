@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from keras_alexnet.core.tables import Format, Sheet, write_sheet
+from porting.checks.folding import photo_columns
 from porting.checks.results import ParityResult, named_columns, parity_notes, parity_sheet
 from porting.conversion.inspection import Inspection, TensorDifference
 from porting.training_checks.results import TrainingResult, training_notes, training_sheet
@@ -20,15 +21,13 @@ def print_parity(result: ParityResult) -> None:
 
 
 def print_photos(result: ParityResult) -> None:
-    """Print the five best classes of the first photos, a column per framework."""
-    first, reference = result.check.data_formats[0], result.check.reference.title
+    """Print the five best classes of the first photos, frameworks that say the same in a column."""
     for photo in result.photos[:_SHOWN]:
-        names = [name for name in photo.top if name == reference or name.endswith(first)]
-        rows = zip(*(photo.top[name] for name in names), strict=True)
+        names, columns = zip(*photo_columns(photo, result.check), strict=True)
         sheet = Sheet(
             f"{result.check.model}: {photo.path.rpartition('/')[2]}",
-            named_columns([name.removesuffix(f", {first}") for name in names], ()),
-            [tuple(f"{label} {100 * p:.2f} %" for label, p in row) for row in rows],
+            named_columns(names, ()),
+            list(zip(*columns, strict=True)),
         )
         write_sheet(sheet, Format.TABLE)
     if (more := len(result.photos) - _SHOWN) > 0:

@@ -18,6 +18,7 @@ from porting.checks.compare import Agreement, Compared, Difference
 from porting.checks.inputs import input_sets, sample_photos
 from porting.checks.report import _thumbnail, write_report
 from porting.checks.results import Cell, Check, ParityResult, Photo, SetResult, verdict
+from porting.commands.console import print_photos
 from porting.torch_side.reference_nets import Reference
 from porting.weights.spec_tables import counterpart
 
@@ -130,7 +131,10 @@ def test_one_cell_has_nothing_in_common(cells: list[Cell], tmp_path: Path) -> No
     ],
 )
 def test_frameworks_that_say_the_same_share_a_column(
-    tops: tuple[float, ...], headings: list[str], tmp_path: Path
+    tops: tuple[float, ...],
+    headings: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     (path, *_) = map(str, sample_photos())
     names = ("torch", "keras", "jax", "tensorflow")
@@ -139,6 +143,10 @@ def test_frameworks_that_say_the_same_share_a_column(
     table = Page(write_report(tmp_path / "r.html", [result])).tables["photo"]
     assert table[0] == headings
     assert table[1][0] == "flower 50.00 %"
+    print_photos(result)
+    lines = [re.split(r" {2,}", line.strip()) for line in capsys.readouterr().out.splitlines()]
+    assert headings in lines  # on a terminal too
+    assert table[1] in lines
 
 
 def layered(backend: str, *gaps: float | None) -> Cell:

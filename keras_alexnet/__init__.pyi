@@ -7,7 +7,8 @@ from .data.preprocessing import (
     resize_and_crop as resize_and_crop,
 )
 from .data.sources.registry import find_data as find_data
-from .data.survey import DataSurvey as DataSurvey, survey_data as survey_data
+from .data.survey.results import DataSurvey as DataSurvey
+from .data.survey.survey import survey_data as survey_data
 from .errors import (
     BenchmarkError as BenchmarkError,
     ChildError as ChildError,

@@ -11,17 +11,11 @@ from keras_alexnet.core.backend import keras_home
 from keras_alexnet.core.figures import check_picture
 from keras_alexnet.core.files import check_output, write_json
 from keras_alexnet.core.tables import Format
+from keras_alexnet.data.choosing import EXAMPLES, choose_examples
 from keras_alexnet.data.examples import DataSet
 from keras_alexnet.data.sources.registry import SOURCES, find_data
-from keras_alexnet.data.survey import (
-    EXAMPLES,
-    choose_examples,
-    class_sheet,
-    notes,
-    part_sheet,
-    survey_data,
-    to_json,
-)
+from keras_alexnet.data.survey.results import class_sheet, notes, part_sheet, to_json
+from keras_alexnet.data.survey.survey import survey_data
 from keras_alexnet.training.experiment import Experiment
 from keras_alexnet.training.presets import find_preset
 from keras_alexnet.training.runs.plots import example_grid

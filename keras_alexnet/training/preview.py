@@ -7,7 +7,7 @@ import numpy as np
 from keras_alexnet.data.augmentation.layer import Augment, keras
 from keras_alexnet.data.batches.plan import BatchSettings
 from keras_alexnet.data.batches.training import TrainingBatches
-from keras_alexnet.data.survey import EXAMPLES, choose_examples
+from keras_alexnet.data.choosing import EXAMPLES, choose_examples
 from keras_alexnet.training.experiment import Experiment
 from keras_alexnet.training.preparation import Prepared
 

@@ -12,8 +12,10 @@ from typer.testing import CliRunner
 
 from keras_alexnet import find_data, survey_data
 from keras_alexnet.commands.app import app
+from keras_alexnet.data.choosing import choose_examples
 from keras_alexnet.data.examples import Arrays, DataSet
-from keras_alexnet.data.survey import choose_examples, near_pairs, notes, part_sheet, to_json
+from keras_alexnet.data.survey.results import notes, part_sheet, to_json
+from keras_alexnet.data.survey.twins import near_pairs
 from keras_alexnet.errors import ConfigurationError
 
 

@@ -22,10 +22,11 @@ from keras_alexnet.benchmarking.plan import (
 )
 from keras_alexnet.benchmarking.report import notes, sheet, to_json
 from keras_alexnet.benchmarking.runner import run, steps
-from keras_alexnet.commands.common import FormatOption, SizeOption, progress, show
+from keras_alexnet.commands.common import FormatOption, SizeOption, show
 from keras_alexnet.core.backend import BACKENDS, installed_backends
 from keras_alexnet.core.fields import parse_size
 from keras_alexnet.core.files import check_output, write_json
+from keras_alexnet.core.progress import progress
 from keras_alexnet.core.tables import Format
 from keras_alexnet.errors import ConfigurationError
 from keras_alexnet.specs import SPECS

@@ -1,13 +1,10 @@
-"""What several commands share: options, how they show results and how far they are."""
+"""What several commands share: options, and how they show results."""
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from keras_alexnet.core.backend import BACKENDS
 from keras_alexnet.core.tables import Format, Sheet, print_json, write_sheet
@@ -69,23 +66,3 @@ def show(sheet: Sheet, format_: Format, notes: Sequence[str] = (), *, content: A
         print_json(sheet.records if content is None else content)
     else:
         write_sheet(sheet, format_, notes)
-
-
-@contextlib.contextmanager
-def progress(title: str, total: int, *, shown: bool = True) -> Iterator[Callable[[int], None]]:
-    """Show a bar on a terminal's stderr; yield what to call with the number of images done."""
-    console = Console(stderr=True)
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        # Else what is printed to stdout would go to stderr.
-        redirect_stdout=False,
-        disable=not (shown and console.is_terminal),
-    )
-    task = bar.add_task(title, total=total)
-    with bar:
-        yield lambda done: bar.update(task, completed=done)

@@ -6,10 +6,11 @@ from typing import Annotated
 
 import typer
 
-from keras_alexnet.commands.common import FormatOption, progress, show
+from keras_alexnet.commands.common import FormatOption, show
 from keras_alexnet.core.backend import keras_home
 from keras_alexnet.core.figures import check_picture
 from keras_alexnet.core.files import check_output, write_json
+from keras_alexnet.core.progress import progress
 from keras_alexnet.core.tables import Format
 from keras_alexnet.data.choosing import EXAMPLES, choose_examples
 from keras_alexnet.data.examples import DataSet

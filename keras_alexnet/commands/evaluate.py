@@ -14,12 +14,12 @@ from keras_alexnet.commands.common import (
     FormatOption,
     ResizeSizeOption,
     ViewsOption,
-    progress,
     show,
 )
 from keras_alexnet.core.backend import choose_backend
 from keras_alexnet.core.figures import check_picture
 from keras_alexnet.core.files import check_output, write_json
+from keras_alexnet.core.progress import progress
 from keras_alexnet.core.tables import Column, Format, Sheet, decimals, percent
 from keras_alexnet.data.classes import mapped
 from keras_alexnet.data.examples import left_out_note

@@ -6,16 +6,11 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from keras_alexnet.commands.common import (
-    BackendOption,
-    ClassesOption,
-    PageOption,
-    PhotosArgument,
-    progress,
-)
+from keras_alexnet.commands.common import BackendOption, ClassesOption, PageOption, PhotosArgument
 from keras_alexnet.commands.options import with_options
 from keras_alexnet.core.backend import choose_backend, require
 from keras_alexnet.core.files import check_output
+from keras_alexnet.core.progress import progress
 from keras_alexnet.data.sources.folders import expand
 from keras_alexnet.errors import counted
 from keras_alexnet.explaining.methods import (

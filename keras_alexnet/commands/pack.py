@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from keras_alexnet.commands.common import progress
+from keras_alexnet.core.progress import progress
 from keras_alexnet.data.examples import left_out_note
 from keras_alexnet.data.packed.index import INDEX, Encoding
 from keras_alexnet.data.packed.packer import Packing, pack_data

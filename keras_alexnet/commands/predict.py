@@ -15,10 +15,10 @@ from keras_alexnet.commands.common import (
     BatchSizeOption,
     ResizeSizeOption,
     ViewsOption,
-    progress,
 )
 from keras_alexnet.core.backend import choose_backend
 from keras_alexnet.core.files import readable
+from keras_alexnet.core.progress import progress
 from keras_alexnet.data.examples import Stored, unlabelled
 from keras_alexnet.data.packed.examples import Packed, all_packed, is_packed
 from keras_alexnet.data.packed.storage import is_url

@@ -56,6 +56,7 @@ PANELS = {
         "eval_resize",
         "views",
         "val_views",
+        "survey",
     ),
     "Augmentation": (*(entry.name for entry in fields(Augmentation)), "augment_on"),
     "Optimisation": (

@@ -12,53 +12,16 @@ from keras_alexnet.core.backend import require
 from keras_alexnet.data.classes import are_indices, same_classes
 from keras_alexnet.data.examples import Examples, Stored
 from keras_alexnet.errors import DataError, listed
-from keras_alexnet.inference.analysis import Calibration, calibration, confident_mistakes
+from keras_alexnet.inference.analysis import (
+    Calibration,
+    ClassResult,
+    Mistake,
+    calibration,
+    confident_mistakes,
+)
 from keras_alexnet.inference.predictor import Predictor
 
 _MISTAKES = 20  # of the most confident ones, that an evaluation tells of
-
-
-@dataclass(frozen=True)
-class ClassResult:
-    """How well a model does on the images of one class.
-
-    Attributes:
-        name: Of the class.
-        images: How many there are.
-        loss: Their mean cross entropy in nats; None where there are none.
-        accuracy: Share of them whose best class is right, which is the class's recall.
-        top5: Share of them with the right class among the five best; None below five classes.
-        precision: Share of right ones among the images that were given this class; None where
-            no image was.
-        f1: Harmonic mean of precision and recall; None where no image has or was given the class.
-    """
-
-    name: str
-    images: int
-    loss: float | None
-    accuracy: float | None
-    top5: float | None
-    precision: float | None
-    f1: float | None
-
-
-@dataclass(frozen=True)
-class Mistake:
-    """An image that was taken for something else.
-
-    Attributes:
-        index: Which of the examples it is.
-        path: Its file; None for an image in memory.
-        label: Its class.
-        prediction: What it was taken for.
-        confidence: The probability of that.
-    """
-
-    index: int
-    path: str | None
-    label: int
-    prediction: int
-    confidence: float
 
 
 @dataclass(frozen=True, eq=False)

@@ -110,6 +110,11 @@ class Experiment:
     )
     backend: Backend | None = option(None, "Keras backend; the configured one if left out.")
     device: Literal["auto", "cpu", "gpu"] = option("auto", "Where to compute.")
+    survey: bool | None = option(
+        None,
+        "Look at every image before training, for what `data` tells and data.json and the report "
+        "keep; if left out, where it takes some seconds.",
+    )
     checkpoint_steps: int = option(500, "Batches between checkpoints within an epoch; 0 for none.")
     keep_every: int = option(0, "Keep a model file of every so many epochs; 0 for none.")
     log_every: int = option(

@@ -7,12 +7,15 @@ from typing import Any
 
 from rich.console import Console
 
-from keras_alexnet.core.backend import choose_backend, keras_home
+from keras_alexnet.core.backend import choose_backend, installed, keras_home
 from keras_alexnet.core.files import write_json
 from keras_alexnet.core.machine import check_device, describe
+from keras_alexnet.core.progress import progress
 from keras_alexnet.data.examples import left_out_note
 from keras_alexnet.data.packed.storage import is_url
 from keras_alexnet.data.sources.registry import SOURCES
+from keras_alexnet.data.survey.results import DataSurvey, notes, to_json
+from keras_alexnet.data.survey.survey import count_data, is_quick, survey_data
 from keras_alexnet.errors import ConfigurationError, KerasAlexNetError, TrainingError, counted
 from keras_alexnet.training.devices.group import Group
 from keras_alexnet.training.devices.placement import Placement
@@ -86,6 +89,7 @@ def run_experiment(
                 write_json(folder.config, {"preset": preset, "experiment": experiment.to_json()})
                 devices = {"devices": group.devices, "processes": group.processes}
                 write_json(folder.environment, describe() | devices)
+                write_json(folder.data, to_json(_survey(engine)))
                 _draw_examples(engine)
         except BaseException:
             if group.is_first:
@@ -236,6 +240,20 @@ def _engine(
             f"{group.batch_norm}"
         )
     return engine
+
+
+def _survey(engine: Any) -> DataSurvey:
+    """Look at the data, or count them where that would take long and nobody asked for it."""
+    data, wanted = engine.prepared.data, engine.experiment.survey
+    if wanted is None:
+        wanted = installed("imagehash") and is_quick(data)
+    if not wanted:
+        return count_data(data)
+    with progress("survey", sum(map(len, data.parts().values()))) as advance:
+        survey = survey_data(data, advance)
+    for note in notes(replace(survey, left_out=())):  # of which the log has told
+        engine.log(note)
+    return survey
 
 
 def _draw_examples(engine: Any) -> None:

@@ -72,7 +72,8 @@ def _check(run: RunFolder, experiment: Experiment) -> None:
     """Refuse a run that has begun with other settings."""
     if not run.config.exists():
         return
-    _, known = run.read_config()
+    _, fields = run.read_config()
+    known = Experiment.from_json(fields).to_json()  # with the fields of later versions
     wanted = anchored(experiment).to_json()
     if known != wanted:
         names = [name for name in wanted if known.get(name) != wanted[name]]

@@ -13,8 +13,12 @@ from typer.testing import CliRunner
 from keras_alexnet import find_data, survey_data
 from keras_alexnet.commands.app import app
 from keras_alexnet.data.choosing import choose_examples
-from keras_alexnet.data.examples import Arrays, DataSet
-from keras_alexnet.data.survey.results import notes, part_sheet, to_json
+from keras_alexnet.data.examples import Arrays, DataSet, Files
+from keras_alexnet.data.packed.examples import read_packed
+from keras_alexnet.data.packed.index import Encoding
+from keras_alexnet.data.packed.packer import Packing, pack_data
+from keras_alexnet.data.survey.results import class_sheet, from_json, notes, part_sheet, to_json
+from keras_alexnet.data.survey.survey import count_data, is_quick
 from keras_alexnet.data.survey.twins import near_pairs
 from keras_alexnet.errors import ConfigurationError
 
@@ -48,7 +52,7 @@ def photos(tmp_path: Path) -> Path:
         save(root / "test" / "dog" / f"{number}.png", picture(30 + number))
     save(root / "test" / "cat" / "copy.png", picture(1))  # of train/cat/1
     save(root / "test" / "dog" / "again.png", picture(2))  # of train/cat/2, another class
-    small = Image.fromarray(picture(3)).resize((40, 30))
+    small = Image.fromarray(picture(3)).resize((44, 33))
     save(root / "test" / "cat" / "small.jpg", np.asarray(small), quality=60)  # of train/cat/3
     save(root / "train" / "dog" / "twice.png", picture(10, (40, 90)))  # of train/dog/0
     save(root / "train" / "cat" / "grey.png", picture(40)[..., 0])
@@ -118,6 +122,65 @@ def test_what_is_said(photos: Path) -> None:
     assert row["sizes"] == "40..60 x 50..90 (60x80: 45 %)"
     assert "| cat | 5 | 4 |" in survey._repr_markdown_()
     assert json.loads(json.dumps(to_json(survey)))["leaks"][0]["second"]["label"] == "cat"
+
+
+def test_a_survey_comes_back_from_json(photos: Path) -> None:
+    data = find_data(str(photos))
+    for survey in (survey_data(data), count_data(data)):
+        content = json.loads(json.dumps(to_json(survey)))
+        back = from_json(content)
+        assert to_json(back) == content
+        assert notes(back) == notes(survey)
+        assert part_sheet(back).cells == part_sheet(survey).cells
+        assert class_sheet(back).rows == class_sheet(survey).rows
+
+
+def test_counts_need_no_look(photos: Path) -> None:
+    survey = count_data(find_data(str(photos)))
+    assert [len(row) for row in part_sheet(survey).rows] == [4, 4]
+    assert part_sheet(survey).rows == [("train", 12, 5, 7), ("test", 8, 4, 4)]
+    left_out = photos / "train" / "dog" / "notes.txt"
+    assert notes(survey) == [f"1 file left out, not named like images: {left_out}"]
+    assert to_json(survey)["looked"] is False
+
+
+def test_what_is_quick_to_look_at(tmp_path: Path) -> None:
+    def arrays_of(count: int) -> DataSet:
+        return DataSet("mine", ("a",), Arrays(np.zeros((count, 1, 1, 3)), np.zeros(count, int)))
+
+    assert is_quick(arrays_of(2_000))
+    assert not is_quick(arrays_of(2_001))
+    for name, kilobytes in (("small.jpg", 1), ("large.jpg", 1 << 17)):
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(kilobytes << 10)  # takes no room
+    files = [Files((tmp_path / n,), np.zeros(1, int)) for n in ("small.jpg", "large.jpg", "no")]
+    quick = [is_quick(DataSet("mine", ("a",), each)) for each in files]
+    assert quick == [True, False, True]
+
+
+@pytest.mark.parametrize("encode", Encoding)
+def test_packed_data(encode: Encoding, tmp_path: Path) -> None:
+    images = np.stack([picture(number) for number in (0, 1, 1)])
+    data = DataSet("mine", ("a",), Arrays(images, np.zeros(3, int)))
+    pack_data(data, tmp_path / "packed", Packing(encode))
+    packed = read_packed(tmp_path / "packed")
+    assert not is_quick(packed)  # they may lie far away
+    survey = survey_data(packed)
+    train = survey.parts["train"]
+    assert (train.sizes, train.modes, train.unreadable) == ({(60, 80): 3}, {"RGB": 3}, {})
+    (copy,) = survey.copies
+    names = [str(place.path).rpartition("/")[2] for place in (copy.first, copy.second)]
+    assert sorted(names) == ["1", "2"]
+
+
+@pytest.mark.parametrize(("side", "leaks"), [(31, 0), (32, 1)])
+def test_small_images_are_never_nearly_the_same(side: int, leaks: int) -> None:
+    image = picture(1, (side, side))
+    parts = [Arrays(each[None], np.zeros(1, int)) for each in (image, image // 2 * 2)]
+    survey = survey_data(DataSet("mine", ("a",), parts[0], test=parts[1]))
+    assert [pair.exact for pair in survey.leaks] == [False] * leaks
+    if not leaks:
+        assert notes(survey) == ["no image of one part is the same as one of another"]
 
 
 HASHES = arrays.arrays(np.uint64, st.integers(0, 40), elements=st.integers(0, 2**64 - 1))

@@ -25,7 +25,8 @@ from keras_alexnet import create_model
 from keras_alexnet.data.examples import Examples, Files
 from keras_alexnet.data.sources.registry import open_data
 from keras_alexnet.errors import DataError
-from keras_alexnet.inference.evaluation import ClassResult, Evaluation, evaluate
+from keras_alexnet.inference.analysis import ClassResult
+from keras_alexnet.inference.evaluation import Evaluation, evaluate
 from keras_alexnet.inference.predictor import Predictor
 from keras_alexnet.models.initialization import weights_will_follow
 from keras_alexnet.models.record import save_model

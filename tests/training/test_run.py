@@ -23,13 +23,18 @@ from keras_alexnet.training import precision
 from keras_alexnet.training.experiment import Experiment
 from keras_alexnet.training.preparation import prepare
 from keras_alexnet.training.run import run_experiment
+from keras_alexnet.training.runs.reader import read_run
 
 
 def test_a_plateau_lowers_the_learning_rate(run: Run) -> None:
     """At a rate that changes nothing no loss is lower than the first."""
     rate = 1e-20
     plateau = {"schedule": "plateau", "patience": 0, "gamma": 0.5, "warmup_epochs": 0.0}
-    found = rows(run(learning_rate=rate, epochs=4, val_fraction=0.2, **plateau))
+    folder = run(learning_rate=rate, epochs=4, val_fraction=0.2, survey=False, **plateau)
+    found = rows(folder)
+    data = read_run(folder).data
+    assert data is not None
+    assert not data.looked
     losses = {row["val_loss"] for row in found}
     rates = [float(row["learning_rate"]) / rate for row in found]
     assert len(losses) == 1
@@ -43,6 +48,7 @@ def test_a_run_leaves_everything_behind(run: Run, capsys: pytest.CaptureFixture[
         "best.keras",
         "checkpoint.safetensors",
         "config.json",
+        "data.json",
         "confusion_matrix.png",
         "environment.json",
         "evaluation.json",
@@ -67,6 +73,13 @@ def test_a_run_leaves_everything_behind(run: Run, capsys: pytest.CaptureFixture[
     assert summary["images"] == {"train": 288, "val": 32, "test": 100}
     assert summary["best_epoch"] in (1, 2, 3)
     assert summary["skipped"] == {}
+    data = read_run(folder).data
+    assert data is not None
+    assert {part: found.sizes for part, found in data.parts.items()} == {
+        "train": {(8, 8): 288},
+        "val": {(8, 8): 32},
+        "test": {(8, 8): 100},
+    }
     table = rows(folder)
     assert [row["epoch"] for row in table] == ["1", "2", "3"]
     assert float(table[2]["train_loss"]) < float(table[0]["train_loss"])
@@ -142,7 +155,9 @@ def test_files_with_a_damaged_one(run: Run, tmp_path: Path) -> None:
     folder = run(**changes)
     summary = json.loads((folder / "summary.json").read_text())
     assert list(summary["skipped"]) == [str(bad)]
-    assert f"skipped {bad}: " in (folder / "log.txt").read_text()
+    log = (folder / "log.txt").read_text()
+    assert f"skipped {bad}: " in log
+    assert re.search(rf"(train|val): 1 image cannot be read, .*: {bad}\n", log)
     assert len(rows(folder)) == 2
     assert read_record(folder / "best.keras")["labels"] == [f"digit {n}" for n in range(10)]
 

@@ -1,6 +1,7 @@
 """What a survey found, and what people and machines read of it."""
 
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 from keras_alexnet.core.files import readable
 from keras_alexnet.core.tables import Column, Sheet, markdown
 from keras_alexnet.data.examples import left_out_note
-from keras_alexnet.data.survey.twins import Place, Twins
+from keras_alexnet.data.survey.twins import LEAST_SIDE, Place, Twins
 from keras_alexnet.errors import counted, listed
 
 
@@ -39,7 +40,7 @@ class PartSurvey:
 
 @dataclass(frozen=True, eq=False)
 class DataSurvey:
-    """What a data set holds, see `survey_data`.
+    """What a data set holds, see `survey_data`; or its counts alone, see `count_data`.
 
     Attributes:
         name: Of the data set.
@@ -48,6 +49,7 @@ class DataSurvey:
         left_out: Files that are not named like images.
         leaks: Pairs of images that show the same and lie in different parts.
         copies: Pairs with the same pixels within a part, each image with the first one like it.
+        looked: Whether the images were looked at. Where not, all that takes a look is empty.
     """
 
     name: str
@@ -56,6 +58,7 @@ class DataSurvey:
     left_out: tuple[Path, ...]
     leaks: list[Twins]
     copies: list[Twins]
+    looked: bool = True
 
     def _repr_markdown_(self) -> str:
         """Return what a notebook shows."""
@@ -63,11 +66,13 @@ class DataSurvey:
         return "\n\n".join(tables)
 
 
-_PARTS = (
+_COUNTS = (
     Column("part", "part", text=True),
     Column("images", "images"),
     Column("smallest", "smallest class"),
     Column("largest", "largest class"),
+)
+_LOOKS = (
     Column("sizes", "height x width", text=True, wraps=True),
     Column("modes", "pixels", text=True, wraps=True),
     Column("mean", "mean", text=True),
@@ -77,21 +82,24 @@ _PARTS = (
 
 
 def part_sheet(survey: DataSurvey) -> Sheet:
-    """Return a row for each part; means and deviations of red, green and blue are of 0..1."""
-    rows: list[tuple[Any, ...]] = [
-        (
-            name,
-            part.images,
-            int(part.by_class.min()),
-            int(part.by_class.max()),
-            _sizes_in_words(part.sizes),
-            ", ".join(mode for mode, _ in part.modes.most_common()) or "-",
-            *(" ".join(f"{value:.3f}" for value in values) for values in (part.mean, part.std)),
-            len(part.unreadable),
-        )
+    """Return a row for each part; means and deviations of red, green and blue, or grey, of 0..1."""
+    counts: list[tuple[Any, ...]] = [
+        (name, part.images, int(part.by_class.min()), int(part.by_class.max()))
         for name, part in survey.parts.items()
     ]
-    return Sheet(survey.name, _PARTS, rows)
+    if not survey.looked:
+        return Sheet(survey.name, _COUNTS, counts)
+    looks = [
+        (
+            _sizes_in_words(part.sizes),
+            ", ".join(mode for mode, _ in part.modes.most_common()) or "-",
+            *map(_colour_in_words, (part.mean, part.std)),
+            len(part.unreadable),
+        )
+        for part in survey.parts.values()
+    ]
+    rows = [(*count, *look) for count, look in zip(counts, looks, strict=True)]
+    return Sheet(survey.name, _COUNTS + _LOOKS, rows)
 
 
 def _sizes_in_words(sizes: Counter[tuple[int, int]]) -> str:
@@ -105,6 +113,11 @@ def _sizes_in_words(sizes: Counter[tuple[int, int]]) -> str:
         f"{min(heights)}..{max(heights)} x {min(widths)}..{max(widths)} "
         f"({height}x{width}: {100 * often / sizes.total():.0f} %)"
     )
+
+
+def _colour_in_words(values: np.ndarray) -> str:
+    texts = [f"{value:.3f}" for value in values]
+    return " ".join(texts[:1] if len(set(texts)) == 1 else texts)
 
 
 def class_sheet(survey: DataSurvey) -> Sheet:
@@ -133,8 +146,10 @@ def notes(survey: DataSurvey) -> list[str]:
     for (first, second, exact), pairs in by_parts.items():
         alike = "the same as" if exact else "nearly the same as"
         said.append(_said(f"leak: {second} has", pairs, f"{alike} one of {first}"))
-    if len(survey.parts) > 1 and not survey.leaks:
-        said.append("no image of one part is the same as one of another, or nearly the same")
+    if survey.looked and len(survey.parts) > 1 and not survey.leaks:
+        sizes = {size for part in survey.parts.values() for size in part.sizes}
+        nearly = ", or nearly the same" if any(min(size) >= LEAST_SIDE for size in sizes) else ""
+        said.append(f"no image of one part is the same as one of another{nearly}")
     if survey.copies:
         said.append(_said("there are", survey.copies, "the same as an earlier one of their part"))
     return said
@@ -167,10 +182,12 @@ def to_json(survey: DataSurvey) -> dict[str, Any]:
 
     def _place(place: Place) -> dict[str, Any]:
         path = None if place.path is None else readable(str(place.path))
-        return {**asdict(place), "label": survey.classes[place.label], "path": path}
+        names = {"label": survey.classes[place.label], "label_index": place.label}
+        return {**asdict(place), **names, "path": path}
 
     return {
         "name": survey.name,
+        "looked": survey.looked,
         "classes": list(survey.classes),
         "parts": {
             name: {
@@ -188,3 +205,46 @@ def to_json(survey: DataSurvey) -> dict[str, Any]:
         "leaks": pairs(survey.leaks),
         "copies": pairs(survey.copies),
     }
+
+
+def from_json(content: Mapping[str, Any]) -> DataSurvey:
+    """Return the survey that `to_json` has written.
+
+    Raises:
+        KeyError, TypeError, ValueError, AttributeError: It was changed.
+    """
+
+    def pairs(found: list[dict[str, Any]]) -> list[Twins]:
+        return [Twins(_place(p["first"]), _place(p["second"]), bool(p["exact"])) for p in found]
+
+    def _place(place: Mapping[str, Any]) -> Place:
+        path = None if place["path"] is None else Path(place["path"])
+        return Place(place["part"], place["index"], place["label_index"], path)
+
+    def _size(text: str) -> tuple[int, int]:
+        height, width = text.split("x")
+        return int(height), int(width)
+
+    def _moments(values: list[float] | None) -> np.ndarray:
+        return np.full(3, np.nan) if values is None else np.array(values, float)
+
+    def _part(part: Mapping[str, Any]) -> PartSurvey:
+        return PartSurvey(
+            part["images"],
+            np.array(part["by_class"], np.int64),
+            Counter({_size(text): count for text, count in part["sizes"].items()}),
+            Counter(part["modes"]),
+            _moments(part["mean"]),
+            _moments(part["std"]),
+            {Path(path): why for path, why in part["unreadable"].items()},
+        )
+
+    return DataSurvey(
+        content["name"],
+        tuple(content["classes"]),
+        {name: _part(part) for name, part in content["parts"].items()},
+        tuple(map(Path, content["left_out"])),
+        pairs(content["leaks"]),
+        pairs(content["copies"]),
+        content["looked"],
+    )

@@ -17,6 +17,8 @@ _NEAR_BITS = 8
 # Sides of the grey thumbnails of two such images, and how large their correlation is at least:
 # images without detail have near hashes whatever they show.
 _THUMBNAIL, _ALIKE = 32, 0.9
+# Shorter sides leave too little detail for that: two handwritten digits of 8 x 8 pixels are alike.
+LEAST_SIDE = _THUMBNAIL
 _CANDIDATES = 1 << 22  # pairs that are compared at once
 
 
@@ -73,8 +75,9 @@ def near_leaks(data: DataSet, looks: dict[Place, Look]) -> list[Twins]:
     """Return the pairs of images in different parts that show nearly the same."""
     parts = data.parts()
     places: dict[str, list[Place]] = {part: [] for part in parts}
-    for place in looks:
-        places[place.part].append(place)
+    for place, look in looks.items():
+        if min(look.size) >= LEAST_SIDE:
+            places[place.part].append(place)
     hashes = {
         part: np.array([looks[place].hash for place in found], np.uint64)
         for part, found in places.items()

@@ -21,7 +21,7 @@ from keras_alexnet.inference.predictor import Predictor
 from keras_alexnet.training.loop.engine import Engine
 from keras_alexnet.training.loop.progress import VALIDATION
 from keras_alexnet.training.loop.tensorboard import Scalars
-from keras_alexnet.training.runs.folder import FILTERS, write_rows
+from keras_alexnet.training.runs.folder import CONFUSION, CURVES, FILTERS, RELIABILITY, write_rows
 from keras_alexnet.training.runs.plots import (
     confusion_matrix,
     learning_curves,
@@ -32,7 +32,7 @@ from keras_alexnet.training.runs.report import write_run_report
 
 _SAMPLES = 20
 _WIDTH = 640  # pixels of a sheet of filters, at least
-_PICTURES = ("predictions.png", "confusion_matrix.png", FILTERS)  # that TensorBoard shows
+_PICTURES = ("predictions.png", CONFUSION, FILTERS)  # that TensorBoard shows
 _ANSWER = ("index", "path", "label", "prediction", "confidence")
 
 
@@ -81,9 +81,9 @@ def write_results(engine: Engine, *, name: str, preset: str | None) -> dict[str,
     per_class = [asdict(row) for row in result.per_class]
     write_rows(folder.path / "per_class.csv", per_class, list(per_class[0]))
     write_rows(folder.path / "predictions.csv", list(_answers(result, examples)), _ANSWER)
-    learning_curves(progress.rows, folder.path / "learning_curves.png")
-    confusion_matrix(result.confusion, data.classes, folder.path / "confusion_matrix.png")
-    reliability_diagram(result.calibration, folder.path / "reliability.png")
+    learning_curves(progress.rows, folder.path / CURVES)
+    confusion_matrix(result.confusion, data.classes, folder.path / CONFUSION)
+    reliability_diagram(result.calibration, folder.path / RELIABILITY)
     _write_samples(engine, result, examples)
     _write_filters(predictor, folder.path / FILTERS)
     write_json(folder.summary, summary)
@@ -97,7 +97,7 @@ def write_results(engine: Engine, *, name: str, preset: str | None) -> dict[str,
             {f"final/{part}_{name}": n for name, n in final.items() if n is not None},
             {path.stem: path for path in map(folder.path.joinpath, _PICTURES) if path.is_file()},
         )
-    write_run_report(folder.path)
+    write_run_report(folder.path, drawn=True)
     return summary
 
 

@@ -31,6 +31,7 @@ METRICS = (
     "seconds",
     *ADDED_METRICS,
 )
+CURVES, CONFUSION, RELIABILITY = "learning_curves.png", "confusion_matrix.png", "reliability.png"
 EXAMPLES = "examples.png"  # training images, and what the network sees of them
 FILTERS = "filters.png"  # the first convolution's kernels
 STEPS = (
@@ -48,6 +49,7 @@ class RunFolder:
         self.path = path
         self.config = path / "config.json"
         self.environment = path / "environment.json"
+        self.data = path / "data.json"
         self.metrics = path / "metrics.csv"
         self.steps = path / "steps.csv"
         self.summary = path / "summary.json"

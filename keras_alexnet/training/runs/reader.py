@@ -5,10 +5,17 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+import numpy as np
+
+from keras_alexnet.data.survey.results import DataSurvey, from_json
 from keras_alexnet.errors import DataError
+from keras_alexnet.inference.analysis import Calibration, ClassResult, Mistake, ReliabilityBin
 from keras_alexnet.training.runs.folder import ADDED_METRICS, METRICS, RunFolder
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -20,6 +27,7 @@ class Run:
         preset: What its experiment began as; None where it was put together by hand.
         experiment: Fields of the experiment.
         environment: Versions and hardware; empty while they are not known.
+        data: What its parts hold, or their counts alone; None for runs of earlier times.
         rows: Numbers of each finished epoch, None where there is none.
         summary: Final results; None while it is unfinished.
         evaluation: Results by class; None while it is unfinished.
@@ -29,6 +37,7 @@ class Run:
     preset: str | None
     experiment: Mapping[str, Any]
     environment: Mapping[str, Any]
+    data: DataSurvey | None
     rows: tuple[Mapping[str, float | None], ...]
     summary: Mapping[str, Any] | None
     evaluation: Mapping[str, Any] | None
@@ -75,11 +84,10 @@ def read_run(path: str | Path) -> Run:
         config.get("preset"),
         config["experiment"],
         _read_json(folder.environment) if folder.environment.is_file() else {},
+        _read_data(folder.data) if folder.data.is_file() else None,
         _read_rows(folder.metrics) if folder.metrics.is_file() else (),
         _read_json(folder.summary) if folder.summary.is_file() else None,
-        _read_json(folder.evaluation, "classes", "confusion", "per_class")
-        if folder.evaluation.is_file()
-        else None,
+        _read_evaluation(folder.evaluation) if folder.evaluation.is_file() else None,
     )
 
 
@@ -94,6 +102,74 @@ def _read_json(path: Path, *needed: str) -> dict[str, Any]:
         if key not in content:
             raise DataError(f"{path}: damaged (it lacks {key!r})")
     return content
+
+
+def _read_data(path: Path) -> DataSurvey:
+    content = _read_json(path)
+    try:
+        return from_json(content)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(
+            f"{path}: damaged ({error!r}); move it away for a report without the data"
+        ) from error
+
+
+# What runs of earlier versions lack, and a report can do without.
+_ADDED_RESULTS = ("calibration", "mistakes")
+
+
+def _read_evaluation(path: Path) -> dict[str, Any]:
+    content = _read_json(path, "classes", "confusion", "per_class")
+    classes = content["classes"]
+    part = "classes"
+    try:
+        for name in classes:
+            _check(isinstance(name, str), f"{name!r} is no name")
+        part = "confusion"
+        confusion = np.asarray(content[part])
+        _check(
+            confusion.shape == (len(classes),) * 2 and confusion.dtype.kind in "iu",
+            f"it is no table of {len(classes)} x {len(classes)} whole numbers",
+        )
+        part = "per_class"
+        for row in content[part]:
+            _record(ClassResult, row)
+        part = "calibration"
+        if (found := content.get(part)) is not None:
+            _record(Calibration, {**found, "bins": tuple(found["bins"])})
+            for each in found["bins"]:
+                _record(ReliabilityBin, each)
+        part = "mistakes"
+        for row in content.get(part, []):
+            mistake = _record(Mistake, row)
+            _check(
+                {mistake.label, mistake.prediction} <= set(range(len(classes))),
+                f"class {max(mistake.label, mistake.prediction)} of {len(classes)}",
+            )
+            _check(isinstance(row.get("picture", ""), str), "a picture is no text")
+    except (KeyError, TypeError, ValueError) as error:
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else error
+        way = f"; take {part!r} out for a report without it" if part in _ADDED_RESULTS else ""
+        raise DataError(f"{path}: damaged (of {part!r}: {reason}){way}") from error
+    return content
+
+
+def _check(right: bool, problem: str) -> None:
+    if not right:
+        raise ValueError(problem)
+
+
+def _record(kind: type[T], values: Mapping[str, Any]) -> T:
+    """Return the record whose fields were read from JSON.
+
+    Raises:
+        KeyError, TypeError, ValueError: One is missing, or none of its kind.
+    """
+    for name, hint in get_type_hints(kind).items():
+        kinds = get_args(hint) if isinstance(hint, UnionType) else (get_origin(hint) or hint,)
+        kinds = (*kinds, int) if float in kinds else kinds
+        _check(isinstance(values[name], kinds), f"{name} is {values[name]!r}")
+    return kind(**{name: values[name] for name in get_type_hints(kind)})
 
 
 def _read_rows(path: Path) -> tuple[dict[str, float | None], ...]:

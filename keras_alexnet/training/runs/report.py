@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from keras_alexnet.core.pages import data_url, write_page
+from keras_alexnet.data.survey.results import class_sheet, notes, part_sheet
 from keras_alexnet.errors import ModelFileError
 from keras_alexnet.inference.analysis import (
     Calibration,
@@ -24,17 +25,24 @@ from keras_alexnet.training.experiment import Experiment
 from keras_alexnet.training.presets import PRESETS, Reported
 from keras_alexnet.training.runs import plots
 from keras_alexnet.training.runs.comparison import compare_runs, duration
-from keras_alexnet.training.runs.folder import EXAMPLES, FILTERS
+from keras_alexnet.training.runs.folder import (
+    CONFUSION,
+    CURVES,
+    EXAMPLES,
+    FILTERS,
+    RELIABILITY,
+)
 from keras_alexnet.training.runs.reader import Run, read_run
 
 _PAIRS = 12  # most confused ones
 _EXTREMES = 5  # worst classes, and best ones
 
 
-def write_run_report(folder: str | Path) -> Path:
+def write_run_report(folder: str | Path, *, drawn: bool = False) -> Path:
     """Write `report.html` into the folder of a run, completely or not at all; return where it is.
 
-    An unfinished run gets what there is: its settings, and the curves of its finished epochs.
+    An unfinished run gets what there is: its settings, and the curves of its finished epochs. Where
+    pictures of its results were `drawn` into the folder a moment ago, the page shows those.
 
     Raises:
         DataError: There is no such folder, it is none of a run, or a file in it is damaged.
@@ -46,6 +54,10 @@ def write_run_report(folder: str | Path) -> Path:
     found = _calibration(evaluation)
     preset = PRESETS.get(str(run.preset))
     said = None if preset is None else preset.reported
+
+    def picture(name: str, draw: Callable[..., plots.Picture], *values: Any) -> str | None:
+        return _picture(run, name) if drawn else plots.inline(draw, *values)
+
     return write_page(
         Path(__file__).with_name("report.html.j2"),
         run.folder / "report.html",
@@ -56,11 +68,14 @@ def write_run_report(folder: str | Path) -> Path:
         reported=_beside(run, said) if said else [],
         reported_note=said.note if said else "",
         changes=_changes(run, preset.experiment) if preset else [],
-        curves=plots.inline(plots.learning_curves, run.rows) if run.rows else None,
+        curves=picture(CURVES, plots.learning_curves, run.rows) if run.rows else None,
         mistakes=evaluation.get("mistakes", []),
         pairs=_pairs(evaluation),
-        confusion=plots.inline(
-            plots.confusion_matrix, np.asarray(evaluation["confusion"]), evaluation["classes"]
+        confusion=picture(
+            CONFUSION,
+            plots.confusion_matrix,
+            np.asarray(evaluation["confusion"]),
+            evaluation["classes"],
         )
         if evaluation
         else None,
@@ -69,9 +84,10 @@ def write_run_report(folder: str | Path) -> Path:
         extremes=_extremes(evaluation),
         calibration=found,
         confidence=_mean_confidence(found),
-        reliability=plots.inline(plots.reliability_diagram, found) if found else None,
+        reliability=picture(RELIABILITY, plots.reliability_diagram, found) if found else None,
         evaluated=evaluation.get("part"),
         predictions=_picture(run, "predictions.png"),
+        data=_data(run),
         examples=_picture(run, EXAMPLES),
         kernels=_picture(run, FILTERS),
         skipped=(run.summary or {}).get("skipped", {}),
@@ -128,7 +144,7 @@ def _beside(run: Run, said: Reported) -> list[tuple[str, float | None, float, st
 
 
 # Settings that say where something is or is computed, not what.
-_PLACES = {"data_dir", "weights", "backend", "device", "checkpoint_steps", "keep_every"}
+_PLACES = {"data_dir", "weights", "backend", "device", "checkpoint_steps", "keep_every", "survey"}
 
 
 def _changes(run: Run, preset: Experiment) -> list[tuple[str, Any, Any]]:
@@ -178,6 +194,27 @@ def _mean_confidence(found: Calibration | None) -> float | None:
         return None
     total = sum(each.images * (each.confidence or 0.0) for each in found.bins)
     return total / max(sum(each.images for each in found.bins), 1)
+
+
+def _data(run: Run) -> dict[str, Any] | None:
+    """Return the tables of a run's data, and what was found in them."""
+    if run.data is None:
+        return None
+    return {
+        "parts": part_sheet(run.data),
+        "classes": class_sheet(run.data),
+        "notes": notes(run.data),
+        "looked": run.data.looked,
+        "command": shlex.join(["keras-alexnet", "data", *_place_of_data(run)[1:]]),
+    }
+
+
+def _place_of_data(run: Run) -> list[str]:
+    """Return the options that name the data of a run."""
+    options = ["--data", str(run.experiment.get("data"))]
+    if run.experiment.get("data_dir"):
+        options += ["--data-dir", str(run.experiment["data_dir"])]
+    return options
 
 
 def _picture(run: Run, name: str) -> str | None:
@@ -307,9 +344,7 @@ def _commands(run: Run) -> dict[str, str]:
         commands["continue the run"] = shlex.join(["keras-alexnet", "train", "--resume", folder])
     if (run.folder / "best.keras").is_file():
         model = str(run.folder / "best.keras")
-        evaluate = ["keras-alexnet", "evaluate", model, "--data", str(experiment.get("data"))]
-        if experiment.get("data_dir"):
-            evaluate += ["--data-dir", str(experiment["data_dir"])]
+        evaluate = ["keras-alexnet", "evaluate", model, *_place_of_data(run)]
         if experiment.get("views", Views.CENTER) != Views.CENTER:
             evaluate += ["--views", experiment["views"]]
         commands["evaluate its best model"] = shlex.join(evaluate)

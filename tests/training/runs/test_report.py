@@ -2,21 +2,27 @@
 
 import io
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from helpers.pages import Page
-from helpers.runs import damage, epoch_row, make_run, read_json
+from helpers.runs import EVALUATION, damage, epoch_row, make_run, read_json
 from PIL import Image
 
 from keras_alexnet.core.files import write_json
+from keras_alexnet.data.examples import Arrays, DataSet
+from keras_alexnet.data.survey.results import DataSurvey, to_json
+from keras_alexnet.data.survey.survey import count_data, survey_data
 from keras_alexnet.errors import ConfigurationError, DataError, MissingDependencyError
 from keras_alexnet.inference.analysis import calibration, confused_pairs
 from keras_alexnet.training.presets import PRESETS
 from keras_alexnet.training.runs import plots
 from keras_alexnet.training.runs.report import write_run_report
+
+MISTAKE = EVALUATION["mistakes"][0]
 
 
 def test_a_finished_run(tmp_path: Path) -> None:
@@ -92,6 +98,74 @@ def test_what_a_run_answers(tmp_path: Path) -> None:
         ["views of a test image", "mirror: the mean of 2"],
     ]
     assert "Reached and reported" not in text  # of no known preset
+
+
+def make_data(looked: bool, classes: int = 3) -> DataSurvey:
+    """What a run of two parts writes of its data, made up."""
+    names = tuple(f"<i>{n}</i>" for n in range(classes))
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (4 * classes, 40, 48, 3), np.uint8)
+    train = Arrays(images, np.arange(4 * classes) % classes)
+    data = DataSet("mine", names, train, test=Arrays(images[:2], np.array([0, 2])))
+    survey = survey_data(data) if looked else count_data(data)
+    return replace(survey, left_out=(Path("/photos/notes.txt"),))
+
+
+def test_what_the_data_hold(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run")
+    write_json(folder / "data.json", to_json(make_data(looked=True)))
+    page = Page(write_run_report(folder))
+    assert page.tables["parts"][0][4:7] == ["height x width", "pixels", "mean"]
+    assert [row[:6] for row in page.tables["parts"][1:]] == [
+        ["train", "12", "4", "4", "40x48", "RGB"],
+        ["test", "2", "0", "1", "40x48", "RGB"],
+    ]
+    assert page.tables["sortable counts"] == [
+        ["class", "train", "test"],
+        ["<i>0</i>", "4", "1"],
+        ["<i>1</i>", "4", "0"],
+        ["<i>2</i>", "4", "1"],
+    ]
+    assert "1 file left out, not named like images: /photos/notes.txt" in page.words
+    leak = "leak: test has 2 images the same as one of train (1 of another class): test 0 = train 0"
+    assert leak in page.words
+    assert "1 could not be read and was left out: /photos/<script>.jpg" in page.words
+    assert "only counted" not in page.words
+
+
+def test_data_that_were_only_counted(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run")
+    config = read_json(folder / "config.json")
+    config["experiment"] |= {"data": "my photos", "data_dir": None}
+    write_json(folder / "config.json", config)
+    write_json(folder / "data.json", to_json(make_data(looked=False, classes=40)))
+    page = Page(write_run_report(folder))
+    assert page.tables["parts"] == [
+        ["part", "images", "smallest class", "largest class"],
+        ["train", "160", "4", "4"],
+        ["test", "2", "0", "1"],
+    ]
+    assert len(page.tables["sortable counts"]) == 41
+    assert "<details><summary>Images of 40 classes" in (folder / "report.html").read_text()
+    assert "train --survey looks at those of a run before it begins, " in page.words
+    assert "keras-alexnet data 'my photos' at any time" in page.words
+    assert "leak" not in page.words
+    assert "1 file left out" in page.words
+
+
+def test_pictures_that_were_drawn_a_moment_ago(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run")
+    names = {
+        "learning_curves.png": "loss, accuracy and learning rate by epoch",
+        "confusion_matrix.png": "confusion matrix",
+        "reliability.png": "reliability diagram",
+    }
+    for width, name in enumerate(names, 3):
+        Image.fromarray(np.zeros((5, width, 3), np.uint8)).save(folder / name)
+    shown = Page(write_run_report(folder, drawn=True)).pictures
+    assert [shown[alt].size for alt in names.values()] == [(3, 5), (4, 5), (5, 5)]
+    drawn = Page(write_run_report(folder)).pictures  # they may be older than the numbers
+    assert all(drawn[alt].width > 300 for alt in names.values())
 
 
 def test_reached_against_reported(tmp_path: Path) -> None:
@@ -172,10 +246,48 @@ def test_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         patch.setitem(sys.modules, "jinja2", None)
         with pytest.raises(MissingDependencyError, match="pip install jinja2 matplotlib"):
             write_run_report(folder)
+    write_json(folder / "data.json", {"name": "mine"})
+    with pytest.raises(DataError, match=r"data\.json: damaged \(KeyError\('classes'\)\); move it"):
+        write_run_report(folder)
+    (folder / "data.json").unlink()
     damage(folder / "evaluation.json", '{"confusion": 1}')
     with pytest.raises(DataError, match=r"evaluation\.json: damaged \(it lacks 'classes'\)"):
         write_run_report(folder)
     assert not (folder / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "problem"),
+    [
+        ("classes", [1, 2, 3], "1 is no name"),
+        ("confusion", [[1, 2]], "it is no table of 3 x 3 whole numbers"),
+        ("per_class", [{"name": "cat"}], "it lacks 'images'"),
+        ("per_class", 3, "'int' object is not iterable"),
+        ("calibration", {"bins": []}, "it lacks 'ece'"),
+        ("calibration", {"ece": "low", "bins": []}, "ece is 'low'"),
+        ("calibration", {"ece": 0.5, "bins": [{"low": 0.0}]}, "it lacks 'high'"),
+        ("calibration", [0.5], "'list' object is not a mapping"),
+        ("mistakes", [{"index": 1}], "it lacks 'path'"),
+        ("mistakes", [MISTAKE | {"confidence": None}], "confidence is None"),
+        ("mistakes", [MISTAKE | {"label": 3}], "class 3 of 3"),
+        ("mistakes", [MISTAKE | {"picture": 7}], "a picture is no text"),
+    ],
+)
+def test_results_that_were_changed(tmp_path: Path, key: str, value: Any, problem: str) -> None:
+    folder = make_run(tmp_path / "run")
+    write_json(folder / "evaluation.json", read_json(folder / "evaluation.json") | {key: value})
+    with pytest.raises(DataError) as caught:
+        write_run_report(folder)
+    way = (
+        f"; take {key!r} out for a report without it" if key in ("calibration", "mistakes") else ""
+    )
+    path = folder / "evaluation.json"
+    assert str(caught.value) == f"{path}: damaged (of {key!r}: {problem}){way}"
+    if way:
+        content = read_json(path)
+        del content[key]
+        write_json(path, content)
+        write_run_report(folder)
 
 
 # Pictures
@@ -247,6 +359,100 @@ def test_confused_pairs_of_many_classes_are_named(classes: int) -> None:
     rings = [line.get_xydata()[0].tolist() for line in figure.axes[0].lines]
     assert rings == [[pair.prediction, pair.label] for pair in confused_pairs(confusion, 10)]
     assert [text.get_text() for text in figure.axes[0].texts] == [str(n) for n in range(1, 11)]
+
+
+def _lines(axes: Any) -> dict[str, tuple[list[float], list[float]]]:
+    """The lines of axes by label, and their x and y."""
+    return {
+        line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines
+    }
+
+
+def test_learning_curves_show_their_epochs() -> None:
+    rows = [dict(row) for row in ROWS]
+    rows[0]["val_loss"] = None
+    rows[3] |= {"clean_accuracy": 0.9, "test_loss": 1.25}
+    loss, accuracy, rate = plots.learning_curves(rows).figure.axes
+    assert _lines(loss) == {
+        "training": ([1, 2, 3, 4], [2.0, 1.0, 2.0 / 3, 0.5]),
+        "validation": ([2, 3, 4], [1.5] * 3),
+        "test": ([4], [1.25]),
+    }
+    found = _lines(accuracy)
+    assert found["training"] == ([1, 2, 3, 4], [25, 50, 75, 100])
+    assert found["validation"][1] == pytest.approx([20, 40, 60, 80])
+    assert found["training, not augmented"] == ([4], [90])
+    (only,) = _lines(rate).values()
+    assert only == ([1, 2, 3, 4], [0.1, 0.05, 0.1 / 3, 0.025])
+    assert loss.get_ylim()[0] == rate.get_ylim()[0] == loss.get_xlim()[0] == 0
+    names = [text.get_text() for text in loss.get_legend().get_texts()]
+    assert names == ["training", "validation", "test"]
+
+
+def test_a_confusion_matrix_shows_its_shares() -> None:
+    confusion = np.array([[3, 1, 0], [0, 0, 0], [1, 1, 2]])
+    axes = plots.confusion_matrix(confusion, ("cat", "dog", "owl")).figure.axes[0]
+    shares = [[0.75, 0.25, 0], [0, 0, 0], [0.25, 0.25, 0.5]]
+    np.testing.assert_array_equal(axes.images[0].get_array(), shares)
+    for labels in (axes.get_xticklabels(), axes.get_yticklabels()):
+        assert [label.get_text() for label in labels] == ["cat", "dog", "owl"]
+    assert {text.get_position(): text.get_text() for text in axes.texts} == {
+        (column, row): str(confusion[row, column]) for row, column in np.argwhere(confusion)
+    }
+    assert axes.get_title() == "8 images, 62.50 % right"
+
+
+def _images(figure: Any) -> list[tuple[str, np.ndarray]]:
+    """The pictures of a grid in their order, and what is written above each."""
+    return [(a.get_title(), np.asarray(a.images[0].get_array())) for a in figure.axes if a.images]
+
+
+def test_sample_predictions_show_images_and_classes() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (7, 4, 5, 3), np.uint8)
+    sure = [0.5, 0.25, 1, 0, 0.126, 0.9, 0.7]
+    guesses = [0, 1, 1, 0, 1, 0, 1]
+    figure = plots.sample_predictions(images, [0] * 7, guesses, sure, ("cat", "dog")).figure
+    shown = _images(figure)
+    assert [title for title, _ in shown] == [
+        *("cat (50 %)", "dog (25 %)\nis cat", "dog (100 %)\nis cat", "cat (0 %)"),
+        *("dog (13 %)\nis cat", "cat (90 %)", "dog (70 %)\nis cat"),
+    ]
+    for (_, drawn), image in zip(shown, images, strict=True):
+        np.testing.assert_array_equal(drawn, image)
+
+
+def test_a_grid_shows_each_image_above_what_is_seen_of_it() -> None:
+    rng = np.random.default_rng(0)
+    originals = [rng.integers(0, 256, (4 + n, 5, 1), np.uint8) for n in range(6)]
+    seen = rng.integers(0, 256, (6, 3, 3, 3), np.uint8)
+    names = [f"class {n}" for n in range(6)]
+    shown = _images(plots.example_grid(originals, names, seen=seen).figure)
+    assert [title for title, _ in shown] == [*names[:5], *[""] * 5, names[5], ""]
+    order = [*originals[:5], *seen[:5], originals[5], seen[5]]
+    for (_, drawn), image in zip(shown, order, strict=True):
+        np.testing.assert_array_equal(drawn, image.squeeze(-1) if image.shape[-1] == 1 else image)
+    alone = plots.example_grid(originals, names).figure
+    assert [title for title, _ in _images(alone)] == names
+
+
+def test_runs_side_by_side_show_their_results() -> None:
+    results = [
+        {"train_accuracy": 1.0, "val_accuracy": 0.5, "test_accuracy": 0.375},
+        {"val_accuracy": 0.25},
+    ]
+    figure = plots.compare_curves(("one", "two"), (ROWS, ROWS[:2]), results).figure
+    loss, accuracy, bars = figure.axes
+    assert [_lines(loss)[name] for name in ("one", "two")] == [
+        ([1, 2, 3, 4], [1.5] * 4),
+        ([1, 2], [1.5] * 2),
+    ]
+    assert [len(line.get_ydata()) for line in accuracy.lines] == [4, 4, 2, 2]
+    assert _lines(accuracy)["two"][1] == pytest.approx([20, 40])
+    widths = {part.get_label(): [bar.get_width() for bar in part] for part in bars.containers}
+    assert widths == {"train": [100, 0], "val": [50, 25], "test": [37.5, 0]}
+    assert [label.get_text() for label in bars.get_yticklabels()] == ["one", "two"]
+    texts = [text.get_text() for text in bars.texts]
+    assert texts == ["100.0", "", "50.0", "25.0", "37.5", ""]
 
 
 def test_reliability_diagram_shows_its_bins() -> None:

@@ -38,8 +38,11 @@ class Bar:
         return _REACHED if self.ratio.median >= self.goal else _MISSED
 
 
-def draw(bars: Sequence[Bar], path: Path) -> None:
-    """Draw bars into a PNG file, completely or not at all, in the order in which they come."""
+def draw(bars: Sequence[Bar], path: Path) -> Any:
+    """Draw bars into a PNG file, completely or not at all, in the order in which they come.
+
+    Returns matplotlib's `Figure`.
+    """
     from matplotlib.figure import Figure
 
     titles = list(dict.fromkeys(bar.what for bar in bars))
@@ -65,6 +68,7 @@ def draw(bars: Sequence[Bar], path: Path) -> None:
         axes.margins(x=0.08)
     with atomic_output(path) as temporary:
         figure.savefig(temporary, dpi=100, metadata={"Software": None})
+    return figure
 
 
 def _draw_panel(axes: Any, bars: Sequence[Bar]) -> None:

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from readme import DOCS, replace_between
@@ -102,8 +103,8 @@ def table(logits: dict[str, np.ndarray], labels: np.ndarray) -> str:
     return "\n".join(lines)
 
 
-def draw(photos: list[Path], logits: np.ndarray, names: list[str]) -> None:
-    """Draw photos with their three best classes."""
+def draw(photos: list[Path], logits: np.ndarray, names: list[str]) -> Any:
+    """Draw photos with their three best classes; return matplotlib's `Figure`."""
     from matplotlib.figure import Figure
     from PIL import Image
 
@@ -123,6 +124,7 @@ def draw(photos: list[Path], logits: np.ndarray, names: list[str]) -> None:
         ]
         axes.set_title("\n".join(lines), fontsize=9, loc="left")
     figure.savefig(PICTURE, dpi=100, metadata={"Software": None})
+    return figure
 
 
 def measure(arguments: argparse.Namespace, folder: Path) -> None:

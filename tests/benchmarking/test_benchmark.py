@@ -496,8 +496,16 @@ def test_the_section_of_the_results(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         "| 0.50 - 0.50 |  |",
     ]
     assert "a cpu, 2 threads, float32" in models.conditions([found], "a command")
-    models.draw([line.bar for line in lines], tmp_path / "models.png")
+    figure = models.draw([line.bar for line in lines], tmp_path / "models.png")
     assert (tmp_path / "models.png").read_bytes().startswith(b"\x89PNG")
+    (axes,) = figure.axes
+    assert axes.get_title(loc="left") == "alexnet: inference, the best engines, batch 2"
+    assert [bar.get_width() for bar in axes.patches] == pytest.approx([1.25, 1.0, 0.5])
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert names == [line.bar.label for line in lines]
+    assert [text.get_text().strip() for text in axes.texts] == ["1.25", "1.00", "0.50"]
+    goals = [line.get_xdata()[0] for line in axes.lines if line.get_linewidth() == 1.6]
+    assert goals == [0.97]
 
 
 def test_the_first_baseline_is_what_ratios_are_to() -> None:

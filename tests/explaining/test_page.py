@@ -13,7 +13,8 @@ from helpers.classifiers import record_of
 from helpers.residual import LABELS, PREPROCESSING, SIDE, in_keras, photos
 from PIL import Image
 
-from keras_alexnet import Explainer, save_model, write_explanation
+from keras_alexnet import Explainer, heat_overlay, save_model, signed_overlay, write_explanation
+from keras_alexnet.explaining.pictures import contrasted, tiles
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -92,6 +93,34 @@ def test_the_page_tells_the_numbers(model: Path, folder: Path, tmp_path: Path) -
         assert f"Nearest photos: {nearest}.png: {distances[nearest]:.2f}" in found
     assert "Of 9 photos" in page.read_text()  # the broken one is none
     assert not any("Filters" in alt for alt in found)
+
+
+def test_the_pictures_are_those_of_the_explainer(model: Path, folder: Path, tmp_path: Path) -> None:
+    explainer = Explainer.from_file(model)
+    files = sorted(folder.glob("[0-9].png"))
+    page = write_explanation(
+        explainer, files[:1], tmp_path / "page.html", classes=["tiger cat"], among=files
+    )
+    found = {alt.split(": ")[0]: picture for alt, picture in reversed(_pictures(page).items())}
+    photos_in = explainer.load(files)
+    photo, label = photos_in[0], [explainer.class_index("tiger cat")]
+    (gradients,) = explainer.integrated_gradients(photo[None], label)
+    maps = explainer.feature_maps(photo[None], "conv1")[0].transpose(2, 0, 1)
+    order = np.argsort(-np.abs(maps).mean(axis=(1, 2)), kind="stable")
+    features = explainer.features(photos_in)
+    nearest = np.argsort(np.linalg.norm(features - features[0], axis=1), kind="stable")[1]
+    expected = {
+        "the photo as the model sees it": photo,
+        "Grad-CAM": heat_overlay(photo, explainer.grad_cam(photo[None], label)[0]),
+        "Integrated gradients": signed_overlay(photo, gradients.sum(axis=-1)),
+        "Occlusion": signed_overlay(photo, explainer.occlusion(photo[None], label)[0]),
+        "Maps of conv1": tiles(contrasted(maps[order[:32]]), width=640),
+        "Nearest photos": photos_in[nearest],
+        "Filters of conv1": tiles(explainer.filters(), width=640),
+    }
+    assert found.keys() == expected.keys()
+    for name, picture in expected.items():
+        np.testing.assert_allclose(found[name].astype(int), picture, atol=1, err_msg=name)
 
 
 def test_the_guess_is_explained_by_default(run_cli: Run, model: Path, folder: Path) -> None:

@@ -2,7 +2,8 @@
 
 import contextlib
 import contextvars
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from keras_alexnet.core.memory import aligned_zeros, as_tensor
@@ -67,5 +68,36 @@ def built_on(layer: Any, x: Any) -> Any:
             setattr(layer, name, value)
 
 
+@contextlib.contextmanager
+def nothing_drawn() -> Iterator[None]:
+    """Within this block, Keras' random initialisers give zeros to this thread.
+
+    For models that Keras itself builds from a file before it reads their weights. JAX would compile
+    the drawing of each shape: of GoogLeNet's for half a minute.
+    """
+    kinds = [getattr(keras.initializers, name) for name in _RANDOM]
+    drawing = [kind.__call__ for kind in kinds]
+    with _changing, weights_will_follow():
+        for kind, draw in zip(kinds, drawing, strict=True):
+            kind.__call__ = _unless_weights_follow(draw)
+        try:
+            yield
+        finally:
+            for kind, draw in zip(kinds, drawing, strict=True):
+                kind.__call__ = draw
+
+
+def _unless_weights_follow(draw: Callable[..., Any]) -> Callable[..., Any]:
+    def call(self: Any, shape: Any, dtype: Any = None, **options: Any) -> Any:
+        if _weights_will_follow.get():
+            return _Untouched()(shape, dtype)
+        return draw(self, shape, dtype, **options)
+
+    return call
+
+
+# The initialisers that draw; Keras' others are kinds of them.
+_RANDOM = ("RandomNormal", "TruncatedNormal", "RandomUniform", "VarianceScaling", "Orthogonal")
+_changing = threading.RLock()  # one thread at a time changes Keras' classes
 # What holds the large weights of stock layers, and the offsets beside them.
 _DRAWN = {f"{weights}_initializer" for weights in ("kernel", "depthwise", "embeddings", "bias")}

@@ -11,6 +11,7 @@ from keras_alexnet.errors import ModelFileError, one_line
 from keras_alexnet.layers import keras
 from keras_alexnet.models.archives import check_model_file, check_weights_file
 from keras_alexnet.models.fast.quicken import quicken
+from keras_alexnet.models.initialization import nothing_drawn
 
 _MOST_LISTED = 20
 
@@ -28,7 +29,8 @@ def load_model(path: str | Path) -> Any:
         raise ModelFileError(f"{path}: Keras cannot load it (no .keras archive, or truncated)")
     try:
         check_model_file(path)
-        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+        with nothing_drawn():
+            model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except ModelFileError:
         raise
     except Exception as error:

@@ -6,6 +6,7 @@ in a thousand; the negative controls show which wrong ones do fail.
 
 import functools
 import json
+import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,8 +19,13 @@ import torch
 import torchvision
 from scipy import stats
 
-from keras_alexnet import create_model
-from keras_alexnet.models.initialization import built_on, initializers, weights_will_follow
+from keras_alexnet import create_model, load_model
+from keras_alexnet.models.initialization import (
+    built_on,
+    initializers,
+    nothing_drawn,
+    weights_will_follow,
+)
 from keras_alexnet.models.rows import Settings, apply_rows
 from keras_alexnet.specs import SPECS
 from keras_alexnet.specs.schema import (
@@ -523,3 +529,50 @@ def test_block_ends_even_by_an_error() -> None:
     with pytest.raises(KeyError, match="anything"):
         nested_failure()
     assert _weights(_smallest("lenet5"))["features_0"].kernel.all()
+
+
+KINDS = ("RandomNormal", "TruncatedNormal", "GlorotUniform", "HeNormal", "Orthogonal")
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_nothing_is_drawn_for_a_file(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = getattr(keras.initializers, name)
+    x = keras.Input((4,))
+    layer = keras.layers.Dense(3, kernel_initializer=kind(seed=1), name="dense")
+    model = keras.Model(x, layer(x))
+    model.save(tmp_path / "a.keras")
+    owner = next(each for each in kind.__mro__ if "__call__" in vars(each))
+
+    def refuse(*arguments: Any, **options: Any) -> None:
+        raise AssertionError("drawn")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, "__call__", refuse)
+        loaded = load_model(tmp_path / "a.keras")
+        assert owner.__call__ is refuse
+    for mine, theirs in zip(loaded.weights, model.weights, strict=True):
+        np.testing.assert_array_equal(mine.numpy(), theirs.numpy())
+    initializer = loaded.get_layer("dense").kernel_initializer
+    assert (type(initializer), initializer.get_config()) == (kind, {**kind(seed=1).get_config()})
+    assert np.any(keras.ops.convert_to_numpy(initializer((4, 3))))  # it draws again
+
+
+def test_other_threads_go_on_drawing() -> None:
+    draw = keras.initializers.GlorotUniform(seed=0)
+    found: list[Any] = []
+    with nothing_drawn():
+        mine = draw((2, 2))
+        thread = threading.Thread(target=lambda: found.append(draw((2, 2))))
+        thread.start()
+        thread.join()
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(mine), 0)
+    assert np.all(keras.ops.convert_to_numpy(found[0]))
+
+
+def test_drawing_comes_back_after_an_error() -> None:
+    stock = keras.initializers.VarianceScaling.__call__
+    with pytest.raises(ZeroDivisionError), nothing_drawn():
+        raise ZeroDivisionError
+    assert keras.initializers.VarianceScaling.__call__ is stock

@@ -15,6 +15,7 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError, ProxyError
 
 from keras_alexnet.core.backend import require
 from keras_alexnet.errors import one_line
@@ -50,8 +51,9 @@ def fetch(
 ) -> Path:
     """Return the local copy of a file, downloading it if there is none.
 
-    A broken transfer is resumed from what has arrived, also by a later call. The file appears
-    under its name only when its SHA-256 begins with the digits in that name.
+    A broken transfer is resumed from what has arrived, also by a later call. The file appears under
+    its name only when its SHA-256 begins with the digits in that name. Where there is no way to the
+    server, two attempts are enough.
 
     Args:
         url: Address whose last part holds a hash, such as `.../googlenet-1378be20.pth`.
@@ -84,6 +86,8 @@ def fetch(
             error = failure
             response = failure.response
             if response is not None and _is_final(response.status_code):
+                break
+            if attempt and _is_out_of_reach(failure):
                 break
             continue
         except OSError as failure:
@@ -139,6 +143,12 @@ def _is_final(status: int) -> bool:
     """Say whether a server's answer will not change by asking again."""
     temporary = (requests.codes.request_timeout, requests.codes.too_many_requests)
     return 400 <= status < 500 and status not in temporary
+
+
+def _is_out_of_reach(error: requests.RequestException) -> bool:
+    """Say whether there was no way to the server: without a network the fourth try is no better."""
+    reason = getattr(error.args[0], "reason", None) if error.args else None
+    return isinstance(reason, ConnectTimeoutError | NewConnectionError | ProxyError)
 
 
 def _reason(error: Exception | None) -> str:

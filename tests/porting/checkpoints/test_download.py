@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
 import torch
 
+from porting.checkpoints import download
 from porting.checkpoints.download import cache_folder, fetch
 from porting.errors import DownloadError
 
@@ -278,12 +280,21 @@ def test_name_without_hash(name: str, get: Fetch, site: Site, tmp_path: Path) ->
     assert not (tmp_path / "cache").exists()
 
 
-def test_unreachable_server(get: Fetch, tmp_path: Path) -> None:
+def test_unreachable_server(get: Fetch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[str] = []
+    transfer = download._transfer
+
+    def counted(url: str, *arguments: Any) -> None:
+        tried.append(url)
+        transfer(url, *arguments)
+
+    monkeypatch.setattr(download, "_transfer", counted)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with pytest.raises(DownloadError) as caught:
-        get(f"http://127.0.0.1:{port}/{NAME}", attempts=2)
+        get(f"http://127.0.0.1:{port}/{NAME}")
+    assert len(tried) == 2  # of four
     text = str(caught.value)
     assert text.startswith(f"cannot download http://127.0.0.1:{port}/{NAME}: ")
     assert "Check the network, or fetch the file by other means and give its path" in text

@@ -1,1 +1,4 @@
-"""What a data set holds: a pass over its images, and what is there twice."""
+"""What a data set holds, found in one pass over its images: `survey` makes it, `results` tell it.
+
+Imports `examples`, `decoding` and `statistics`.
+"""

@@ -205,25 +205,61 @@ def parity_columns(cell: Cell) -> tuple[str, ...]:
     )
 
 
+# What `parity_columns` gives but for the verdict, and what is allowed there.
+_LIMITS = {
+    "pixels (steps)": f"<= {TOLERANCES['pixels'].limit:g}",
+    "layers": f"<= {TOLERANCES['layer'].limit:g}",
+    "logits": f"<= {TOLERANCES['logits'].limit:g}",
+    "top-1": "100 %",
+    "gradients": f"<= {TOLERANCES['gradient'].limit:g}",
+}
+
+
+def cell_table(
+    cells: Sequence[Cell],
+) -> tuple[tuple[str, ...], list[tuple[Cell, tuple[str, ...]]], str]:
+    """Return headings, each cell's texts below them, and in words what is the same everywhere.
+
+    What several cells have and all have alike is no column; one that could not run has no texts.
+    """
+    headings = tuple(_LIMITS)
+    texts = [(cell, () if cell.error else parity_columns(cell)[:-1]) for cell in cells]
+    ran = [columns for _, columns in texts if columns]
+    kept, same = [], []
+    # Of no cells that ran there are no columns.
+    for number, (heading, column) in enumerate(zip(headings, zip(*ran, strict=True), strict=False)):
+        if len(ran) > 1 and len(set(column)) == 1:
+            same.append(f"{heading} {'not compared' if column[0] == '-' else column[0]}")
+        else:
+            kept.append(number)
+    where = f"all {len(ran)}" + " that ran" * (len(ran) < len(cells))
+    return (
+        tuple(headings[number] for number in kept),
+        [(cell, tuple(columns[n] for n in kept) if columns else ()) for cell, columns in texts],
+        f"The same on {where}: {', '.join(same)}." if same else "",
+    )
+
+
 def parity_sheet(result: ParityResult) -> Sheet:
-    """Return a row for each cell, and the tolerances."""
+    """Return a row for each cell, and the tolerances; `parity_notes` has what all have alike."""
     check = result.check
-    limits = [f"<= {TOLERANCES[name].limit:g}" for name in ("pixels", "layer", "logits")]
-    tolerance = ("tolerance", "", *limits, "100 %", f"<= {TOLERANCES['gradient'].limit:g}", "")
+    headings, rows, _ = cell_table(result.cells)
+    missing = ("-",) * len(headings)
     return Sheet(
         f"{check.model}: Keras against {check.reference.title}, relative to scale",
-        named_columns(
-            ("backend", "data format"),
-            ("pixels", "layers", "logits", "top-1", "gradients", "verdict"),
-        ),
-        [*((c.backend, c.data_format, *parity_columns(c)) for c in result.cells), tolerance],
+        named_columns(("backend", "data format"), (*headings, "verdict")),
+        [
+            *((c.backend, c.data_format, *(texts or missing), c.verdict) for c, texts in rows),
+            ("tolerance", "", *(_LIMITS[heading] for heading in headings), ""),
+        ],
         has_total=True,
     )
 
 
 def parity_notes(result: ParityResult) -> list[str]:
-    """Return the verdict of a check, where its cells diverge first, and what could not run."""
-    notes = [f"{result.check.model}: {result.verdict}"]
+    """Return what all cells have alike, the verdict, where any diverges, what could not run."""
+    *_, same = cell_table(result.cells)
+    notes = [*filter(None, [same]), f"{result.check.model}: {result.verdict}"]
     notes += [note for cell in result.cells for note in _notes(cell)]
     if result.spread < LIVELY:
         notes.append(

@@ -17,8 +17,15 @@ from porting.checks.chart import layer_chart
 from porting.checks.compare import Agreement, Compared, Difference
 from porting.checks.inputs import input_sets, sample_photos
 from porting.checks.report import _thumbnail, write_report
-from porting.checks.results import Cell, Check, ParityResult, Photo, SetResult, verdict
-from porting.commands.console import print_photos
+from porting.checks.results import (
+    Cell,
+    Check,
+    ParityResult,
+    Photo,
+    SetResult,
+    verdict,
+)
+from porting.commands.console import print_parity, print_photos
 from porting.torch_side.reference_nets import Reference
 from porting.weights.spec_tables import counterpart
 
@@ -111,6 +118,19 @@ def test_identical_columns_are_one_line(tmp_path: Path) -> None:
     page = Page(write_report(tmp_path / "r.html", [result]))
     assert f"The same on all 2 that ran: {same}" in page.words
     assert page.tables["cells"][3] == ["tensorflow", "channels_last", "could not run", ""]
+
+
+def test_identical_columns_are_one_line_on_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    print_parity(result_of(cell("torch"), cell("jax", 1e-7)))
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["backend", "data", "format", "layers", "logits", "verdict"] in lines
+    assert ["jax", "channels_last", "1.0e-07", "1.0e-07", "passed"] in lines
+    assert ["tolerance", "<=", "5e-05", "<=", "1e-05"] in lines
+    same = "The same on all 2: pixels (steps) 0, top-1 100 %, gradients not compared."
+    assert same.split() in lines
+    print_parity(result_of(cell("torch"), replace(cell("jax"), sets=(), error="was silent")))
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["jax", "channels_last", *"-----", "could", "not", "run"] in lines
 
 
 @pytest.mark.parametrize("cells", [[cell("torch")], [replace(cell("jax"), sets=(), error="no")]])

@@ -10,19 +10,21 @@ elsewhere.
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from keras_alexnet.core.backend import installed_backends
+from keras_alexnet.core.backend import installed_backends, keras_home
 from keras_alexnet.core.children import Workers
 from keras_alexnet.core.tables import terminal
 from porting.checks.check import check
 from porting.checks.report import write_report
 from porting.checks.request import CheckRequest
-from porting.commands.console import print_parity, print_photos
+from porting.checks.results import Cell
+from porting.commands.console import print_cells, print_parity, print_photos
 from porting.errors import DownloadError, PortingError
 
 FOLDER = Path(__file__).resolve().parents[1] / "demo"
@@ -42,24 +44,33 @@ def main() -> int:
     thorough = parser.parse_args().thorough
     FOLDER.mkdir(exist_ok=True)
     # A second run need not compile again.
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(FOLDER / "compiled"))
+    compiled = keras_home() / "keras_alexnet" / "compiled"
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(compiled))
     source: str | None = "IMAGENET1K_V1"
     results = []
     # The first one converts, which torch begins soonest with.
     backends = sorted(installed_backends(), key=lambda backend: backend != "torch")
     options = (THOROUGH if thorough else QUICK) | {"backends": backends}
-    # Each network is converted, computed by torch, and by Keras on each backend.
-    steps = len(NETWORKS) * (2 + len(backends))
-    columns = (
-        *(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()),
-        *(TextColumn("left:"), TimeRemainingColumn()),
-    )
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Workers() as workers, Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("", total=steps)
-        for number, name in enumerate(NETWORKS):
-            say = _showing(bar, task, name, number * steps // len(NETWORKS))
+        task = bar.add_task("", total=len(NETWORKS) * len(backends))
+
+        def found(name: str, cells: Sequence[Cell]) -> None:
+            print_cells(name, cells)
+            bar.advance(task)
+
+        def compare(name: str, source: str | None) -> Any:
+            return check(
+                CheckRequest(name, source, **options),
+                FOLDER,
+                lambda step: bar.update(task, description=f"{name}: {step}"),
+                workers,
+                partial(found, name),
+            )
+
+        for name in NETWORKS:
             try:
-                result = check(CheckRequest(name, source, **options), FOLDER, say, workers)
+                result = compare(name, source)
             except DownloadError as error:
                 console.print(
                     f"{error}. Seeded weights stand in for the pretrained ones, so photos are "
@@ -68,7 +79,7 @@ def main() -> int:
                     markup=False,
                 )
                 source = None
-                result = check(CheckRequest(name, source, **options), FOLDER, say, workers)
+                result = compare(name, source)
             print_parity(result)
             if source is not None:
                 print_photos(result)
@@ -76,17 +87,6 @@ def main() -> int:
             results.append(result)
     print(write_report(FOLDER / "report.html", results))
     return 0 if all(result.passed for result in results) else 1
-
-
-def _showing(bar: Progress, task: Any, name: str, done: int) -> Callable[[str], None]:
-    """Return what shows the next step of a network, before which so many were done."""
-    said: list[str] = []
-
-    def say(step: str) -> None:
-        bar.update(task, description=f"{name}: {step}", completed=done + len(said))
-        said.append(step)
-
-    return say
 
 
 if __name__ == "__main__":

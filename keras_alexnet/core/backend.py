@@ -55,6 +55,22 @@ def pip_line(package: str) -> str:
     return f"pip install {_DISTRIBUTIONS.get(top, top)}"
 
 
+def check_installed(package: str) -> None:
+    """Check that an optional package is there, for a child that will import it.
+
+    Raises:
+        MissingDependencyError: It is not installed.
+    """
+    if not installed(package):
+        raise _missing(package)
+
+
+def _missing(package: str) -> MissingDependencyError:
+    return MissingDependencyError(
+        f"{package} is needed here and is not installed. Install it with: {pip_line(package)}"
+    )
+
+
 def require(package: str) -> ModuleType:
     """Import an optional package by its import name.
 
@@ -75,9 +91,7 @@ def require(package: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != package.partition(".")[0]:
             raise
-        raise MissingDependencyError(
-            f"{package} is needed here and is not installed. Install it with: {pip_line(package)}"
-        ) from error
+        raise _missing(package) from error
     except RuntimeError as error:
         if package == "torchvision" and "torchvision::nms" in str(error):
             raise MissingDependencyError(

@@ -2,7 +2,8 @@
 
 The file is loaded as Keras loads it. For other sizes and the other data format the same network is
 built anew and takes over the loaded weights. Writes two `.npz` per data format, named and laid out
-as the reference's: the forward pass, and the gradients of the Keras variables.
+as the reference's: the forward pass, and the gradients of the Keras variables. Before a check it
+can make the file: importing Keras takes longer than that.
 """
 
 import json
@@ -31,7 +32,7 @@ from keras_alexnet.specs.shared import TRANSFORM_INPUT_OFFSET, TRANSFORM_INPUT_S
 from porting.checks.gradients import weight_gradients
 from porting.checks.inputs import InputSet
 from porting.checks.precision import float64_allowed, full_precision
-from porting.conversion.convert import load_model
+from porting.conversion.convert import convert, load_model
 from porting.graph.builder import build
 from porting.graph.plan import Plan
 from porting.weights.counterpart import Counterpart
@@ -46,7 +47,14 @@ _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def main(job: dict[str, Any]) -> None:
-    """Run one backend's part of a check."""
+    """Run one backend's part of a check, or make the file for one."""
+    if "conversion" in job:
+        convert(**job["conversion"])
+    else:
+        _compute(job)
+
+
+def _compute(job: dict[str, Any]) -> None:
     keras = load_keras()
     full_precision(keras.backend.backend())
     model = load_model(job["candidate"])

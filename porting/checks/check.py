@@ -1,6 +1,7 @@
 """A check from the user's words: finds the weights, converts them, runs the comparison."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +11,18 @@ from keras_alexnet.models.record import read_record
 from keras_alexnet.specs import find_spec
 from keras_alexnet.specs.schema import ModelSpec
 from keras_alexnet.specs.shapes import too_small
-from porting.checkpoints.files import write_checkpoint
 from porting.checks.inputs import input_sets
 from porting.checks.network_check import check_network
-from porting.checks.parity import Say, run_check
+from porting.checks.parity import CANDIDATE, REFERENCE, Found, Say, run_check
 from porting.checks.request import CheckRequest, chosen_backends
 from porting.checks.results import Check, ParityResult
 from porting.conversion.sources import Source, open_source
 from porting.errors import UsageError
-from porting.torch_side import torchvision_zoo
 from porting.torch_side.reference_nets import Reference
-from porting.torch_side.seeded import seeded_state_dict
+from porting.torch_side.seeded import write_seeded
 from porting.torch_side.targets import Target
 from porting.torch_side.user_code import check_function
-from porting.torch_side.zoos import describe
+from porting.torch_side.zoos import Ask
 from porting.weights.spec_tables import counterpart, fit, weight_map
 from porting.weights.table import Size
 
@@ -53,7 +52,11 @@ def same_weights(spec: ModelSpec, size: Size, other: Size) -> bool:
 
 
 def check(
-    request: CheckRequest, folder: Path, say: Say = lambda _: None, workers: Workers | None = None
+    request: CheckRequest,
+    folder: Path,
+    say: Say = lambda _: None,
+    workers: Workers | None = None,
+    found: Found = lambda _: None,
 ) -> ParityResult:
     """Compare a torch network with its Keras port, layer by layer on every backend.
 
@@ -62,6 +65,7 @@ def check(
         folder: An existing folder for large temporary files.
         say: Called with a line of progress before each step.
         workers: As in `parity.run_check`.
+        found: As there.
 
     Returns:
         The result; `passed` says whether every cell agrees.
@@ -71,7 +75,15 @@ def check(
         KerasAlexNetError: A requested backend or the reference framework is not installed.
     """
     if (target := Target.parse(request.model)) is not None:
-        return check_network(target, request, folder, say, workers)
+        return check_network(target, request, folder, say, workers, found)
+    with Workers() as own:
+        return _check_spec(request, folder, say, workers or own, found)
+
+
+def _check_spec(
+    request: CheckRequest, folder: Path, say: Say, workers: Workers, found: Found
+) -> ParityResult:
+    """Compare the torch network of one of our architectures with its Keras port."""
     name = request.model
     spec = find_spec(name)
     sizes = default_sizes(spec) if request.sizes is None else request.sizes
@@ -83,6 +95,10 @@ def check(
     inputs = input_sets(
         request.images, sizes, spec.preprocessing, noise=request.noise, seed=request.seed
     )
+    # Both import their frameworks while weights are fetched or drawn.
+    workers.start(REFERENCE)
+    workers.start(CANDIDATE, backend=chosen[0])
+    ask = partial(workers.call, REFERENCE, timeout=request.timeout)
     opened = open_weights(
         spec,
         request.source,
@@ -90,6 +106,7 @@ def check(
         seed=request.seed,
         size=sizes[0],
         say=say,
+        ask=ask,
         transform_input=request.transform_input,
         allow_pickle=request.allow_pickle,
         which=request.which,
@@ -112,10 +129,7 @@ def check(
             "input_size": sizes[0],
             "allow_pickle": request.allow_pickle,
         }
-        with Workers() as own:
-            (workers or own).call(
-                "porting.conversion.convert", job, backend=chosen[0], timeout=request.timeout
-            )
+        workers.call(CANDIDATE, {"conversion": job}, backend=chosen[0], timeout=request.timeout)
     else:
         if not candidate.is_file():
             raise ModelFileError(f"{candidate}: no such file")
@@ -123,9 +137,6 @@ def check(
         labels = tuple(record.get("labels") or labels)
         # A file without the heads is compared without them.
         aux_heads = aux_heads and bool(record.get("model", {}).get("aux_heads", False))
-    known = request.source is None and name in torchvision_zoo.NETWORKS
-    if known and not labels and any(each.paths for each in inputs):
-        labels = describe("torchvision", name, "DEFAULT").labels or ()
     return run_check(
         Check(
             Reference(name, opened.classes, aux_heads, opened.transform_input, sizes[0], function),
@@ -142,6 +153,7 @@ def check(
         folder,
         say,
         workers,
+        found,
     )
 
 
@@ -154,21 +166,22 @@ def open_weights(
     size: Size,
     say: Say,
     aux_heads: bool = True,
+    ask: Ask | None = None,
     **options: Any,
 ) -> Source:
     """Open the weights of a check; where it names none, seeded ones are written to `folder`.
 
-    `aux_heads` says whether they are wanted, where the architecture has some; `options` are further
-    arguments of `open_source`.
+    `aux_heads` says whether they are wanted, where the architecture has some. A child that has
+    imported torch can be the one to `ask` for seeded weights, and what torchvision knows of others.
+    `options` are further arguments of `open_source`.
     """
     if source is None:
         say("seeded weights")
         source = folder / f"{spec.name}-seeded.safetensors"
         heads = bool(spec.aux) and aux_heads
-        write_checkpoint(
-            source, seeded_state_dict(spec.name, seed=seed, aux_heads=heads, size=size)
-        )
-    return open_source(spec.name, source, size=size, aux_heads=aux_heads, **options)
+        drawn = {"name": spec.name, "seed": seed, "aux_heads": heads, "size": size}
+        (ask or write_seeded)({"seeded": drawn, "output": str(source)})
+    return open_source(spec.name, source, size=size, aux_heads=aux_heads, ask=ask, **options)
 
 
 def _check_sizes(opened: Source, sizes: Sequence[Size]) -> None:

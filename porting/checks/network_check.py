@@ -7,7 +7,7 @@ from keras_alexnet.errors import ModelFileError
 from keras_alexnet.models.record import read_record
 from keras_alexnet.specs.preprocessing import Preprocessing
 from porting.checks.inputs import input_sets
-from porting.checks.parity import Say, run_check
+from porting.checks.parity import Found, Say, run_check
 from porting.checks.request import CheckRequest, chosen_backends
 from porting.checks.results import Check, ParityResult
 from porting.conversion.network import Network, prepare
@@ -23,7 +23,12 @@ _PLAIN = {
 
 
 def check_network(
-    target: Target, request: CheckRequest, folder: Path, say: Say, workers: Workers | None
+    target: Target,
+    request: CheckRequest,
+    folder: Path,
+    say: Say,
+    workers: Workers | None,
+    found: Found,
 ) -> ParityResult:
     """Compare any torch network with the Keras model that is made of its graph."""
     if request.reference is not None or request.transform_input is not None:
@@ -96,6 +101,7 @@ def check_network(
             folder,
             say,
             workers,
+            found,
         )
 
 

@@ -17,12 +17,19 @@ from porting.checks.results import Cell, Check, ParityResult, Photo, SetResult
 from porting.tolerances import spread
 
 Arrays = Mapping[str, np.ndarray]
+Top = Sequence[tuple[tuple[str, float], ...]]  # the best classes of each photo
 Say = Callable[[str], None]
-_CANDIDATE = "porting.checks.candidate"
+Found = Callable[[Sequence[Cell]], None]
+# The children, one for torch and one for each backend of Keras.
+REFERENCE, CANDIDATE = "porting.checks.reference", "porting.checks.candidate"
 
 
 def run_check(
-    check: Check, folder: Path, say: Say = lambda _: None, workers: Workers | None = None
+    check: Check,
+    folder: Path,
+    say: Say = lambda _: None,
+    workers: Workers | None = None,
+    found: Found = lambda _: None,
 ) -> ParityResult:
     """Run the reference and every candidate, each backend in a process of its own.
 
@@ -31,15 +38,18 @@ def run_check(
         folder: Existing folder for the children's results, which are large and do not stay.
         say: Called with a line of progress before each step.
         workers: Children of other checks to go on with; by default new ones, which end with this.
+        found: Called with the cells of each backend as soon as they are compared.
 
     Raises:
         ChildError: The reference failed. A candidate's failure is a failed cell instead.
     """
     with tempfile.TemporaryDirectory(prefix="results-", dir=folder) as scratch, Workers() as own:
-        return _run_and_compare(check, Path(scratch), say, workers or own)
+        return _run_and_compare(check, Path(scratch), say, workers or own, found)
 
 
-def _run_and_compare(check: Check, folder: Path, say: Say, workers: Workers) -> ParityResult:
+def _run_and_compare(
+    check: Check, folder: Path, say: Say, workers: Workers, found: Found
+) -> ParityResult:
     of_gradients = next((i for i in check.inputs if not i.paths), check.inputs[0]).name
     shared = {
         "counterpart": check.counterpart.to_json(),
@@ -55,54 +65,82 @@ def _run_and_compare(check: Check, folder: Path, say: Say, workers: Workers) -> 
         "weights": str(check.weights),
         "output": str(output),
     }
-    if check.backends:  # which imports its framework while torch computes
-        workers.start(_CANDIDATE, backend=check.backends[0])
-    workers.call("porting.checks.reference", job, timeout=check.timeout)
+    for backend in check.backends[:1]:  # which imports its framework while torch computes
+        workers.start(CANDIDATE, backend=backend)
+    workers.call(REFERENCE, job, timeout=check.timeout)
     reference = _take(output)
-
-    cells: list[Cell] = []
+    cells: dict[str, list[Cell]] = {}
     tops = {title: _top(reference, check)}
-    for backend, following in zip(check.backends, (*check.backends[1:], None), strict=True):
+
+    def compute(backend: str, meanwhile: Callable[[], object] = lambda: None) -> None:
         say(f"Keras on {backend}")
-        if following is not None:
-            workers.start(_CANDIDATE, backend=following)
-        outputs = {name: folder / f"{backend}-{name}.npz" for name in check.data_formats}
-        gradients = {
-            name: path.with_suffix(".gradients.npz")
-            for name, path in outputs.items()
-            if check.gradients
-        }
-        job = shared | {
-            "candidate": str(check.candidate),
-            "plan": None if check.plan is None else str(check.plan),
-            "backend": backend,
-            "outputs": {name: str(path) for name, path in outputs.items()},
-            "gradient_outputs": {name: str(path) for name, path in gradients.items()},
-        }
         failure = ""
+        job = shared | _candidate_job(check, folder, backend)
         try:
-            workers.call(_CANDIDATE, job, backend=backend, timeout=check.timeout)
+            workers.call(
+                CANDIDATE, job, backend=backend, timeout=check.timeout, meanwhile=meanwhile
+            )
         except KerasAlexNetError as error:
             failure = str(error)
-        for data_format, path in outputs.items():
-            last = gradients.get(data_format, path)
-            if not last.is_file():
-                cells.append(Cell(backend, data_format, error=failure))
-                continue
-            candidate = _take(path)
-            cell = _compare_cell(check, backend, data_format, reference, candidate)
-            if not cell.error:
-                tops[f"Keras, {backend}, {data_format}"] = _top(candidate, check)
-                if check.gradients:
-                    cell = _with_gradients(check, cell, reference, _take(last))
-            cells.append(cell)
+        cells[backend] = []
+        for data_format in check.data_formats:
+            cell, top = _compared(check, job, data_format, reference, failure)
+            cells[backend].append(cell)
+            if top is not None:
+                tops[f"Keras, {backend}, {data_format}"] = top
+        found(cells[backend])
+
+    def compute_all(backends: Sequence[str]) -> None:
+        for backend in backends:
+            compute(backend)
+
+    # The first result comes soon. Then the last backend computes beside the others: building and
+    # compiling models takes a core each.
+    for backend in check.backends[-1:]:
+        workers.start(CANDIDATE, backend=backend)
+    compute_all(check.backends[:1])
+    for backend in check.backends[1:][-1:]:
+        compute(backend, lambda: compute_all(check.backends[1:-1]))
     return ParityResult(
         check,
-        tuple(cells),
+        tuple(cell for backend in check.backends for cell in cells[backend]),
         _photos(check, tops),
         json.loads(str(reference["versions"])),
         spread(reference[f"logits/{check.inputs[0].name}/{check.main_output}"]),
     )
+
+
+def _candidate_job(check: Check, folder: Path, backend: str) -> dict[str, Any]:
+    """Return what a child of Keras needs to know beside what torch's does."""
+    outputs = {name: str(folder / f"{backend}-{name}.npz") for name in check.data_formats}
+    gradients = {
+        name: f"{path.removesuffix('.npz')}.gradients.npz" for name, path in outputs.items()
+    }
+    return {
+        "candidate": str(check.candidate),
+        "plan": None if check.plan is None else str(check.plan),
+        "backend": backend,
+        "outputs": outputs,
+        "gradient_outputs": gradients if check.gradients else {},
+    }
+
+
+def _compared(
+    check: Check, job: Mapping[str, Any], data_format: str, reference: Arrays, failure: str
+) -> tuple[Cell, Top | None]:
+    """Compare what a child has written, and return its best classes too, where it could run."""
+    backend, path = job["backend"], job["outputs"][data_format]
+    last = job["gradient_outputs"].get(data_format, path)
+    if not Path(last).is_file():
+        return Cell(backend, data_format, error=failure), None
+    candidate = _take(Path(path))
+    cell = _compare_cell(check, backend, data_format, reference, candidate)
+    if cell.error:
+        return cell, None
+    top = _top(candidate, check)
+    if check.gradients:
+        cell = _with_gradients(check, cell, reference, _take(Path(last)))
+    return cell, top
 
 
 def _compare_cell(
@@ -166,7 +204,7 @@ def _compare_set(check: Check, inputs: InputSet, reference: Arrays, candidate: A
     )
 
 
-def _top(arrays: Arrays, check: Check) -> Sequence[tuple[tuple[str, float], ...]]:
+def _top(arrays: Arrays, check: Check) -> Top:
     """Return the five best classes of every photo, if the network says one of each."""
     photos = check.photos
     if photos is None:
@@ -182,7 +220,7 @@ def _top(arrays: Arrays, check: Check) -> Sequence[tuple[tuple[str, float], ...]
     ]
 
 
-def _photos(check: Check, tops: Mapping[str, Sequence[Any]]) -> tuple[Photo, ...]:
+def _photos(check: Check, tops: Mapping[str, Top]) -> tuple[Photo, ...]:
     photos = check.photos
     if photos is None or not all(tops.values()):
         return ()

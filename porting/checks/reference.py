@@ -1,7 +1,8 @@
 """Child process: the torch network on the inputs of a check, layer by layer.
 
 Writes one `.npz`: `logits/SET/OUTPUT`, `layer/SET/MODULE`, `input/SET`, `pixels/SET` and
-`gradient/KEY`, feature maps as (N, H, W, C), everything else as torch has it.
+`gradient/KEY`, feature maps as (N, H, W, C), everything else as torch has it. Before a check it can
+draw the weights, and say what torchvision knows: importing torch takes longer than either.
 """
 
 import json
@@ -25,15 +26,25 @@ from porting.torch_side.reference_nets import (
     main_result,
     training_loss,
 )
+from porting.torch_side.seeded import write_seeded
+from porting.torch_side.zoos import answer
 from porting.weights.counterpart import Counterpart, Output
 from porting.weights.layouts import nchw_to_nhwc
 
 _BATCH = 32
 
 
-def main(job: dict[str, Any]) -> None:
-    """Run torch's part of a check."""
+def main(job: dict[str, Any]) -> Any:
+    """Run torch's part of a check, or draw the weights for one, or answer a question."""
     require("torchvision")  # before anything that might load another LLVM
+    if "library" in job:
+        return answer(job)
+    if "seeded" in job:
+        return write_seeded(job)
+    return _compute(job)
+
+
+def _compute(job: dict[str, Any]) -> None:
     torch = require("torch")
     full_precision("torch")
     reference = Reference.from_json(job["reference"])

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from keras_alexnet.core.backend import BACKENDS, installed_backends, pip_line, require
+from keras_alexnet.core.backend import BACKENDS, check_installed, installed_backends, pip_line
 from keras_alexnet.core.fields import comma_separated, option, parse_shape, parse_size
 from keras_alexnet.specs.schema import DATA_FORMATS
 from porting.conversion.sources import ALLOW_PICKLE, INPUT_SHAPE, TRANSFORM_INPUT, WHICH
@@ -72,7 +72,7 @@ def chosen_backends(request: CheckRequest) -> tuple[str, ...]:
     chosen = checked_backends(request.backends)
     if unknown := [f for f in request.data_formats if f not in DATA_FORMATS]:
         raise UsageError(f"unknown data format {unknown[0]!r}; known: {', '.join(DATA_FORMATS)}")
-    require("torchvision")  # the reference; said before anything is computed
+    check_installed("torchvision")  # the reference; said before anything is computed
     return chosen
 
 

@@ -240,6 +240,14 @@ def cell_table(
     )
 
 
+def cells_in_words(model: str, cells: Sequence[Cell]) -> str:
+    """Return what came out of a model on a backend in a line, before the others are known."""
+    verdicts = ", ".join(f"{cell.data_format} {cell.verdict}" for cell in cells)
+    found = [logits for cell in cells if (logits := cell.worst_logits) is not None]
+    gap = f" (logits {relative_text(worst(found))} apart)" if found else ""
+    return f"{model} on {cells[0].backend}: {verdicts}{gap}"
+
+
 def parity_sheet(result: ParityResult) -> Sheet:
     """Return a row for each cell, and the tolerances; `parity_notes` has what all have alike."""
     check = result.check

@@ -2,6 +2,7 @@
 
 import tempfile
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
@@ -14,7 +15,7 @@ from porting.checks.report import write_report
 from porting.checks.request import CheckRequest
 from porting.checks.results import to_json
 from porting.commands.common import Name, NetworkName, console, progress
-from porting.commands.console import print_parity, print_photos, print_training
+from porting.commands.console import print_cells, print_parity, print_photos, print_training
 from porting.training_checks.check import TrainingRequest, check_training
 from porting.training_checks.results import training_to_json
 
@@ -32,7 +33,9 @@ def _check(
     for output in filter(None, (report, json_file)):
         check_output(output)
     with tempfile.TemporaryDirectory(prefix="porting-") as folder, progress() as say:
-        result = check(CheckRequest(model, **overrides), Path(folder), say)
+        result = check(
+            CheckRequest(model, **overrides), Path(folder), say, found=partial(print_cells, model)
+        )
     print_parity(result)
     print_photos(result)
     if json_file:

@@ -4,7 +4,14 @@ from collections.abc import Sequence
 
 from keras_alexnet.core.tables import Format, Sheet, write_sheet
 from porting.checks.folding import photo_columns
-from porting.checks.results import ParityResult, named_columns, parity_notes, parity_sheet
+from porting.checks.results import (
+    Cell,
+    ParityResult,
+    cells_in_words,
+    named_columns,
+    parity_notes,
+    parity_sheet,
+)
 from porting.conversion.inspection import Inspection, TensorDifference
 from porting.training_checks.results import TrainingResult, training_notes, training_sheet
 
@@ -13,6 +20,11 @@ _SHOWN = 4  # photos
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"
+
+
+def print_cells(model: str, cells: Sequence[Cell]) -> None:
+    """Print what came out of a model on a backend, as soon as it is known."""
+    print(cells_in_words(model, cells), flush=True)
 
 
 def print_parity(result: ParityResult) -> None:

@@ -15,7 +15,7 @@ from porting.errors import CheckpointError, TransferError, UsageError
 from porting.torch_side import torchvision_zoo
 from porting.torch_side.torchvision_zoo import OFFICIAL_HASHES
 from porting.torch_side.weights_info import WeightsInfo
-from porting.torch_side.zoos import describe
+from porting.torch_side.zoos import Ask, describe
 from porting.weights.dialects import disagreements, identify, translate
 from porting.weights.problems import list_problems
 from porting.weights.spec_tables import Fit, fit, weight_map
@@ -83,6 +83,7 @@ def open_source(
     aux_heads: bool = True,
     allow_pickle: bool = False,
     which: str | None = None,
+    ask: Ask | None = None,
 ) -> Source:
     """Find, download if needed, read and check the weights of an architecture.
 
@@ -98,6 +99,7 @@ def open_source(
             size.
         allow_pickle: As in `read_checkpoint`.
         which: As in `read_checkpoint`.
+        ask: As in `describe`.
 
     Raises:
         UnknownModelError: No model has this name.
@@ -119,7 +121,7 @@ def open_source(
                 f"{path}: no such file, and {name} has no weights to download; known suffixes: "
                 f"{', '.join(READERS)}"
             )
-        info = describe("torchvision", name, str(source))
+        info = describe("torchvision", name, str(source), ask=ask)
         path = downloaded(info)
     content = read_checkpoint(path, allow_pickle=allow_pickle, which=which)
     checkpoint = translate(content, spec, size=size)
@@ -167,7 +169,7 @@ def open_source(
     digest = sha256(path)
     weights = _official_name(name, digest)
     if info is None and weights is not None and installed("torchvision"):
-        info = describe("torchvision", name, weights)
+        info = describe("torchvision", name, weights, ask=ask)
     if transform_input is None:
         official = info is not None or weights is not None
         transform_input = official and spec.transform_input

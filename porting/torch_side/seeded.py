@@ -16,7 +16,7 @@ from keras_alexnet.core.backend import require
 from keras_alexnet.specs import SPECS
 from keras_alexnet.specs.schema import LRN, BatchNorm, Sigmoid
 from keras_alexnet.specs.shapes import too_small, trace
-from porting.checkpoints.files import as_tensors
+from porting.checkpoints.files import as_tensors, write_checkpoint
 from porting.errors import UsageError
 from porting.torch_side import torchvision_zoo
 from porting.torch_side.reference_nets import Reference, batch_norms, forward
@@ -78,6 +78,12 @@ def seeded_state_dict(
     if statistics is None and any(isinstance(row, BatchNorm | LRN) for row in rows):
         arrays = _calibrate(name, arrays, seed, aux_heads=aux_heads, size=size)
     return arrays
+
+
+def write_seeded(job: Mapping[str, Any]) -> None:
+    """Write what `seeded_state_dict` draws: `seeded` has its arguments, `output` is the file."""
+    given = {**job["seeded"], "size": tuple(job["seeded"]["size"])}  # JSON knows no tuples
+    write_checkpoint(job["output"], seeded_state_dict(**given))
 
 
 def _he_scaled(rng: np.random.Generator, put: Put) -> np.ndarray:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from keras_alexnet.core.backend import require
+from keras_alexnet.core.backend import check_installed
 from keras_alexnet.core.children import Workers
 from keras_alexnet.core.fields import comma_separated, option, parse_size
 from keras_alexnet.specs import find_spec
@@ -119,7 +119,7 @@ def check_training(
         raise UsageError(f"{name} has no auxiliary heads; leave aux_heads out")
     size = request.size or default_size(spec)
     chosen = checked_backends(request.backends)
-    require("torchvision")  # the reference; said before anything is computed
+    check_installed("torchvision")  # the reference; said before anything is computed
     opened = open_weights(
         spec,
         request.source,
@@ -156,7 +156,7 @@ def _check_network(
     if request.aux_heads:
         raise UsageError(f"{target.text} is followed as it is in inference; leave aux_heads out")
     chosen = checked_backends(request.backends)
-    require("torchvision")  # the reference; said before anything is computed
+    check_installed("torchvision")  # the reference; said before anything is computed
     with Workers() as own:
         workers = workers or own
         say(f"following {target.text}")

@@ -10,7 +10,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,12 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Results]:
                     request = replace(request, sizes=SIZES)
                 else:
                     request = replace(request, images=[], sizes=[ODD_SIZES[name]], reference=TWINS)
-                known[name, quick] = check(request, folder, workers=workers)
+                told: list[Sequence[Cell]] = []
+                known[name, quick] = check(request, folder, workers=workers, found=told.append)
+                # The first backend's result comes first, and each once.
+                assert [cells[0].backend for cells in told][:1] == list(request.backends or ())[:1]
+                told.sort(key=lambda cells: BACKENDS.index(cells[0].backend))
+                assert tuple(cell for cells in told for cell in cells) == known[name, quick].cells
                 for file in folder.iterdir():
                     file.unlink()  # hundreds of megabytes each
             return known[name, quick]
@@ -146,14 +151,15 @@ def test_seeded_weights_are_live(results: Results, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [_case(name) for name in TORCHVISION])
-def test_each_photo_has_the_same_names_everywhere(results: Results, name: str) -> None:
+def test_each_photo_has_the_same_classes_everywhere(results: Results, name: str) -> None:
     result = results(name)
     assert [Path(photo.path).name for photo in result.photos] == ["china.jpg", "flower.jpg"]
     for photo in result.photos:
         assert len(photo.top) == 1 + len(result.cells)
         names = {tuple(label for label, _ in top) for top in photo.top.values()}
         assert len(names) == 1
-        assert not any(label.startswith("class ") for label in names.pop())
+        # Names of classes would say nothing: the weights are seeded.
+        assert all(label.startswith("class ") for label in names.pop())
 
 
 @models
@@ -197,6 +203,10 @@ def test_the_demo(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     for line in ("alexnet: all 6 cells agree", "googlenet: all 6 cells agree", "report.html"):
         assert line in done.stdout
+    for name in ("alexnet", "googlenet"):
+        for backend in BACKENDS:
+            passed = f"{name} on {backend}: channels_last passed, channels_first passed (logits "
+            assert passed in done.stdout.partition(f"{name}: Keras against torchvision")[0]
     assert "Seeded weights stand in" in done.stdout
     assert "china.jpg" not in done.stdout
 

@@ -23,6 +23,7 @@ from porting.checks.results import (
     ParityResult,
     Photo,
     SetResult,
+    cells_in_words,
     verdict,
 )
 from porting.commands.console import print_parity, print_photos
@@ -118,6 +119,19 @@ def test_identical_columns_are_one_line(tmp_path: Path) -> None:
     page = Page(write_report(tmp_path / "r.html", [result]))
     assert f"The same on all 2 that ran: {same}" in page.words
     assert page.tables["cells"][3] == ["tensorflow", "channels_last", "could not run", ""]
+
+
+def test_cells_of_a_backend_in_a_line() -> None:
+    other = replace(cell("torch", 1e-7), data_format="channels_first")
+    assert cells_in_words("lenet5", [cell("torch"), other]) == (
+        "lenet5 on torch: channels_last passed, channels_first passed (logits 1.0e-07 apart)"
+    )
+    silent = replace(cell("jax"), sets=(), error="was silent")
+    assert cells_in_words("lenet5", [silent]) == "lenet5 on jax: channels_last could not run"
+    both = cells_in_words("lenet5", [cell("jax", 1.0), silent])
+    assert both == (
+        "lenet5 on jax: channels_last FAILED, channels_last could not run (logits 1.0e+00 apart)"
+    )
 
 
 def test_identical_columns_are_one_line_on_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:

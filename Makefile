@@ -20,7 +20,7 @@ NEXT := .venv-next
 .PHONY: help install demo train-demo notebooks test test-all test-next smoke lint format parity models-table coverage bench docs clean
 
 help:
-	@echo "make demo          convert both networks, compare them with torchvision, write a report; two minutes"
+	@echo "make demo          convert both networks, compare them with torchvision, write a report; a minute"
 	@echo "make train-demo    train LeNet-5 on embedded digits, under a minute"
 	@echo "make notebooks     execute the notebooks of examples/notebooks, eight minutes; NAME=6_training_parity for one"
 	@echo "make test          the tests, ten minutes on two idle cores"

@@ -96,7 +96,7 @@ def benchmark_command(
         str | None,
         typer.Option(
             help="Images of a batch, with commas.",
-            show_default="1,32; train: 32; pipeline: 64",
+            show_default="1,32; train: 32; pipeline: 64; epoch: the preset's",
         ),
     ] = None,
     image_size: SizeOption = None,
@@ -133,6 +133,10 @@ def benchmark_command(
         if name is not None or preset is None:
             raise ConfigurationError("--mode epoch measures an experiment: --preset NAME, no MODEL")
         named: dict[str, Any] = {"data": data, "data_dir": data_dir, "backend": backend}
+        if batch_sizes is not None:
+            named["batch_size"], *more = _batch_sizes(batch_sizes)
+            if more:
+                raise ConfigurationError("--mode epoch takes one batch size")
         changes = {key: value for key, value in named.items() if value is not None}
         experiment = replace(find_preset(preset).experiment, **changes)
         seconds = _QUICK_SECONDS if quick else _EPOCH_SECONDS

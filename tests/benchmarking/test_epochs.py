@@ -59,11 +59,9 @@ def test_the_command(run_python: Any, tmp_path: Path) -> None:
         *("model", "data", "backend", "input", "step", "both")
     }
     for wrong, text in {
-        (
-            "--mode",
-            "epoch",
-        ): "error: --mode epoch measures an experiment: --preset NAME, no MODEL\n",
-        (): "error: nothing to measure: name a MODEL, see `keras-alexnet models`\n",
-        ("lenet5", *options): "error: --preset, --data and --data-dir are for --mode epoch\n",
+        ("--mode", "epoch"): "--mode epoch measures an experiment: --preset NAME, no MODEL",
+        ("--mode", "epoch", *options, "--batch-sizes", "8,16"): "--mode epoch takes one batch size",
+        (): "nothing to measure: name a MODEL, see `keras-alexnet models`",
+        ("lenet5", *options): "--preset, --data and --data-dir are for --mode epoch",
     }.items():
-        assert run(*wrong).stderr == text
+        assert run(*wrong).stderr == f"error: {text}\n"

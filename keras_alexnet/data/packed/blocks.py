@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_alexnet.data.packed.records import HEAD, TAIL
 from keras_alexnet.data.packed.storage import Storage
+from keras_alexnet.errors import DataError
 
 # Bytes of a block: large enough for a network disk, small enough for many at once.
 BLOCK = 4 << 20
@@ -57,7 +58,12 @@ class Blocks:
             DataError: Its shard is missing or cannot be read.
         """
         row, block = self._rows[number], int(self.of[number])
-        content = self._block(block).result()
+        try:
+            content = self._block(block).result()
+        except DataError:
+            with self._lock:
+                self._kept.pop(block, None)  # the next one that asks for it may find it
+            raise
         begin = int(row["start"]) - int(self._begins[block])
         return memoryview(content)[begin : begin + HEAD + int(row["length"]) + TAIL]
 

@@ -43,6 +43,8 @@ class PackedFolder:
     def names(self) -> list[str]:
         """Names of the images in their source, by row."""
         lines = checked(self.storage, NAMES, self.index.files[NAMES]).splitlines()
+        if len(lines) != len(self.index.rows):
+            raise DataError(f"{self.storage.path(NAMES)}: as many names as images are needed")
         return [json.loads(line) for line in lines]
 
     def path(self, row: int) -> Path:

@@ -39,7 +39,7 @@ class Packing:
     Attributes:
         encode: As JPEG files, or as raw pixels, which need no decoder and five times the room.
         short_side: Pixels of the shorter side to which larger images are reduced; None keeps all.
-        quality: Of the JPEG files that are made: 1 to 95 by Pillow's measure. Plain JPEG files that
+        quality: Of JPEG files that are made: 1 to 100 by Pillow's measure. Plain JPEG files that
             are not reduced are kept as they are.
         shards: Files of the largest part; others have as many as their images need.
     """
@@ -113,11 +113,12 @@ def pack_data(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigurationError(f"cannot write {folder}: {reason_of(error)}") from error
-    described = {**asdict(packing), "source": source, "keras_alexnet": __version__}
+    recipe = {**asdict(packing), "keras_alexnet": __version__}
     filelock = require("filelock")
     try:
         with filelock.FileLock(folder / LOCK, timeout=0):
-            _begin(folder, {"packing": described, "data": fingerprint(data)})
+            _begin(folder, {"packing": recipe, "data": fingerprint(data)})
+            described = recipe | {"source": source}
             return _complete(folder) or _pack(data, folder, packing, described, advance)
     except filelock.Timeout as error:
         raise ConfigurationError(
@@ -209,7 +210,7 @@ def _pack(
         unreadable |= note["unreadable"]
     for part in data.parts():
         if not sum(shard.images for shard in shards if shard.part == part):
-            place, why = next(iter(unreadable.items()))
+            place, why = next(item for item in unreadable.items() if item[0].startswith(part))
             raise DataError(f"no image of the part {part} can be read; one is {place}: {why}")
     index = Index(
         data.name,

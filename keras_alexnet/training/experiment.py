@@ -51,7 +51,7 @@ class Experiment:
     mean: tuple[float, float, float] | None = option(None, "Mean of the channels in 0..1 instead.")
     std: tuple[float, float, float] | None = option(None, "Deviation of the channels instead.")
     augment_on: Literal["device", "host"] = option(
-        "device", "Where images are augmented: in the training step, or beside it by tf.data."
+        "device", "Where images are augmented: in the training step, or beside it by TensorFlow."
     )
     shuffle: bool = option(True, "Show the images in another order each epoch.")
     drop_remainder: bool = option(False, "Leave out an epoch's last batch if it is smaller.")

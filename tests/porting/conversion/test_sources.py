@@ -74,7 +74,7 @@ def torchvision_knows(
     published: WeightsInfo, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> WeightsInfo:
     """Let torchvision's description be that of the published file, and the cache be empty."""
-    monkeypatch.setattr(sources, "describe", lambda *_: published)
+    monkeypatch.setattr(sources, "describe", lambda *_, **__: published)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
     return published
 

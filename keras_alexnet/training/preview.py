@@ -34,7 +34,7 @@ def preview(experiment: Experiment, prepared: Prepared, count: int = EXAMPLES) -
 
     Raises:
         DataError: As `TrainingBatches`.
-        MissingDependencyError: Files are augmented by TensorFlow, which is not installed.
+        MissingDependencyError: A package that augments them is not installed.
     """
     chosen, originals = choose_examples(prepared.train, count, seed=experiment.seed)
     preprocessing = prepared.preprocessing

@@ -8,6 +8,7 @@ import typer
 
 from keras_alexnet.core.backend import BACKENDS
 from keras_alexnet.core.tables import Format, Sheet, print_json, write_sheet
+from keras_alexnet.data.sources.registry import SOURCES
 from keras_alexnet.inference.views import Views
 
 SizeOption = Annotated[
@@ -44,6 +45,17 @@ ViewsOption = Annotated[
 ]
 
 
+DataArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATA",
+        help=f"A kind of data set ({', '.join(SOURCES)}), a folder of class folders, or a CSV "
+        "file.",
+    ),
+]
+DataDirOption = Annotated[
+    Path | None, typer.Option(help="Where data of a kind lie; downloaded where they can be.")
+]
 PhotosArgument = Annotated[
     list[Path], typer.Argument(metavar="PHOTO|DIR...", help="Image files, or folders of them.")
 ]

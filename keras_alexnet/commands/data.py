@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from keras_alexnet.commands.common import FormatOption, show
+from keras_alexnet.commands.common import DataArgument, DataDirOption, FormatOption, show
 from keras_alexnet.core.backend import keras_home
 from keras_alexnet.core.figures import check_picture
 from keras_alexnet.core.files import check_output, write_json
@@ -14,7 +14,7 @@ from keras_alexnet.core.progress import progress
 from keras_alexnet.core.tables import Format
 from keras_alexnet.data.choosing import EXAMPLES, choose_examples
 from keras_alexnet.data.examples import DataSet
-from keras_alexnet.data.sources.registry import SOURCES, find_data
+from keras_alexnet.data.sources.registry import find_data
 from keras_alexnet.data.survey.results import class_sheet, notes, part_sheet, to_json
 from keras_alexnet.data.survey.survey import survey_data
 from keras_alexnet.training.experiment import Experiment
@@ -26,18 +26,8 @@ _LISTED = 40
 
 
 def data_command(
-    data: Annotated[
-        str,
-        typer.Argument(
-            metavar="DATA",
-            help=f"A kind of data set ({', '.join(SOURCES)}), a folder of class folders, or a CSV "
-            "file.",
-        ),
-    ],
-    data_dir: Annotated[
-        Path | None,
-        typer.Option(help="Where data of a kind lie; downloaded where they can be."),
-    ] = None,
+    data: DataArgument,
+    data_dir: DataDirOption = None,
     preset: Annotated[
         str | None,
         typer.Option(

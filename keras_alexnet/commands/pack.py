@@ -6,32 +6,23 @@ from typing import Annotated
 
 import typer
 
+from keras_alexnet.commands.common import DataArgument, DataDirOption
 from keras_alexnet.core.progress import progress
 from keras_alexnet.data.examples import left_out_note
 from keras_alexnet.data.packed.index import INDEX, Encoding
 from keras_alexnet.data.packed.packer import Packing, pack_data
-from keras_alexnet.data.sources.registry import SOURCES, find_data
+from keras_alexnet.data.sources.registry import find_data
 from keras_alexnet.errors import counted
 
 _SHOWN = 10  # unreadable images that are named
 
 
 def pack_command(
-    data: Annotated[
-        str,
-        typer.Argument(
-            metavar="DATA",
-            help=f"A kind of data set ({', '.join(SOURCES)}), a folder of class folders, or a CSV "
-            "file.",
-        ),
-    ],
+    data: DataArgument,
     output: Annotated[
         Path, typer.Option(help="Folder to make, or to go on in where packing was stopped.")
     ],
-    data_dir: Annotated[
-        Path | None,
-        typer.Option(help="Where data of a kind lie; downloaded where they can be."),
-    ] = None,
+    data_dir: DataDirOption = None,
     short_side: Annotated[
         int | None,
         typer.Option(help="Reduce larger images to so many pixels of their shorter side."),

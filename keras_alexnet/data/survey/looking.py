@@ -1,20 +1,20 @@
 """Looks at images, each once: size, colours, and what two that show the same have in common."""
 
-import functools
 import hashlib
 import io
-import os
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from keras_alexnet.core.ahead import ahead
 from keras_alexnet.core.backend import require
-from keras_alexnet.data.decoding import open_image
+from keras_alexnet.data.decoding import open_image, to_image
 from keras_alexnet.data.examples import Arrays, Examples
 from keras_alexnet.errors import ImageFileError
+
+_AHEAD = 32  # images that threads look at before they are asked for
 
 
 class Look(NamedTuple):
@@ -29,12 +29,11 @@ class Look(NamedTuple):
 
 def looks(examples: Examples) -> Iterator[Look | str]:
     """Yield what is kept of each image, or why it cannot be read."""
-    workers = os.cpu_count() or 1
-    look = functools.partial(_look, examples)
-    with ThreadPoolExecutor(workers) as threads:
-        for start in range(0, len(examples), 16 * workers):
-            chosen = range(start, min(start + 16 * workers, len(examples)))
-            yield from threads.map(look, chosen)
+
+    def look(indices: Sequence[int]) -> list[Look | str]:
+        return [_look(examples, index) for index in indices]
+
+    return ahead(look, range(len(examples)), count=_AHEAD)
 
 
 def _look(examples: Examples, index: int) -> Look | str:
@@ -57,8 +56,7 @@ def _look(examples: Examples, index: int) -> Look | str:
 def opened(examples: Examples, index: int) -> tuple[Image.Image, str]:
     """Return an example as an RGB image, and the mode that it has."""
     if isinstance(examples, Arrays):
-        pixels = examples.images[index]
-        image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+        image = to_image(examples.images[index])
         return image.convert("RGB"), image.mode
     content = examples.content(index)
     image = open_image(content, name=examples.place(index))

@@ -48,7 +48,6 @@ class TrainingBatches:
         else:
             self._source = StoredBatches(examples, settings)
             needs_tensorflow = self._source.recolours
-        self._is_stored = isinstance(self._source, StoredBatches)
         self._tf: Any = None
         if needs_tensorflow or framework == "tensorflow":
             self._tf = load_tensorflow(framework)
@@ -92,7 +91,8 @@ class TrainingBatches:
             )
         plan = self._settings.plan(self._examples, epoch=number, start=start)
         self._epoch = self._source.epoch(plan)
-        if self._framework != "tensorflow" and (self._tf is None or self._is_stored):
+        in_python = self._tf is None or isinstance(self._epoch, StoredEpoch)
+        if in_python and self._framework != "tensorflow":
             return iter(self._epoch)
         dataset = self._epoch.dataset(self._tf)
         return dataset if self._framework == "tensorflow" else numpy_batches(dataset)

@@ -78,6 +78,8 @@ def _inference_step(plan: Plan, competitor: Competitor) -> Callable[..., Callabl
         model = load_model(plan.subject.file)
         if is_channels_first(model):
             raise ConfigurationError(f"{plan.model} is channels_first; channels_last is measured")
+        if plan.dtype != "float32":
+            model = _fresh_network(plan, _experiment(plan))
     else:
         model = create_model(
             plan.model,
@@ -123,33 +125,15 @@ def _model_call(model: Any) -> Callable[[Any], Any]:
 def _training_step(plan: Plan) -> Callable[[np.ndarray], Callable[[], Any]]:
     """Return batch -> the step that `keras_alexnet.train` compiles, without its augmentation."""
     from keras_alexnet.models.interface import named_outputs
-    from keras_alexnet.training.bodies import body_of
-    from keras_alexnet.training.experiment import Experiment
-    from keras_alexnet.training.network import build_network, compile_training
+    from keras_alexnet.training.network import compile_training
     from keras_alexnet.training.optim.optimizers import create_optimizer
 
-    keras, channels, classes = load_keras(), plan.subject.channels, plan.subject.classes
-    if classes is None:
-        raise ConfigurationError(f"{plan.model}: nobody says how many classes it has")
-    # Images come normalised, as they do to torchvision's networks.
-    experiment = Experiment(
-        model=plan.model,
-        aux_heads=plan.subject.aux,
-        mean=(0.0, 0.0, 0.0),
-        std=(1.0, 1.0, 1.0),
-        precision=plan.dtype,  # type: ignore[arg-type]
-    )
-    normalized = replace(
-        body_of(experiment).preprocessing.at_size(*plan.image_size),
-        mean=(0.0,) * channels,
-        std=(1.0,) * channels,
-        scale=1.0,
-        channels="RGB" if channels == 3 else "L",
-    )
-    network = build_network(experiment, classes, normalized)
+    keras, experiment = load_keras(), _experiment(plan)
+    network = _fresh_network(plan, experiment)
     # A model around the network, as `training_model` makes one.
     images_in = keras.Input(network.input_shape[1:])
     outputs = named_outputs(network(images_in))
+    classes = next(iter(outputs.values())).shape[-1]
     trainer = keras.Model(images_in, outputs)
     optimizer = create_optimizer(
         "sgd", LEARNING_RATE, momentum=MOMENTUM, loss_scaling=plan.dtype == "mixed_float16"
@@ -164,6 +148,41 @@ def _training_step(plan: Plan) -> Callable[[np.ndarray], Callable[[], Any]]:
         return lambda: trainer.train_on_batch(x, labels)
 
     return step
+
+
+def _experiment(plan: Plan) -> Any:
+    """Return the training of a plan's network on images that come normalised, as torchvision's."""
+    from keras_alexnet.training.experiment import Experiment
+
+    return Experiment(
+        model=plan.model,
+        aux_heads=plan.mode == "train" and plan.subject.aux,
+        mean=(0.0, 0.0, 0.0),
+        std=(1.0, 1.0, 1.0),
+        precision=plan.dtype,  # type: ignore[arg-type]
+    )
+
+
+def _fresh_network(plan: Plan, experiment: Any) -> Any:
+    """Return the network with new weights, under the plan's dtype policy.
+
+    Raises:
+        ConfigurationError: Nobody says how many classes it has.
+    """
+    from keras_alexnet.training.bodies import body_of
+    from keras_alexnet.training.network import build_network
+
+    channels, classes = plan.subject.channels, plan.subject.classes
+    if classes is None:
+        raise ConfigurationError(f"{plan.model}: nobody says how many classes it has")
+    normalized = replace(
+        body_of(experiment).preprocessing.at_size(*plan.image_size),
+        mean=(0.0,) * channels,
+        std=(1.0,) * channels,
+        scale=1.0,
+        channels="RGB" if channels == 3 else "L",
+    )
+    return build_network(experiment, classes, normalized)
 
 
 def _check_finite(outputs: Any) -> None:

@@ -40,7 +40,8 @@ class Plan:
     """What is measured.
 
     Attributes:
-        model: Name of the model, or a `.keras` file, whose training begins from fresh weights.
+        model: Name of the model, or a `.keras` file; in training, and in any dtype but float32, its
+            network gets fresh weights.
         mode: `"inference"`, `"train"` (a step of SGD with momentum, auxiliary heads included) or
             `"pipeline"` (making training batches, without the model).
         batch_sizes: Images of a batch, each size measured on its own.
@@ -115,9 +116,10 @@ class Plan:
                 f"{self.model} takes {len(self.subject.inputs)} inputs; training is measured of "
                 "models of one"
             )
-        if self.mode == "inference" and self.dtype != "float32":
+        if self.dtype != "float32" and len(self.subject.inputs) > 1:
             raise ConfigurationError(
-                f"{self.model} is measured at inference as it is; leave dtype {self.dtype!r} out"
+                f"{self.model} takes {len(self.subject.inputs)} inputs; leave dtype "
+                f"{self.dtype!r} out"
             )
         for name, shape in self.subject.inputs.items():
             if len(shape) != 3 and None in shape:

@@ -49,13 +49,11 @@ def run(
         ChildError: A process died.
     """
     results: list[Measured] = []
-    done = 0
     with contextlib.ExitStack() as stack:
         stack.enter_context(pinned(plan.threads))
         booths = [_Booth(c, stack.enter_context(Workers())) for c in competitors]
-        for booth in booths:
-            booth.open(plan)
-            advance(done := done + 1)
+        _open(booths, plan, advance)
+        done = len(booths)
         for batch in plan.batch_sizes:
             calls = []
             for booth in booths:
@@ -80,6 +78,13 @@ def steps(plan: Plan, competitors: Sequence[Competitor]) -> int:
     return len(competitors) * (1 + len(plan.batch_sizes) * (1 + plan.rounds))
 
 
+def _open(booths: Sequence["_Booth"], plan: Plan, advance: Callable[[int], None]) -> None:
+    """Open all at once: importing frameworks takes long, and nobody is timed yet."""
+    if booths:
+        booths[0].open(plan, lambda: _open(booths[1:], plan, advance))
+        advance(len(booths))
+
+
 class _Booth:
     """A competitor in its process."""
 
@@ -87,17 +92,22 @@ class _Booth:
         self.competitor, self.hardware = competitor, dict[str, Any]()
         self._workers, self._backend = workers, competitor.backend
 
-    def open(self, plan: Plan) -> None:
-        """Start the process and build what it measures."""
-        self.hardware = self.do("open", plan=asdict(plan), competitor=asdict(self.competitor))
+    def open(self, plan: Plan, meanwhile: Callable[[], object]) -> None:
+        """Start the process and have it build what it measures, and do something else meanwhile."""
+        job = {"plan": asdict(plan), "competitor": asdict(self.competitor)}
+        self.hardware = self.do("open", meanwhile, **job)
         # Which is only known now if it is the configured one.
         self.competitor = replace(self.competitor, backend=self.hardware["backend"])
 
-    def do(self, work: str, **job: Any) -> Any:
+    def do(self, work: str, meanwhile: Callable[[], object] = lambda: None, **job: Any) -> Any:
         """Have a job done and return its result."""
         try:
             return self._workers.call(
-                _CHILD, {"work": work, **job}, backend=self._backend, timeout=_TIMEOUT
+                _CHILD,
+                {"work": work, **job},
+                backend=self._backend,
+                timeout=_TIMEOUT,
+                meanwhile=meanwhile,
             )
         except ChildError as error:
             if error.reason is None:

@@ -1,8 +1,8 @@
 """`benchmark`: how fast a model is here, and against torchvision or timm."""
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -30,11 +30,13 @@ from keras_alexnet.core.progress import progress
 from keras_alexnet.core.tables import Format
 from keras_alexnet.errors import ConfigurationError
 from keras_alexnet.specs import SPECS
+from keras_alexnet.training.experiment import Experiment
 from keras_alexnet.training.presets import find_preset
 
 _ROUNDS, _SECONDS = 10, 0.5
 _QUICK_ROUNDS, _QUICK_SECONDS = 3, 0.1
 _EPOCH_SECONDS = 5.0  # of a measurement whose batches are not all alike
+_DTYPE, _DEVICE, _ENGINE = "float32", "cpu", "keras"
 _FREE = 224  # pixels, for a file that takes images of any size
 
 
@@ -52,7 +54,7 @@ def benchmark_command(
         typer.Option(
             help="inference; train, a step of SGD with momentum; pipeline, making training "
             "batches out of noise of 32x32 bytes in memory; or epoch, what bounds a run of "
-            "--preset: its input alone, its step alone, and both."
+            "--preset, with MODEL in place of its network: its input alone, its step alone, both."
         ),
     ] = "inference",
     preset: Annotated[
@@ -84,7 +86,7 @@ def benchmark_command(
             help="What runs the model, with commas: keras, the model as it is; or what "
             f"keras_alexnet.optimize makes of it: {', '.join(ENGINE_NAMES[1:])}."
         ),
-    ] = "keras",
+    ] = _ENGINE,
     against: Annotated[
         str | None,
         typer.Option(help=f"Baseline: {', '.join(BASELINES)}.", show_default=False),
@@ -101,10 +103,18 @@ def benchmark_command(
     ] = None,
     image_size: SizeOption = None,
     dtype: Annotated[
-        str,
-        typer.Option(help=f"Dtype policy: {', '.join(DTYPES)}; torchvision gets autocast."),
-    ] = "float32",
-    device: Annotated[str, typer.Option(help=f"{' or '.join(DEVICES)}.")] = "cpu",
+        str | None,
+        typer.Option(
+            help=f"Dtype policy: {', '.join(DTYPES)}; torchvision gets autocast.",
+            show_default=f"{_DTYPE}; epoch: the preset's",
+        ),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            help=f"{' or '.join(DEVICES)}.", show_default=f"{_DEVICE}; epoch: the preset's"
+        ),
+    ] = None,
     threads: Annotated[
         int | None,
         typer.Option(min=1, help="Processor cores for each.", show_default="all"),
@@ -130,18 +140,33 @@ def benchmark_command(
         check_output(json_file)
     rounds = rounds or (_QUICK_ROUNDS if quick else _ROUNDS)
     if mode == EPOCH:
-        if name is not None or preset is None:
-            raise ConfigurationError("--mode epoch measures an experiment: --preset NAME, no MODEL")
-        named: dict[str, Any] = {"data": data, "data_dir": data_dir, "backend": backend}
-        if batch_sizes is not None:
-            named["batch_size"], *more = _batch_sizes(batch_sizes)
-            if more:
-                raise ConfigurationError("--mode epoch takes one batch size")
-        changes = {key: value for key, value in named.items() if value is not None}
-        experiment = replace(find_preset(preset).experiment, **changes)
+        given = {
+            "--engine": engine != _ENGINE,
+            "--against": against is not None,
+            "--compile": compiled,
+            "--image-size": image_size is not None,
+            "--threads": threads is not None,
+        }
+        if senseless := [option for option, is_given in given.items() if is_given]:
+            raise ConfigurationError(f"--mode epoch has no use for {', '.join(senseless)}")
+        named = {
+            "model": name,
+            "data": data,
+            "data_dir": data_dir,
+            "backend": backend,
+            "batch_size": None if batch_sizes is None else _one(_batch_sizes(batch_sizes)),
+            "precision": dtype,
+            "device": device,
+        }
+        changes = {field: value for field, value in named.items() if value is not None}
         seconds = _QUICK_SECONDS if quick else _EPOCH_SECONDS
         with progress("benchmark", 3 * rounds) as advance_to:
-            rates = epoch_rates(experiment, seconds=seconds, rounds=rounds, advance=advance_to)
+            rates = epoch_rates(
+                _experiment(preset).override(**changes),
+                seconds=seconds,
+                rounds=rounds,
+                advance=advance_to,
+            )
         if json_file is not None:
             write_json(json_file, asdict(rates))
         show(rates.sheet(), format_, rates.notes(), content=asdict(rates))
@@ -162,8 +187,8 @@ def benchmark_command(
         rounds=rounds,
         seconds=_QUICK_SECONDS if quick else _SECONDS,
         threads=threads or cores(),
-        dtype=dtype,
-        device=device,
+        dtype=dtype or _DTYPE,
+        device=device or _DEVICE,
     )
     if against is None and compiled:
         raise ConfigurationError(
@@ -178,6 +203,21 @@ def benchmark_command(
     if json_file is not None:
         write_json(json_file, content)
     show(sheet(found), format_, notes(found), content=content)
+
+
+def _experiment(preset: str | None) -> Experiment:
+    if preset is None:
+        raise ConfigurationError(
+            "--mode epoch measures an experiment: give its --preset; MODEL and --data replace the "
+            "preset's"
+        )
+    return find_preset(preset).experiment
+
+
+def _one(batch_sizes: tuple[int, ...]) -> int:
+    if len(batch_sizes) > 1:
+        raise ConfigurationError("--mode epoch takes one batch size")
+    return batch_sizes[0]
 
 
 def _names(text: str) -> tuple[str, ...]:

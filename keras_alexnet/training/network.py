@@ -110,7 +110,7 @@ def training_model(
     *,
     size: tuple[int, int],
     pca: Any = None,
-    make: Callable[[Any, Any, str], Any] = keras.Model,
+    make: Callable[..., Any] = keras.Model,
 ) -> Any:
     """Put a model behind the augmentation of what the input pipeline yields.
 
@@ -122,13 +122,13 @@ def training_model(
         inputs: Name -> shape without the batch, and dtype.
         size: Height and width of the network's input in pixels.
         pca: Eigenvalues and eigenvectors of the colours.
-        make: Makes a functional model of inputs, outputs and a name.
+        make: Makes a functional model of inputs, outputs and `name`.
     """
     tensors = {
         name: keras.Input(shape, dtype=dtype, name=name) for name, (shape, dtype) in inputs.items()
     }
     augment = Augment(experiment.augmentation, size, data_format=experiment.data_format, pca=pca)
-    return make(tensors, named_outputs(model(augment(tensors))), f"{model.name}_training")
+    return make(tensors, named_outputs(model(augment(tensors))), name=f"{model.name}_training")
 
 
 def for_heads(batches: Any, heads: Sequence[str]) -> Any:

@@ -534,7 +534,7 @@ def _file(folder: Path, target: str, size: int | None = 64) -> Path:
 
 
 @pytest.mark.parametrize("library", ["torchvision", "timm"])
-@pytest.mark.parametrize("work", ["keras", "auto", "training"])
+@pytest.mark.parametrize("work", ["keras", "auto", "training", "bfloat16"])
 def test_a_file_is_measured_against_the_network_that_it_was(
     work: str, library: str, tmp_path: Path
 ) -> None:
@@ -544,8 +544,9 @@ def test_a_file_is_measured_against_the_network_that_it_was(
         model=str(_file(tmp_path, f"{library}:{name}")),
         image_size=(64, 64),
         mode="train" if work == "training" else "inference",
+        dtype="mixed_bfloat16" if work == "bfloat16" else "float32",
     )
-    engine = "keras" if work == "training" else work
+    engine = "auto" if work == "auto" else "keras"
     (ours,), (theirs, _) = competitors(plan, ("torch",), (engine,)), baselines(plan, library)
     assert theirs.label == f"{library} channels_last"
     for side, competitor in ((keras_side, ours), (torchvision_side, theirs)):
@@ -578,6 +579,8 @@ def test_a_file_of_several_inputs(engine: str, tmp_path: Path) -> None:
     assert watch.measure() > 0
     with pytest.raises(ConfigurationError, match="takes 3 inputs; training is measured of"):
         replace(plan, mode="train")
+    with pytest.raises(ConfigurationError, match="takes 3 inputs; leave dtype 'mixed_bfloat16'"):
+        replace(plan, dtype="mixed_bfloat16")
     with pytest.raises(ConfigurationError, match=r"takes 'age' of any size \(None,\); convert"):
         replace(plan, model=str(_file_of_several(tmp_path, None)))
 
@@ -590,8 +593,6 @@ def test_files_that_cannot_be_measured(tmp_path: Path) -> None:
         baselines(plan, "torchvision")
     with pytest.raises(ConfigurationError, match=r"a\.keras takes images of 64x64 pixels"):
         replace(plan, image_size=(64, 32))
-    with pytest.raises(ConfigurationError, match="as it is; leave dtype 'mixed_bfloat16' out"):
-        replace(plan, dtype="mixed_bfloat16")
     with pytest.raises(ConfigurationError, match="pipelines are measured for models by name"):
         replace(plan, mode="pipeline")
     with pytest.raises(ModelFileError, match="no such file"):

@@ -52,15 +52,17 @@ def test_the_command(run_python: Any, tmp_path: Path) -> None:
 
     file = tmp_path / "rates.json"
     options = ("--preset", "digits-lenet5", "--backend", "torch", "--quick", "--json", file)
-    done = run("--mode", "epoch", *options)
+    done = run("lenet5", "--mode", "epoch", *options)
     assert done.returncode == 0, done.stderr
     assert " bounds the run: " in done.stdout
     assert json.loads(file.read_text()).keys() == {
         *("model", "data", "backend", "input", "step", "both")
     }
     for wrong, text in {
-        ("--mode", "epoch"): "--mode epoch measures an experiment: --preset NAME, no MODEL",
+        ("--mode", "epoch"): "--mode epoch measures an experiment: give its --preset; MODEL and "
+        "--data replace the preset's",
         ("--mode", "epoch", *options, "--batch-sizes", "8,16"): "--mode epoch takes one batch size",
+        ("--mode", "epoch", *options, "--threads", "2"): "--mode epoch has no use for --threads",
         (): "nothing to measure: name a MODEL, see `keras-alexnet models`",
         ("lenet5", *options): "--preset, --data and --data-dir are for --mode epoch",
     }.items():

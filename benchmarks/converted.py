@@ -26,6 +26,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
+from networks import file_of
 from results import publish
 
 from keras_alexnet.benchmarking.environment import cores
@@ -94,14 +95,6 @@ def weights_of(network: str, folder: Path) -> Path:
     if not path.is_file():
         with tempfile.TemporaryDirectory(dir=folder) as inside:
             prepare(target, None, Path(inside), size=SIZE).weights.rename(path)
-    return path
-
-
-def file_of(network: str, folder: Path) -> Path:
-    """Return the `.keras` file of a network."""
-    path = folder / f"{Target(network).name}.keras"
-    if not path.is_file():
-        convert(network, path, weights_of(network, folder), BACKENDS[0])
     return path
 
 
@@ -191,7 +184,9 @@ def main() -> None:
         for network, name in itertools.product(arguments.networks, arguments.contests):
             ratios = known["networks"].setdefault(network, {})
             if not all(column(name, backend) in ratios for backend in CONTESTS[name].backends):
-                ratios |= measure(network, name, file_of(network, folder), rounds, seconds)
+                ratios |= measure(
+                    network, name, file_of(network, folder, size=SIZE), rounds, seconds
+                )
             if arguments.json:
                 write_json(arguments.json, known)
     speeds = table(known["networks"])

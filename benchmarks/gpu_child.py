@@ -1,7 +1,8 @@
-"""What `gpu.py` has done in processes of their own: the card's peak rates, and end-to-end training.
+"""What `gpu.py` has done in processes of their own: peak rates, training, counting operations.
 
     python benchmarks/gpu_child.py peaks '{"device": "cpu", "quick": true}'
     python benchmarks/gpu_child.py epoch '{"device": "cpu", "quick": true, "model": "alexnet", ...}'
+    python benchmarks/gpu_child.py macs '{"device": "cpu", "file": "a.keras", "image_size": [9, 9]}'
 
 The result is JSON in the last line. KERAS_BACKEND says which framework trains.
 """
@@ -105,6 +106,16 @@ def epoch(job: dict[str, Any]) -> dict[str, float]:
     }
 
 
+def macs(job: dict[str, Any]) -> int:
+    """Return the multiply-accumulates of a `.keras` file for one image."""
+    from keras_alexnet.core.backend import load_keras
+    from keras_alexnet.models.profile import profile_model
+    from keras_alexnet.models.weights import load_model
+
+    load_keras()
+    return sum(row.macs for row in profile_model(load_model(job["file"]), tuple(job["image_size"])))
+
+
 def _training(plan: Plan, batch: int, cifar: str | None, backend: str) -> tuple[Any, Any, Any]:
     """Return the model that `keras_alexnet.train` trains, its batches, and a timer of epochs."""
     import keras
@@ -194,7 +205,7 @@ def main() -> None:
     """Do what the first argument says, with the JSON that is the second."""
     work, job = sys.argv[1], json.loads(sys.argv[2])
     settle(cores(), job["device"])
-    print(json.dumps({"peaks": peaks, "epoch": epoch}[work](job)))
+    print(json.dumps({"peaks": peaks, "epoch": epoch, "macs": macs}[work](job)))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from networks import file_of
 from results import publish
 
 from keras_alexnet.benchmarking.environment import cores
@@ -22,7 +23,6 @@ from keras_alexnet.benchmarking.plan import COUNTERPARTS, Plan, baselines, keras
 from keras_alexnet.benchmarking.report import rows
 from keras_alexnet.benchmarking.runner import run
 from keras_alexnet.core.files import write_json
-from porting.conversion.convert import convert
 
 CONVERTED = ("resnet50", "mobilenet_v3_small")
 NETWORKS = (*COUNTERPARTS, *CONVERTED)
@@ -31,19 +31,11 @@ SIZE = (224, 224)
 GOAL = 1.0
 
 
-def subject(network: str, folder: Path) -> str:
-    """Return what a network is measured by: its name, or the file that it is converted to."""
-    if network not in CONVERTED:
-        return network
-    file = folder / f"{network}.keras"
-    if not file.is_file():
-        convert(f"torchvision:{network}", None, file)
-    return str(file)
-
-
 def measure(network: str, folder: Path, rounds: int, seconds: float) -> list[str]:
     """Return the network's lines of the table."""
-    plan = Plan(subject(network, folder), "inference", (1,), SIZE, rounds, seconds, cores())
+    is_ours = network in COUNTERPARTS
+    model = network if is_ours else str(file_of(f"torchvision:{network}", folder, size=SIZE))
+    plan = Plan(model, "inference", (1,), SIZE, rounds, seconds, cores())
     found = run(plan, [*baselines(plan, "torchvision"), *keras_side(plan, ("torch",), ENGINES)])
     lines = []
     for row in rows(found):

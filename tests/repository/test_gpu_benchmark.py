@@ -1,6 +1,11 @@
-"""`benchmarks/gpu.py`: its tables, and what happens where something does not fit into memory."""
+"""`benchmarks/gpu.py`: its tables, what does not fit into memory, and all of it on a CPU."""
 
 import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -38,24 +43,24 @@ def test_work_of_a_step(gpu: Any) -> None:
     assert work(_plan(batch=11))[1] - moved == pytest.approx(10 * (moved - 4 * 61_100_840))
     assert work(_plan(dtype="mixed_bfloat16", batch=1)) == (flops, moved / 2)
     assert work(_plan("train", batch=1)) == (3 * flops, 3 * moved)
+    assert work(_plan("train", batch=5), 1000) == (2 * 1000 * 5 * 3, None)
 
 
 def test_tables(gpu: Any) -> None:
     plan = _plan()
     found = _found(plan, {COMPILED: 0.5, EAGER: 0.6, OURS: 0.4, OTHER: 0.8})
-    lines = gpu.table([gpu.Cell(plan, found, ("Keras: no | memory",))], PEAKS).splitlines()
-    assert {line.count("|") for line in lines} == {13}
-    assert lines[2].startswith(
-        "| alexnet | inference | float32 | 2 | Keras on torch | 5.0 | 1.25 | 1.25 - 1.25 | 1.50 |"
+    lines = gpu.rows(gpu.Cell("mine", plan, found, ("Keras: no | memory",)), PEAKS)
+    assert {line.count("|") for line in [*gpu.STEP_TABLE, *lines]} == {13}
+    assert lines[0].startswith(
+        "| mine | inference | float32 | 2 | Keras on torch | 5.0 | 1.25 | 1.25 - 1.25 | 1.50 |"
     )
-    assert [line.endswith("| 1 reached |") for line in lines[2:]] == [True] + 4 * [False]
+    assert [line.endswith("| 1 reached |") for line in lines] == [True] + 4 * [False]
     assert "| Keras: no / memory | - |" in lines[-1]
     row = {"dtype": "float32", "batch": 2, "backend": "jax"}
-    text = gpu.epoch_table(
-        [row | {"images": 80.0, "own": 100.0, "ratio": 0.8}, row | {"failure": "no memory"}]
-    )
-    assert {line.count("|") for line in text.splitlines()} == {8}
-    assert "| 80.0 | 100.0 | 0.80 | 0.9 missed |" in text
+    done = gpu.epoch_row(row | {"images": 80.0, "own": 100.0, "ratio": 0.8})
+    failed = gpu.epoch_row(row | {"failure": "no memory"})
+    assert {line.count("|") for line in [*gpu.EPOCH_TABLE, done, failed]} == {8}
+    assert "| 80.0 | 100.0 | 0.80 | 0.9 missed |" in done
 
 
 def test_who_fails_is_left_out(gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,10 +72,10 @@ def test_who_fails_is_left_out(gpu: Any, monkeypatch: pytest.MonkeyPatch) -> Non
         return _found(plan, dict.fromkeys(who, 1.0))
 
     monkeypatch.setattr(gpu, "run", run)
-    cell = gpu.measure(_plan(), [COMPILED, EAGER, OURS, OTHER])
+    cell = gpu.measure("mine", _plan(), [COMPILED, EAGER, OURS, OTHER])
     assert [m.competitor for m in cell.found.results] == [COMPILED, EAGER, OURS]
     assert cell.failures == (f"{OTHER.label}, batch 2: RESOURCE_EXHAUSTED: Out of memory",)
-    cell = gpu.measure(_plan(), [EAGER, OTHER])
+    cell = gpu.measure("mine", _plan(), [EAGER, OTHER])
     assert cell.found.results == ()
 
 
@@ -81,4 +86,57 @@ def test_a_part_is_not_the_section(gpu: Any, monkeypatch: pytest.MonkeyPatch) ->
         (["--modes", "train"], False),
     ):
         monkeypatch.setattr("sys.argv", ["gpu.py", *arguments])
-        assert gpu.read_choice().is_whole == whole
+        assert gpu.read_options()[0].is_whole == whole
+
+
+def test_the_most_telling_is_measured_first(gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["gpu.py"])
+    jobs = gpu.read_options()[0].jobs()
+    assert len(jobs) == len(set(map(str, jobs))) == 3 * 2 * (2 * 5 + 2)
+    assert str(jobs[0]) == "alexnet, train, mixed_bfloat16, batch 256"
+    assert {job.batch for job in jobs[:24]} == {256}
+
+
+def test_rehearsal(tmp_path: Path) -> None:
+    """All that a card will be asked for, of a small converted network, in two goes."""
+    kept = tmp_path / "found.json"
+    command = [sys.executable, ROOT / "benchmarks" / "gpu.py", "--device", "cpu", "--quick"]
+    command += [
+        "--models",
+        "torchvision:resnet18",
+        "--batch-sizes",
+        "2",
+        "--backends",
+        "torch",
+    ]
+    command += ["--dtypes", "float32", "--image-size", "64", "--rounds", "1"]
+    command += ["--files", tmp_path / "files", "--json", kept]
+
+    def run(*more: str) -> str:
+        done = subprocess.run(
+            [*command, *more],
+            # What torch.compile makes of the other side takes a minute, and is tested elsewhere.
+            env=os.environ | {"TORCHDYNAMO_DISABLE": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    text = run("--batch-sizes", "2")
+    assert "Not measured" not in text
+    known = json.loads(kept.read_text())
+    assert [len(lines) for lines in known["rows"].values()] == [3, 5, 1]
+    assert not [line for lines in known["rows"].values() for line in lines if "| - |" in line]
+    assert sum("reached |" in line or "missed |" in line for line in text.splitlines()) == 2 * 3
+    # What is known is not measured again, and what there was no time for is named.
+    kept.write_text(json.dumps(known | {"where": "a machine of long ago"}))
+    text = run("--batch-sizes", "2", "3", "--minutes", "0")
+    assert "a machine of long ago; medians of 1 rounds" in text
+    assert (
+        "Not measured, as the time was over: torchvision:resnet18, train, float32, batch 3" in text
+    )
+    assert (
+        "; torchvision:resnet18, inference, float32, batch 3; torch, epoch, float32, batch" in text
+    )

@@ -62,6 +62,11 @@ def moved_photos(tmp_path: Path) -> Path:
 
 def interrupt_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let Ctrl-C come within the given step of the run that follows."""
+    at_step(step, lambda: signal.raise_signal(signal.SIGINT), monkeypatch)
+
+
+def at_step(step: int, happen: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let something happen within the given step of the run that follows."""
     count = 0
     inner = hooks.StepHook.on_train_batch_end
 
@@ -69,7 +74,7 @@ def interrupt_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
         nonlocal count
         count += 1
         if count == step:
-            signal.raise_signal(signal.SIGINT)
+            happen()
         inner(self, batch, logs)
 
     monkeypatch.setattr(hooks.StepHook, "on_train_batch_end", counted)

@@ -8,11 +8,13 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from helpers.training import interrupt_at, moved_photos, rows, weights
+from helpers.training import at_step, interrupt_at, moved_photos, rows, weights
 
+from keras_alexnet.data.packed import blocks
 from keras_alexnet.data.packed.index import Encoding
 from keras_alexnet.data.packed.packer import Packing, pack_data
 from keras_alexnet.data.sources.registry import find_data
+from keras_alexnet.errors import DataError
 from keras_alexnet.training.experiment import Experiment
 from keras_alexnet.training.loop.progress import input_note
 from keras_alexnet.training.run import resume_experiment, run_experiment
@@ -45,6 +47,22 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
     for mine, theirs in zip(weights(tmp_path / "parts"), weights(tmp_path / "whole"), strict=True):
         np.testing.assert_array_equal(mine, theirs)
+
+
+def test_a_run_ends_where_its_shards_disappear(
+    packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocks, "BLOCK", 1)  # an image each
+    monkeypatch.setattr(blocks, "WINDOW", 1)
+    monkeypatch.setattr(blocks, "_KEPT", 2)
+    run_experiment(experiment(packed), output=tmp_path / "whole")
+    away = tmp_path / "away"
+    at_step(6, lambda: packed.rename(away), monkeypatch)
+    with pytest.raises(DataError, match=r"packed/train-0000\d-of-00004\.tfrecord: no such file$"):
+        run_experiment(experiment(packed), output=tmp_path / "parts")
+    away.rename(packed)
+    resume_experiment(tmp_path / "parts")
+    assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
 
 
 def test_damaged_records_are_in_the_summary(packed: Path, tmp_path: Path) -> None:

@@ -143,6 +143,7 @@ class StoredEpoch:
 
     Attributes:
         waited: Seconds for which a batch was waited for so far.
+        failure: Why there are no further ones; TensorFlow tells it with the trace of a thread.
     """
 
     def __init__(self, source: StoredBatches, plan: Plan) -> None:
@@ -151,6 +152,7 @@ class StoredEpoch:
         self._slots = np.arange(plan.start, len(plan))
         self._ends: list[int] = []
         self.waited = 0.0
+        self.failure: DataError | None = None
 
     def position(self, batches: int) -> int:
         """Return the position behind so many batches, which were made already."""
@@ -172,7 +174,11 @@ class StoredEpoch:
         batches = in_background(self._batches(), PREFETCH)
         while True:
             began = time.perf_counter()
-            batch = next(batches, None)
+            try:
+                batch = next(batches, None)
+            except DataError as error:
+                self.failure = error
+                raise
             self.waited += time.perf_counter() - began
             if batch is None:
                 return

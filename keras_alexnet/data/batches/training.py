@@ -9,7 +9,7 @@ from keras_alexnet.data.batches.plan import BatchSettings, InputSpecs
 from keras_alexnet.data.batches.stored import StoredBatches, StoredEpoch
 from keras_alexnet.data.batches.tensorflow_host import load_tensorflow, numpy_batches
 from keras_alexnet.data.examples import Arrays, Examples
-from keras_alexnet.errors import ConfigurationError
+from keras_alexnet.errors import ConfigurationError, DataError
 
 
 class TrainingBatches:
@@ -66,6 +66,11 @@ class TrainingBatches:
     def waited(self) -> float | None:
         """Seconds that the epoch's batches were waited for so far; None where nobody knows."""
         return self._epoch.waited if isinstance(self._epoch, StoredEpoch) else None
+
+    @property
+    def failure(self) -> DataError | None:
+        """Why the epoch has no further batches, where the data cannot be read any more."""
+        return self._epoch.failure if isinstance(self._epoch, StoredEpoch) else None
 
     def epoch(self, number: int, start: int = 0) -> Any:
         """Return the batches of an epoch, for `fit`.

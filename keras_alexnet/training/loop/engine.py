@@ -198,7 +198,12 @@ class Engine:
             self.batches.epoch(progress.epoch, progress.position), list(self.trainer.output)
         )
         with bar, self.group.scope():
-            fit_epoch(self.trainer, self.group.batches(batches), progress.epoch, hook)
+            try:
+                fit_epoch(self.trainer, self.group.batches(batches), progress.epoch, hook)
+            except Exception:
+                if self.batches.failure is not None:
+                    raise self.batches.failure from None
+                raise
         for skipped in self.group.gather({str(p): w for p, w in self.batches.skipped.items()}):
             self._note_skipped(skipped)
         if hook.stopped:

@@ -24,7 +24,7 @@ from keras_alexnet.data.packed.packer import Packing, pack_data
 from keras_alexnet.data.packed.records import HEAD, TAIL, example, record
 from keras_alexnet.data.packed.storage import Storage
 from keras_alexnet.data.sources.registry import find_data
-from keras_alexnet.errors import ConfigurationError, DataError, ImageFileError
+from keras_alexnet.errors import ConfigurationError, DataError
 
 CROP = Augmentation(crop="random-resized", flip=0.5)
 COUNT = 200
@@ -286,7 +286,7 @@ def test_a_shard_that_disappears_while_it_is_used(copied: Path) -> None:
     index = int(np.flatnonzero(examples._folder.index.rows["shard"] == 2)[0])
     hidden = (copied / SHARD).read_bytes()
     (copied / SHARD).unlink()
-    with pytest.raises(ImageFileError, match=rf"{SHARD}: no such file"):
+    with pytest.raises(DataError, match=rf"{SHARD}: no such file"):
         examples.content(index)
     (copied / SHARD).write_bytes(hidden)  # a network disk is there again
     assert examples.pixels(index).shape == (12, 10, 3)

@@ -18,10 +18,10 @@ from keras_alexnet.commands.common import (
 )
 from keras_alexnet.core.backend import choose_backend
 from keras_alexnet.core.files import readable
+from keras_alexnet.core.places import path_of
 from keras_alexnet.core.progress import progress
 from keras_alexnet.data.examples import Stored, unlabelled
 from keras_alexnet.data.packed.examples import Packed, all_packed, is_packed
-from keras_alexnet.data.packed.storage import is_url
 from keras_alexnet.data.sources.folders import expand
 from keras_alexnet.errors import ConfigurationError
 from keras_alexnet.inference.ray_job import PredictionJob, run_job
@@ -46,7 +46,7 @@ def predict_command(
         list[str],
         typer.Argument(
             metavar="PHOTO|DIR...",
-            help="Image files, or folders of them; or packed data: their folder, or a URL of it.",
+            help="Image files or folders of them, or packed data; paths, or URLs such as gs://...",
         ),
     ],
     top: Annotated[int, typer.Option(min=1, help="Number of classes to name.")] = 5,
@@ -82,7 +82,9 @@ def predict_command(
     read_record(model)
     choose_backend(backend)
     packed = _packed(photos)
-    images = unlabelled(expand(photos, recursive=recursive)) if packed is None else packed
+    images = (
+        unlabelled(expand(map(path_of, photos), recursive=recursive)) if packed is None else packed
+    )
     if output is not None:
         job = PredictionJob(
             model,
@@ -118,7 +120,7 @@ def predict_command(
 
 def _packed(places: Sequence[str]) -> Packed | None:
     """Return the images of packed data, where these are the only place."""
-    found = [place for place in places if is_url(place) or is_packed(Path(place))]
+    found = [place for place in places if is_packed(path_of(place))]
     if found and len(places) > 1:
         raise ConfigurationError(f"{found[0]} are packed data: name them alone")
     return all_packed(found[0]) if found else None
@@ -135,15 +137,19 @@ def _predict_all(job: PredictionJob, images: Stored) -> None:
         return
     with progress("predict", len(left)) as advance_to:
         chosen = [name if job.packed is None else names[name] for name in left]
-        outcome = run_job(job, chosen, on_part=advance_to)
+        outcome = run_job(job, chosen, on_part=advance_to, say=_warn)
     print(f"{outcome.predicted:,} images predicted: {job.output}")
     _report(outcome.failed, len(left))
 
 
 def _report(failures: int, number: int) -> None:
     if failures:
-        print(f"warning: {failures} of {number} images could not be read", file=sys.stderr)
+        _warn(f"{failures} of {number} images could not be read")
         raise typer.Exit(1)
+
+
+def _warn(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr)
 
 
 class _Writer:

@@ -29,6 +29,7 @@ _DISTRIBUTIONS = {
     "sklearn": "scikit-learn",
     "cv2": "opencv-python-headless",
     "google_crc32c": "google-crc32c",
+    "upath": "universal-pathlib",
     "google": "protobuf",
     "ray": "'ray[data]' pyarrow",
     "pyarrow": "'ray[data]' pyarrow",

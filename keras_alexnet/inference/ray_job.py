@@ -5,22 +5,28 @@ import hashlib
 import logging
 import math
 import os
+import socket
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from keras_alexnet.core.backend import choose_backend, require
+from keras_alexnet.core.places import path_of
 from keras_alexnet.data.examples import Stored, unlabelled
 from keras_alexnet.data.packed.examples import Packed, all_packed
-from keras_alexnet.errors import ConfigurationError, KerasAlexNetError
+from keras_alexnet.errors import ConfigurationError, KerasAlexNetError, counted, one_line
 from keras_alexnet.inference.ray_parts import PredictionParts
 
 # Images of a part at most: what each worker loses at an interruption.
 _PART = 512
 _TURNS = 4  # parts of each worker at least, so that all end at about the same time
+_FAILURES = 3  # of each worker
+_LONGEST_PAUSE = 30.0  # seconds, of a worker whose parts fail
 _CORES = 4  # of a worker, where it has no GPU
 
 
@@ -65,50 +71,83 @@ class Outcome:
     predicted: int
     failed: int
 
+    @property
+    def images(self) -> int:
+        """How many images that is."""
+        return self.predicted + self.failed
+
+    def __add__(self, other: Self) -> Self:
+        return type(self)(self.predicted + other.predicted, self.failed + other.failed)
+
 
 def run_job(
-    job: PredictionJob, images: Sequence[str | int], *, on_part: Callable[[int], None]
+    job: PredictionJob,
+    images: Sequence[str | int],
+    *,
+    on_part: Callable[[int], None],
+    say: Callable[[str], None],
 ) -> Outcome:
     """Predict images and write the parts, in any order.
 
-    They are files, whose paths each worker can open, or the numbers of packed images. A worker that
-    dies is replaced. What is written stays, whatever ends the job. `on_part` is called with the
-    number of images done.
+    They are files, whose paths or URLs each worker can open, or the numbers of packed images. A
+    worker that dies is replaced. The parts that fail on one host are tried again until none is left
+    or all of them fail. What is written stays, whatever ends the job. `on_part` is called with the
+    number of images done, `say` with a line on each host where parts have failed.
 
     Raises:
-        KerasAlexNetError: The model cannot be used, or a part cannot be written.
+        KerasAlexNetError: The model cannot be used, or a part cannot be written, anywhere.
         ConfigurationError: Ray cannot be started, or reached.
         MissingDependencyError: Ray is not installed.
     """
     with _ray() as ray:
-        data, arrow = require("ray.data"), require("pyarrow")
-        context = data.DataContext.get_current()
-        context.enable_progress_bars = context.print_on_execution_start = False
         resources = ray.cluster_resources()
         gpus, cores = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
         workers = job.workers or gpus or max(cores // _CORES, 1)
         each = 1 if gpus else max(cores // workers, 1)
+        share = min(gpus / workers, 1) if gpus else 0
         size = min(max(math.ceil(len(images) / workers / _TURNS), job.batch_size), _PART)
-        parts = [list(images[begin : begin + size]) for begin in range(0, len(images), size)]
-        # Names of files are bytes.
-        tables = [[n if isinstance(n, int) else os.fsencode(n) for n in part] for part in parts]
-        results = data.from_arrow([arrow.table({"image": table}) for table in tables]).map_batches(
-            Worker,
-            fn_constructor_args=(asdict(job), each),
-            batch_size=None,
-            batch_format="pyarrow",
-            compute=data.ActorPoolStrategy(size=min(workers, len(parts))),
-            num_cpus=each,
-            num_gpus=min(gpus / workers, 1) if gpus else 0,
-        )
-        predicted = failed = 0
-        for row in results.iter_rows():
-            if row["error"]:
-                raise KerasAlexNetError(row["error"])
-            predicted += row["predicted"]
-            failed += row["failed"]
-            on_part(predicted + failed)
-        return Outcome(predicted, failed)
+        left = [list(images[begin : begin + size]) for begin in range(0, len(images), size)]
+        outcome = Outcome(0, 0)
+        # Failures of parts, where none has succeeded, until it is no single host's fault.
+        hosts = sum(node["Alive"] for node in ray.nodes())
+        bearable = _FAILURES * workers if hosts > 1 else 1
+        while left:
+            done = outcome.images
+            failures: dict[int, tuple[str, str]] = {}
+            for row in _rows(job, left, min(workers, len(left)), num_cpus=each, num_gpus=share):
+                if not row["error"]:
+                    outcome += Outcome(row["predicted"], row["failed"])
+                    on_part(outcome.images)
+                    continue
+                failures[row["number"]] = row["error"], row["host"]
+                if len(failures) == min(bearable, len(left)) and outcome.images == done:
+                    raise KerasAlexNetError(row["error"])
+            for host, count in Counter(host for _, host in failures.values()).items():
+                error = next(error for error, where in failures.values() if where == host)
+                say(f"{counted(count, 'part')} failed on {host} and go to whoever is free: {error}")
+            left = [left[number] for number in failures]
+        return outcome
+
+
+def _rows(
+    job: PredictionJob, parts: Sequence[Sequence[str | int]], workers: int, **resources: float
+) -> Iterator[dict[str, Any]]:
+    """Yield what `Worker` says of each part, in any order; `resources` are those of a worker."""
+    data, arrow = require("ray.data"), require("pyarrow")
+    context = data.DataContext.get_current()
+    context.enable_progress_bars = context.print_on_execution_start = False
+    # Names of files are bytes.
+    plain = [[n if isinstance(n, int) else os.fsencode(n) for n in part] for part in parts]
+    tables = [arrow.table({"number": [i], "images": [part]}) for i, part in enumerate(plain)]
+    results = data.from_arrow(tables).map_batches(
+        Worker,
+        fn_constructor_args=(asdict(job), int(resources["num_cpus"])),
+        batch_size=None,
+        batch_format="pyarrow",
+        compute=data.ActorPoolStrategy(size=workers),
+        **resources,
+    )
+    return results.iter_rows()
 
 
 @contextlib.contextmanager
@@ -151,24 +190,31 @@ class Worker:
 
     def __init__(self, job: dict[str, Any], cores: int) -> None:
         self._job = PredictionJob(**job)
-        self._parts = self._job.parts()
+        self._parts: PredictionParts | None = None
         for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"):
             os.environ[name] = str(cores)
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         self._predictor: Any = None
         self._packed: Packed | None = None
+        self._failures = 0  # parts in a row
 
     def __call__(self, table: Any) -> Any:
         """Predict the images of a part, write it, and return a row with what became of them."""
-        row: dict[str, Any] = {"predicted": 0, "failed": 0, "error": ""}
+        row: dict[str, Any] = {"number": table["number"][0].as_py(), "predicted": 0, "failed": 0}
+        row |= {"error": "", "host": socket.gethostname()}
         try:
-            answers = self._answers(table["image"].to_pylist())
+            self._parts = self._parts or self._job.parts()
+            answers = self._answers(table["images"][0].as_py())
             self._parts.write(answers)
             row["failed"] = sum(answer.error is not None for answer in answers)
             row["predicted"] = len(answers) - row["failed"]
-        except KerasAlexNetError as error:
-            # As an exception it would come with the trace of another process.
-            row["error"] = str(error)
+            self._failures = 0
+        except Exception as error:
+            # Whatever a host lacks: a package, a driver, room. An exception would end the job.
+            row["error"] = one_line(error, named=not isinstance(error, KerasAlexNetError))
+            # Who fails at once would otherwise be handed all parts.
+            self._failures += 1
+            time.sleep(min(2**self._failures, _LONGEST_PAUSE))
         return require("pyarrow").table({name: [value] for name, value in row.items()})
 
     def _answers(self, images: list[Any]) -> list[Any]:
@@ -187,7 +233,7 @@ class Worker:
 
     def _examples(self, images: list[Any]) -> Stored:
         if self._job.packed is None:
-            return unlabelled(tuple(Path(os.fsdecode(name)) for name in images))
+            return unlabelled([path_of(os.fsdecode(name)) for name in images])
         if self._packed is None:
             self._packed = all_packed(self._job.packed)
         return self._packed.subset(np.array(images))

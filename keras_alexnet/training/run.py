@@ -10,9 +10,9 @@ from rich.console import Console
 from keras_alexnet.core.backend import choose_backend, installed, keras_home
 from keras_alexnet.core.files import write_json
 from keras_alexnet.core.machine import check_device, describe
+from keras_alexnet.core.places import is_url
 from keras_alexnet.core.progress import progress
 from keras_alexnet.data.examples import left_out_note
-from keras_alexnet.data.packed.storage import is_url
 from keras_alexnet.data.sources.registry import SOURCES
 from keras_alexnet.data.survey.results import DataSurvey, notes, to_json
 from keras_alexnet.data.survey.survey import count_data, is_quick, survey_data

@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -219,6 +220,59 @@ def test_what_is_written_outlives_a_kill(
         assert {part: part.stat().st_mtime_ns for part in kept} == kept
     assert len(rows(output)) == 2400
     assert not [p for p in output.iterdir() if not p.name.startswith("part-")]
+
+
+# A host on which torch cannot be loaded.
+LACK = "libcudart.so.12: cannot open shared object file"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("broken", ["one", "all"])
+def test_a_host_that_cannot_compute(
+    broken: str, model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster_utils = pytest.importorskip("ray.cluster_utils")
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").write_text(f"raise ImportError({LACK!r})")
+    damage = {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    good = {"PYTHONPATH": str(ROOT)}
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    cluster = cluster_utils.Cluster()
+    try:
+        for number in range(2):
+            is_bad = broken == "all" or number == 1
+            cluster.add_node(num_cpus=4, env_vars=damage if is_bad else good)
+        monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+        job = predict(
+            model, photos, "--output", tmp_path / "out", "--workers", 2, "--batch-size", 4
+        )
+        if broken == "one":
+            out, err = finish(job, 1)
+            assert "39 images predicted" in out
+            assert len(rows(tmp_path / "out")) == 40
+            assert re.search(
+                r"warning: \d parts? failed on \S+ and go to whoever is free: .*libcud", err
+            )
+        else:
+            _, err = finish(job, 2)
+            assert err.splitlines()[-1] == f"error: ImportError: {LACK}"
+            assert "Traceback" not in err
+    finally:
+        cluster.shutdown()
+
+
+def test_photos_of_other_file_systems(model: Path, photos: Path, tmp_path: Path) -> None:
+    """Everything that fsspec knows is a URL; files are one of its kinds."""
+    table, _ = finish(predict(model, photos, "--format", "csv"), 1)
+    url = f"file://{photos}"
+    found, _ = finish(predict(model, url, f"{url}/00.jpg", "--format", "csv"), 1)
+    once = found.splitlines()[: len(table.splitlines())]
+    assert [line.removeprefix("file://") for line in once] == table.splitlines()
+    assert found.splitlines()[len(once)].startswith(f"{url}/00.jpg,1,")
+    _, err = finish(predict(model, f"{url}/none"), 2)
+    assert err == f"error: {url}/none: no such image file or folder\n"
+    _, err = finish(predict(model, "abc://bucket"), 2)
+    assert err.startswith("error: abc://bucket: cannot be opened (")
 
 
 def test_workers_are_for_jobs(model: Path, photos: Path) -> None:

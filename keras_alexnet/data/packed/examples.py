@@ -10,6 +10,7 @@ from typing import Self
 
 import numpy as np
 
+from keras_alexnet.core.places import path_of
 from keras_alexnet.data.examples import DataSet, Stored
 from keras_alexnet.data.packed.blocks import WINDOW, Blocks
 from keras_alexnet.data.packed.index import INDEX, NAMES, PLAN, Encoding, Index, checked, read_index
@@ -50,7 +51,7 @@ class PackedFolder:
     def path(self, row: int) -> Path:
         """Return the name of an image below that of its shard."""
         shard = self.index.shards[self.index.rows["shard"][row]]
-        return Path(self.storage.path(shard.file), self.names[row])
+        return path_of(self.storage.path(shard.file)) / self.names[row]
 
     def _check_shards(self) -> None:
         """Compare the shards' sizes and the checksums of their first and last records."""
@@ -100,13 +101,15 @@ class Packed(Stored):
         return self._folder.path(int(self._rows[index]))
 
     def content(self, index: int) -> bytes | np.ndarray:
-        """Read a JPEG file's content, or pixels, uint8 (H, W, 3)."""
+        """Read a JPEG file's content, or pixels, uint8 (H, W, 3).
+
+        Raises:
+            ImageFileError: Its record is damaged.
+            DataError: Its shard is missing or cannot be read, nor can thousands of others then.
+        """
         number = int(self._rows[index])
         row = self._folder.index.rows[number]
-        try:
-            record = self._folder.blocks.record(number)
-        except DataError as error:
-            raise ImageFileError(self.place(index), str(error)) from error
+        record = self._folder.blocks.record(number)
         data = record[HEAD:-TAIL]
         if len(data) != row["length"] or masked_crc(data) != row["crc"]:
             raise ImageFileError(

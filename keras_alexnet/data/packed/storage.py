@@ -3,14 +3,9 @@
 import posixpath
 from pathlib import Path
 
-from keras_alexnet.core.backend import require
 from keras_alexnet.core.files import reason_of
-from keras_alexnet.errors import DataError, one_line
-
-
-def is_url(place: str) -> bool:
-    """Return whether a place is one of another file system, such as `gs://bucket/packed`."""
-    return "://" in place
+from keras_alexnet.core.places import file_system
+from keras_alexnet.errors import DataError
 
 
 class Storage:
@@ -23,10 +18,7 @@ class Storage:
 
     def __init__(self, place: str | Path) -> None:
         self.place = str(place)
-        try:
-            self._files, self._folder = require("fsspec").url_to_fs(self.place)
-        except (ValueError, ImportError) as error:
-            raise DataError(f"{place}: cannot be opened ({one_line(error)})") from error
+        self._files, self._folder = file_system(self.place)
 
     def path(self, file: str) -> str:
         """Return the path of a file, for messages."""

@@ -2,10 +2,11 @@
 
 import itertools
 import os
+import posixpath
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -58,8 +59,20 @@ def search(folder: Path) -> Found:
     Links to files and folders are followed, but to a folder in which they lie themselves.
     """
     found = Found([], [])
-    _search(folder, found, frozenset())
+    if isinstance(folder, Path):
+        _search(folder, found, frozenset())
+    else:
+        _search_url(folder, found)
     return found
+
+
+def _search_url(folder: Any, found: Found) -> None:
+    """Search a `UPath`, whose file system lists all that is below at once."""
+    for name in sorted(folder.fs.find(folder.path)):
+        path = folder / posixpath.relpath(name, folder.path)
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts):
+            is_image = path.suffix.lower() in IMAGE_SUFFIXES
+            (found.images if is_image else found.others).append(path)
 
 
 def _search(folder: Path, found: Found, above: frozenset[tuple[int, int]]) -> None:
@@ -89,7 +102,7 @@ def find_images(folder: Path) -> list[Path]:
 
 
 def expand(
-    places: Sequence[str | Path],
+    places: Iterable[str | Path],
     *,
     recursive: bool = True,
     limit: int | None = None,
@@ -97,6 +110,7 @@ def expand(
 ) -> list[Path]:
     """Return image files: those that are named, and those in the folders that are.
 
+    Places may be those of other file systems, as `core.places.path_of` returns them.
     `recursive` searches folders in folders too. Of more than `limit` files every n-th is taken, as
     folders are sorted by class. `purpose` is who needs them, for messages.
 
@@ -105,7 +119,7 @@ def expand(
         DataError: A folder holds no image files, or cannot be read.
     """
     files: list[Path] = []
-    for place in map(Path, places):
+    for place in (Path(place) if isinstance(place, str) else place for place in places):
         if not place.is_dir():
             if not place.exists():
                 raise ImageFileError(place, "no such image file or folder")

@@ -8,9 +8,9 @@ import numpy as np
 from PIL import Image
 
 from keras_alexnet.core.backend import require
+from keras_alexnet.core.places import is_url
 from keras_alexnet.data.examples import Arrays, DataSet, Examples, stratified_split
 from keras_alexnet.data.packed.examples import is_packed, read_packed
-from keras_alexnet.data.packed.storage import is_url
 from keras_alexnet.data.sources.cifar import read_cifar
 from keras_alexnet.data.sources.cifar_formats import CIFAR10, CIFAR100, Cifar
 from keras_alexnet.data.sources.csv_files import read_csv

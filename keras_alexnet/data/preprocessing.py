@@ -11,15 +11,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from keras_alexnet.data.decoding import open_image, to_pixels
+from keras_alexnet.data.decoding import open_image, to_image, to_pixels
+from keras_alexnet.data.partial_resize import Picture, resize_part, size_of
 from keras_alexnet.errors import ConfigurationError
 from keras_alexnet.specs.preprocessing import Preprocessing
 from keras_alexnet.specs.shared import IMAGENET, TRANSFORM_INPUT_OFFSET, TRANSFORM_INPUT_SCALE
 
 
-def resize_and_crop(
-    image: Image.Image | np.ndarray, preprocessing: Preprocessing = IMAGENET
-) -> np.ndarray:
+def resize_and_crop(image: Picture, preprocessing: Preprocessing = IMAGENET) -> np.ndarray:
     """Resize the short side, antialiased, and cut out the centre.
 
     Bit-exact with `torchvision.transforms._presets.ImageClassification` on a PIL image, before its
@@ -40,43 +39,52 @@ def resize_and_crop(
         >>> resize_and_crop(np.zeros((300, 500, 3), np.uint8)).shape
         (224, 224, 3)
     """
-    image = _resized(image, preprocessing)
-    height, width = preprocessing.crop_size
+    image = _checked(image, preprocessing)
+    size, (height, width) = _resized_size(image, preprocessing), preprocessing.crop_size
+    left, top = map(_crop_start, size, (width, height))
+    box = left, top, left + width, top + height
+    if size != size_of(image) and left >= 0 and top >= 0:
+        resampling = Image.Resampling[preprocessing.interpolation.upper()]
+        return to_pixels(resize_part(image, size, box, resampling))
     # As `center_crop`, but in Pillow, which fills margins with black: what lies outside the crop
     # need not become an array first.
-    left, top = map(_crop_start, image.size, (width, height))
-    return to_pixels(image.crop((left, top, left + width, top + height)))
+    return to_pixels(_resized(image, preprocessing).crop(box))
 
 
-def resize(image: Image.Image | np.ndarray, preprocessing: Preprocessing = IMAGENET) -> np.ndarray:
+def resize(image: Picture, preprocessing: Preprocessing = IMAGENET) -> np.ndarray:
     """Do the first half of `resize_and_crop`: return all of the resized image, (H, W, C)."""
     return to_pixels(_resized(image, preprocessing))
 
 
-def _resized(image: Image.Image | np.ndarray, preprocessing: Preprocessing) -> Image.Image:
-    if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-            raise ConfigurationError(
-                f"an image array must be uint8 of shape (height, width, 3); "
-                f"got {image.dtype} of shape {image.shape}"
-            )
-        image = Image.fromarray(image)
-    if image.mode != preprocessing.mode:
-        image = image.convert(preprocessing.mode)
+def _resized(image: Picture, preprocessing: Preprocessing) -> Image.Image:
+    image = to_image(_checked(image, preprocessing))
     if (size := _resized_size(image, preprocessing)) != image.size:
         image = image.resize(size, Image.Resampling[preprocessing.interpolation.upper()])
     return image
 
 
-def _resized_size(image: Image.Image, preprocessing: Preprocessing) -> tuple[int, int]:
+def _checked(image: Picture, preprocessing: Preprocessing) -> Picture:
+    """Return an image of the network's mode; RGB arrays may stay arrays."""
+    if isinstance(image, np.ndarray) and (
+        image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size
+    ):
+        raise ConfigurationError(
+            f"an image array must be uint8 of shape (height, width, 3); "
+            f"got {image.dtype} of shape {image.shape}"
+        )
+    mode = "RGB" if isinstance(image, np.ndarray) else image.mode
+    return image if mode == preprocessing.mode else to_image(image).convert(preprocessing.mode)
+
+
+def _resized_size(image: Picture, preprocessing: Preprocessing) -> tuple[int, int]:
     """Return the width and height that an image is resized to."""
-    width, height = image.size
+    width, height = size_of(image)
     if preprocessing.squash:
         height, width = preprocessing.squashed_size
         return width, height
     short, long = sorted((width, height))
     if short == preprocessing.resize_size:
-        return image.size
+        return width, height
     long = int(preprocessing.resize_size * long / short)
     short = preprocessing.resize_size
     return (short, long) if width <= height else (long, short)

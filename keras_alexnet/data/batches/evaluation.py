@@ -4,16 +4,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from keras_alexnet.core.ahead import ahead
 from keras_alexnet.data.decoding import to_image
 from keras_alexnet.data.examples import Arrays, Examples, Stored
+from keras_alexnet.data.partial_resize import Picture
 from keras_alexnet.data.preprocessing import resize_and_crop
 from keras_alexnet.errors import ConfigurationError, DataError, ImageFileError
 from keras_alexnet.specs.preprocessing import Preprocessing
 
-Prepare = Callable[[Image.Image, Preprocessing], np.ndarray]
+Prepare = Callable[[Picture, Preprocessing], np.ndarray]
 
 
 class EvaluationBatches:
@@ -96,11 +96,15 @@ class EvaluationBatches:
         return [self._pixels(index) for index in indices]
 
     def _pixels(self, index: int) -> np.ndarray | str:
+        image: Picture
         if isinstance(self._examples, Arrays):
             image = to_image(self._examples.images[index])
         else:
+            mode = self._preprocessing.mode
+            # Of an array only what the crop needs becomes an image.
+            read = self._examples.pixels if mode == "RGB" else self._examples.image
             try:
-                image = self._examples.image(index, self._preprocessing.mode)
+                image = read(index, mode)
             except ImageFileError as error:
                 return error.reason
         return self._prepare(image, self._preprocessing)

@@ -80,6 +80,10 @@ class Stored(ABC):
     def expect(self, indices: np.ndarray) -> None:  # noqa: B027  (most have nothing to do)
         """Prepare for the examples at `indices`, which are going to be read, but not yet."""
 
+    def sizes(self) -> np.ndarray | None:
+        """Return heights and widths of images that need no decoder, int64 (N, 2), else None."""
+        return None
+
     def pixels(self, index: int, channels: Channels = "RGB") -> np.ndarray:
         """Return an image as `decode_image` does: uint8 (H, W, C).
 

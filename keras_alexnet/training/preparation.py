@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from keras_alexnet.core.machine import gpus
 from keras_alexnet.data.batches.plan import BatchSettings
 from keras_alexnet.data.batches.shards import WHOLE, Shard
 from keras_alexnet.data.batches.training import TrainingBatches
@@ -89,6 +90,7 @@ def training_batches(
         channels=channels,
         pca=prepared.pca,
         shard=shard,
+        cuts_only=experiment.augment_on == "device" and bool(gpus()),
     )
     return TrainingBatches(prepared.train, settings, framework=framework)
 

@@ -1,6 +1,8 @@
 """Runs on packed data: as on others, and without TensorFlow."""
 
 import json
+import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,8 +10,10 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from helpers.project import ROOT
 from helpers.training import at_step, interrupt_at, moved_photos, rows, weights
 
+from keras_alexnet.data.batches.training import TrainingBatches
 from keras_alexnet.data.packed import blocks
 from keras_alexnet.data.packed.index import Encoding
 from keras_alexnet.data.packed.packer import Packing, pack_data
@@ -63,6 +67,57 @@ def test_a_run_ends_where_its_shards_disappear(
     away.rename(packed)
     resume_experiment(tmp_path / "parts")
     assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
+
+
+DISAPPEARING = """
+import sys
+from pathlib import Path
+
+import pytest
+from helpers.project import ROOT
+from helpers.training import at_step
+from test_packed import experiment
+
+from keras_alexnet.data.packed import blocks
+from keras_alexnet.training.run import run_experiment
+
+packed, output = map(Path, sys.argv[1:])
+blocks.BLOCK, blocks.WINDOW, blocks._KEPT = 1, 1, 2
+at_step(6, lambda: packed.rename(packed.with_name("away")), pytest.MonkeyPatch())
+try:
+    run_experiment(experiment(packed), output=output)
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+def test_tensorflow_tells_it_in_a_line(packed: Path, tmp_path: Path, run_python: Any) -> None:
+    folders = os.pathsep.join(map(str, (ROOT / "tests", Path(__file__).parent)))
+    done = run_python(
+        DISAPPEARING, packed, tmp_path / "run", KERAS_BACKEND="tensorflow", PYTHONPATH=folders
+    )
+    last = done.stdout.splitlines()[-1]
+    assert re.fullmatch(r"DataError .*/packed/train-0000\d-of-00004\.tfrecord: no such file", last)
+
+
+def test_boxes_are_resized_on_a_gpu(
+    packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here by a processor in its place."""
+    inputs = []
+
+    class Noted(TrainingBatches):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            inputs.append(self.inputs)
+
+    monkeypatch.setattr("keras_alexnet.training.preparation.TrainingBatches", Noted)
+    monkeypatch.setattr("keras_alexnet.training.preparation.gpus", lambda: ["a GPU"])
+    options = replace(experiment(packed), epochs=1).override(resize=None, crop="random-resized")
+    summary = run_experiment(options, output=tmp_path / "run")
+    assert summary is not None
+    assert 0 < summary["val"]["loss"] < 3
+    assert [list(each) for each in inputs] == [["image", "geometry"]]
 
 
 def test_damaged_records_are_in_the_summary(packed: Path, tmp_path: Path) -> None:

@@ -167,6 +167,17 @@ def _start(
     return (position.astype(np.float64) * places).astype(np.int64) - augmentation.padding
 
 
+def largest_boxes(augmentation: Augmentation, sizes: np.ndarray) -> np.ndarray:
+    """Return height and width that no box of a random resized crop exceeds, int64 (2,).
+
+    `sizes` are the heights and widths of the images, int64 (N, 2).
+    """
+    low, high = augmentation.ratio
+    area = sizes.prod(axis=1, dtype=np.float64) * augmentation.scale[1]
+    reach = np.rint(np.sqrt(np.stack([area / low, area * high], axis=1))).astype(np.int64)
+    return np.minimum(sizes, reach).max(axis=0)
+
+
 def _random_resized(
     augmentation: Augmentation, draws: Draws, heights: np.ndarray, widths: np.ndarray
 ) -> tuple[np.ndarray, ...]:

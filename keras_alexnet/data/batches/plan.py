@@ -48,6 +48,9 @@ class BatchSettings:
         place: Who augments: `"host"`, which needs TensorFlow, or `"device"`, where the model
             begins with `augmentation.layer.Augment`. Images that are not in memory are decoded,
             cropped and mirrored on the host either way; the device then recolours them.
+        cuts_only: With `"device"`: of images that are packed as pixels the host only cuts out the
+            box of a random resized crop, and the device resizes and mirrors it. A GPU does that
+            in no time; a processor is faster by its own ways.
         channels: Of the network's input: 3, or 1 for grey.
         pca: Principal components of the colours, see `statistics.colour_components`.
         shard: The part of each batch that this process sees, where several devices train together.
@@ -63,6 +66,7 @@ class BatchSettings:
     channels: int = 3
     pca: tuple[np.ndarray, np.ndarray] | None = None
     shard: Shard = WHOLE
+    cuts_only: bool = False
 
     @property
     def on_device(self) -> bool:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,13 +16,46 @@ from keras_alexnet.core.ahead import ahead, in_background
 from keras_alexnet.data.augmentation.array_ops import tensorflow_ops
 from keras_alexnet.data.augmentation.colour import recolour
 from keras_alexnet.data.augmentation.cropping import crop
-from keras_alexnet.data.augmentation.draws import colour_columns, crop_geometry, resized_size
+from keras_alexnet.data.augmentation.draws import (
+    colour_columns,
+    crop_geometry,
+    largest_boxes,
+    resized_size,
+)
 from keras_alexnet.data.batches.plan import Batch, BatchSettings, InputSpecs, Plan
 from keras_alexnet.data.batches.shards import WHOLE
 from keras_alexnet.data.batches.tensorflow_host import PREFETCH, from_batches
 from keras_alexnet.data.decoding import Channels
 from keras_alexnet.data.examples import Stored
 from keras_alexnet.errors import DataError, ImageFileError
+
+
+class Seen(NamedTuple):
+    """What is to be seen of an image.
+
+    Attributes:
+        pixels: uint8 (h, w, C), of the network's size, or a box that the device resizes to it.
+        mirrored: Whether the device mirrors it.
+    """
+
+    pixels: np.ndarray
+    mirrored: bool = False
+
+
+# Of the network's input, in pixels: to send larger boxes would cost more than to resize them.
+_LARGEST_CANVAS = 4
+
+
+def _canvas(examples: Stored, settings: BatchSettings) -> tuple[int, int] | None:
+    """Return the size that holds any box for the device to resize; None where the host resizes."""
+    augmentation = settings.augmentation
+    if not (settings.on_device and settings.cuts_only and augmentation.crop == "random-resized"):
+        return None
+    if (sizes := examples.sizes()) is None:
+        return None
+    height, width = largest_boxes(augmentation, sizes).tolist()
+    most = _LARGEST_CANVAS * settings.size[0] * settings.size[1]
+    return (height, width) if height * width <= most else None
 
 
 class StoredBatches:
@@ -42,10 +75,14 @@ class StoredBatches:
         augmentation, channels = settings.augmentation, settings.channels
         self._channels: Channels = "L" if channels == 1 else "RGB"
         self.skipped: dict[Path, str] = {}
-        self.image_shape = (*settings.size, channels)
+        canvas = _canvas(examples, settings)
+        self.only_cuts = canvas is not None
+        self._image_shape = (*(canvas or settings.size), channels)
         self.inputs: InputSpecs = {
-            "image": (self.image_shape, "float32" if self.recolours else "uint8")
+            "image": (self._image_shape, "float32" if self.recolours else "uint8")
         }
+        if self.only_cuts:
+            self.inputs["geometry"] = ((5,), "float32")
         if augmentation.recolours and settings.on_device:
             self.inputs["colours"] = ((len(colour_columns(augmentation)),), "float32")
         self._is_checked = False
@@ -67,12 +104,12 @@ class StoredBatches:
         kind = StoredEpoch if self.settings.shard == WHOLE else StoredShares
         return kind(self, plan)
 
-    def load(self, plan: Plan, positions: Sequence[int]) -> list[np.ndarray | str]:
-        """Return the images at some positions, uint8 (h, w, C), or why they cannot be used.
+    def load(self, plan: Plan, positions: Sequence[int]) -> list["Seen | str"]:
+        """Return what is to be seen at some positions, or why images cannot be used.
 
         Besides unreadable ones, images that are smaller than a random crop cannot be used.
         """
-        found = [self._pixels(plan.order[position]) for position in positions]
+        found: list[Any] = [self._pixels(plan.order[position]) for position in positions]
         readable = [i for i, image in enumerate(found) if not isinstance(image, str)]
         if not readable:
             return found
@@ -95,21 +132,38 @@ class StoredBatches:
     def _crop(
         self, plan: Plan, positions: Sequence[int], images: list[Any], chosen: list[int]
     ) -> None:
-        """Replace the chosen ones of some images by what the network is to see of them."""
+        """Replace the chosen ones of some images by what is to be seen of them."""
         augmentation, size = self.settings.augmentation, self.settings.size
         draws = plan.draws.take(np.array([positions[i] for i in chosen]))
         heights, widths, _ = np.array([images[i].shape for i in chosen]).T
         geometry = crop_geometry(augmentation, draws, heights, widths, size)
         for i, box in zip(chosen, geometry, strict=True):
+            if self.only_cuts:
+                top, left, height, width = box[:4].round().astype(int)
+                images[i] = Seen(images[i][top : top + height, left : left + width], box[4] > 0)
+                continue
             whole = resized_size(augmentation, *images[i].shape[:2])
-            images[i] = crop(images[i], box, size, whole)
+            images[i] = Seen(crop(images[i], box, size, whole))
 
     def skip(self, index: int, reason: str) -> None:
         """Note that an image is left out."""
         self.skipped.setdefault(self.examples.place(index), reason)
 
-    def inputs_of(self, images: np.ndarray, colours: np.ndarray) -> dict[str, Any]:
-        """Return what batches hold: images (B, h, w, C) with new colours, or both as they are."""
+    def inputs_of(self, seen: Sequence["Seen"], colours: np.ndarray) -> dict[str, Any]:
+        """Return what batches hold of some images and their new colours."""
+        inputs: dict[str, Any] = {}
+        if self.only_cuts:
+            # What lies beside a box weighs nothing.
+            images = np.zeros((len(seen), *self._image_shape), np.uint8)
+            inputs["geometry"] = np.zeros((len(seen), 5), np.float32)
+            for image, geometry, (pixels, mirrored) in zip(
+                images, inputs["geometry"], seen, strict=True
+            ):
+                height, width = pixels.shape[:2]
+                image[:height, :width] = pixels
+                geometry[2:] = height, width, mirrored
+        else:
+            images = np.stack([pixels for pixels, _ in seen])
         if self.recolours:
             ops = tensorflow_ops()
             settings = self.settings
@@ -120,8 +174,14 @@ class StoredBatches:
                 ops=ops,
                 pca=settings.pca,
             )
-            return {"image": changed.numpy()}
-        return {"image": images} | ({"colours": colours} if "colours" in self.inputs else {})
+            images = changed.numpy()
+        if "colours" in self.inputs:
+            inputs["colours"] = colours
+        return {"image": images} | inputs
+
+    def black(self) -> "Seen":
+        """Return what stands in for an image that cannot be used."""
+        return Seen(np.zeros(self._image_shape, np.uint8))
 
     def _check(self, plan: Plan) -> None:
         wanted = self.settings.batch_size if self.settings.drop_remainder else 1
@@ -186,7 +246,7 @@ class StoredEpoch:
 
     def _batches(self) -> Iterator[Batch]:
         size, settings = self._source.settings.batch_size, self._source.settings
-        found: list[tuple[int, np.ndarray]] = []
+        found: list[tuple[int, Seen]] = []
         # A batch is held back until the next image is known: what follows the last one, and cannot
         # be used, counts as done.
         for position, image in self._loaded():
@@ -202,7 +262,7 @@ class StoredEpoch:
         elif self._ends:
             self._ends[-1] = len(self._plan)
 
-    def _loaded(self) -> Iterator[tuple[int, np.ndarray | str]]:
+    def _loaded(self) -> Iterator[tuple[int, Seen | str]]:
         """Yield positions with their images, or with why they cannot be used."""
         source, plan, slots = self._source, self._plan, self._slots.tolist()
         source.examples.expect(plan.order[self._slots])
@@ -210,13 +270,13 @@ class StoredEpoch:
         images = ahead(partial(source.load, plan), slots, count=count)
         return zip(slots, images, strict=True)
 
-    def _batch(self, found: list[tuple[int, np.ndarray]], end: int) -> Batch:
+    def _batch(self, found: list[tuple[int, Seen]], end: int) -> Batch:
         self._ends.append(end)
         return self._made([position for position, _ in found], [image for _, image in found])
 
-    def _made(self, slots: list[int], images: list[np.ndarray]) -> Any:
+    def _made(self, slots: list[int], images: list[Seen]) -> Any:
         source, plan, positions = self._source, self._plan, np.array(slots)
-        inputs = source.inputs_of(np.stack(images), plan.draws.colours[positions])
+        inputs = source.inputs_of(images, plan.draws.colours[positions])
         return inputs, source.examples.labels[plan.order[positions]].astype(np.int32)
 
 
@@ -242,7 +302,7 @@ class StoredShares(StoredEpoch):
 
     def _batches(self) -> Iterator[Batch]:
         loaded = self._loaded()
-        black = np.zeros(self._source.image_shape, np.uint8)
+        black = self._source.black()
         for planned in self._weights:
             weights, slots, images = planned.copy(), [], []
             for number in range(len(planned)):

@@ -116,9 +116,19 @@ class Packed(Stored):
                 self.place(index), "damaged record (its checksum is not the index')"
             )
         image = data[len(data) - int(row["image"]) :]
-        if self._folder.index.packing["encode"] == Encoding.RAW:
+        if self._is_raw:
             return np.frombuffer(image, np.uint8).reshape(row["height"], row["width"], 3)
         return bytes(image)
+
+    @property
+    def _is_raw(self) -> bool:
+        return self._folder.index.packing["encode"] == Encoding.RAW
+
+    def sizes(self) -> np.ndarray | None:
+        """Return heights and widths of images that are pixels, int64 (N, 2)."""
+        rows = self._folder.index.rows[self._rows]
+        both = np.stack([rows["height"], rows["width"]], axis=1)
+        return both.astype(np.int64) if self._is_raw else None
 
     def subset(self, indices: np.ndarray) -> Self:
         """Return the examples at `indices`, in their order."""

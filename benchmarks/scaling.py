@@ -152,7 +152,7 @@ def scaled(
         lines.append(
             f"| {each.name} | {devices:,} | {images:,} | {kind} | {1e3 * reduce:.2f} | "
             f"{1e3 * step:.2f} | {compute / step:.0%} | {wanted:,.0f} | {ready:,.0f} | "
-            f"{seconds:.1f} | {bound} |"
+            f"{seconds:.2g} | {bound} |"
         )
     return lines
 

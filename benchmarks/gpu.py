@@ -35,7 +35,7 @@ from keras_alexnet.benchmarking.plan import COUNTERPARTS, DEVICES, Competitor, P
 from keras_alexnet.benchmarking.runner import Benchmark, run
 from keras_alexnet.core.fields import parse_size
 from keras_alexnet.core.files import write_json
-from keras_alexnet.errors import KerasAlexNetError
+from keras_alexnet.errors import BenchmarkError, KerasAlexNetError
 
 CHILD = str(Path(__file__).with_name("gpu_child.py"))
 _CONVERTED = "torchvision:"  # before the name of what is converted
@@ -227,9 +227,7 @@ def _run(choice: Choice, folder: Path, kept: Path | None, minutes: float | None)
     end = None if minutes is None else time.monotonic() + 60 * minutes
     # Several processes share the card's memory; JAX would take three quarters at its start.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    known: dict[str, Any] = {"where": "", "rows": {}}
-    if kept is not None and kept.is_file():
-        known = json.loads(kept.read_text())
+    known = _known(choice, kept)
     if "peaks" not in known:
         known["peaks"] = result_of_child(CHILD, ["peaks", _json(choice, {})], "torch")
     for job in choice.jobs():
@@ -240,7 +238,11 @@ def _run(choice: Choice, folder: Path, kept: Path | None, minutes: float | None)
         if job.mode == "epoch":
             lines = [epoch_row(measure_epoch(choice, job))]
         else:
-            plan = choice.plan(job, folder)
+            try:
+                plan = choice.plan(job, folder)
+            except BenchmarkError as error:
+                print(f"{job}: {error}", flush=True)
+                continue
             cell = measure(job.who, plan, competitors(plan, choice.backends))
             lines = rows(cell, known["peaks"], _macs(choice, plan, known))
             known["where"] = known["where"] or cell.where
@@ -257,6 +259,28 @@ def _run(choice: Choice, folder: Path, kept: Path | None, minutes: float | None)
         write_section("gpu", text)
     else:
         raise SystemExit(f"{RESULTS.name} stays as it is: nothing could be measured")
+
+
+def _known(choice: Choice, kept: Path | None) -> dict[str, Any]:
+    """Return what was measured already under the same conditions.
+
+    Raises:
+        BenchmarkError: The file holds something else.
+    """
+    size = choice.image_size and list(choice.image_size)
+    known = {"conditions": [choice.device, size, choice.rounds], "where": "", "rows": {}}
+    if kept is None or not kept.is_file():
+        return known
+    try:
+        found = json.loads(kept.read_text())
+    except ValueError as error:
+        raise BenchmarkError(f"{kept}: not a file of this program ({error})") from error
+    if not isinstance(found, dict) or found.get("conditions") != known["conditions"]:
+        raise BenchmarkError(
+            f"{kept} holds what was measured on another device, image size or number of rounds; "
+            "name another file for --json"
+        )
+    return found
 
 
 def _macs(choice: Choice, plan: Plan, known: dict[str, Any]) -> int | None:

@@ -158,7 +158,7 @@ def section(
             "\n".join([*EPOCH_TABLE, *epochs]),
         ]
     if missing:
-        parts.append(f"Not measured, as the time was over: {'; '.join(missing)}.")
+        parts.append(f"Not measured: {'; '.join(missing)}.")
     return "\n\n".join(parts)
 
 

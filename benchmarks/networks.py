@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from keras_alexnet.errors import BenchmarkError
 from porting.torch_side.targets import Target
 
 
@@ -14,7 +15,7 @@ def file_of(
     """Return a network's file of seeded weights; what lies in the folder is not converted again.
 
     Raises:
-        SystemExit: The conversion failed.
+        BenchmarkError: The conversion failed.
     """
     height, width = size
     path = folder / f"{Target(network).name}-{height}x{width}.keras"
@@ -29,5 +30,5 @@ def file_of(
             check=False,
         )
         if done.returncode:
-            raise SystemExit(f"{network} could not be converted: {done.stderr.strip()}")
+            raise BenchmarkError(f"{network} cannot be converted: {done.stderr.strip()}")
     return path

@@ -118,6 +118,8 @@ def write_data(folder: Path, images: Path | None, cifar: Path | None) -> None:
     found: Sequence[Path] = []
     if images is not None:
         found = sorted(p for p in images.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg"))
+        if not found:
+            raise SystemExit(f"error: {images}: no JPEG files in this folder")
     for kind in ("small", "large"):
         (folder / kind).mkdir()
     for index in range(PHOTOS):

@@ -97,6 +97,23 @@ def test_the_most_telling_is_measured_first(gpu: Any, monkeypatch: pytest.Monkey
     assert {job.batch for job in jobs[:24]} == {256}
 
 
+def test_what_is_kept_belongs_together(
+    gpu: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    kept = tmp_path / "found.json"
+    monkeypatch.setattr("sys.argv", ["gpu.py"])
+    choice = gpu.read_options()[0]
+    known = gpu._known(choice, kept)
+    kept.write_text(json.dumps(known))
+    assert gpu._known(choice, kept) == known
+    monkeypatch.setattr("sys.argv", ["gpu.py", "--device", "cpu"])
+    with pytest.raises(BenchmarkError, match="measured on another device, image size or number"):
+        gpu._known(gpu.read_options()[0], kept)
+    kept.write_text("{")
+    with pytest.raises(BenchmarkError, match=r"found\.json: not a file of this program"):
+        gpu._known(choice, kept)
+
+
 def test_rehearsal(tmp_path: Path) -> None:
     """All that a card will be asked for, of a small converted network, in two goes."""
     kept = tmp_path / "found.json"
@@ -134,9 +151,7 @@ def test_rehearsal(tmp_path: Path) -> None:
     kept.write_text(json.dumps(known | {"where": "a machine of long ago"}))
     text = run("--batch-sizes", "2", "3", "--minutes", "0")
     assert "a machine of long ago; medians of 1 rounds" in text
-    assert (
-        "Not measured, as the time was over: torchvision:resnet18, train, float32, batch 3" in text
-    )
+    assert "Not measured: torchvision:resnet18, train, float32, batch 3" in text
     assert (
         "; torchvision:resnet18, inference, float32, batch 3; torch, epoch, float32, batch" in text
     )

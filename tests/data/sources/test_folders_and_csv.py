@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from keras_alexnet.core.places import path_of
 from keras_alexnet.data.examples import DataSet, Examples, Files, left_out_note
-from keras_alexnet.data.sources.folders import find_images
+from keras_alexnet.data.sources.folders import expand, find_images, search
 from keras_alexnet.data.sources.registry import open_data
 from keras_alexnet.errors import DataError, listed
 
@@ -305,3 +306,25 @@ def test_a_split_that_is_too_small_is_explained(tmp_path: Path) -> None:
     text = "4 examples of 2 classes .* the smallest class has 2. Take another share .--val-fraction"
     with pytest.raises(DataError, match=text):
         open_data("folder", tmp_path).with_validation(0.1, seed=0)
+
+
+def test_images_of_another_file_system() -> None:
+    memory = pytest.importorskip("fsspec").filesystem("memory")
+    pytest.importorskip("upath")
+    for name in ("b.JPG", "sub/a.png", "sub/notes.txt", ".hidden/c.png", "sub/.d.png"):
+        memory.pipe_file(f"/photos/{name}", b"x")
+    try:
+        place = path_of("memory://photos")
+        found = search(place)
+        assert list(map(str, found.images)) == [
+            "memory://photos/b.JPG",
+            "memory://photos/sub/a.png",
+        ]
+        assert [path.name for path in found.others] == ["notes.txt"]
+        assert [path.name for path in expand([place], recursive=False)] == ["b.JPG"]
+        assert expand([path_of("memory://photos/sub/a.png")])[0].read_bytes() == b"x"
+        memory.mkdir("/photos/empty")
+        with pytest.raises(DataError, match=r"memory://photos/empty: no image files in this fold"):
+            expand([path_of("memory://photos/empty")])
+    finally:
+        memory.rm("/photos", recursive=True)

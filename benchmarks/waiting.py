@@ -9,6 +9,7 @@ too, once, which have their installation behind them. The table goes into `bench
 """
 
 import argparse
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -29,11 +30,20 @@ TARGETS = ("demo", "test")
 
 
 def seconds(command: Sequence[str], backend: str) -> float:
-    """Return how long a command takes that must succeed."""
+    """Return how long a command takes.
+
+    Raises:
+        SystemExit: It failed; the message has the end of its output.
+    """
     environment = child_environment(backend)
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # people's modules stay compiled
     began = time.perf_counter()
-    subprocess.run(command, env=environment, cwd=ROOT, check=True, capture_output=True)
+    done = subprocess.run(
+        command, env=environment, cwd=ROOT, check=False, capture_output=True, text=True
+    )
+    if done.returncode:
+        end = "\n".join((done.stdout + done.stderr).splitlines()[-20:])
+        raise SystemExit(f"error: {shlex.join(command)} failed:\n{end}")
     return time.perf_counter() - began
 
 

@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -114,18 +115,20 @@ def test_what_is_kept_belongs_together(
         gpu._known(choice, kept)
 
 
-def test_rehearsal(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "modes",
+    [
+        ("train", "epoch"),
+        pytest.param(("train", "inference", "epoch"), marks=pytest.mark.slow),
+    ],
+    ids=len,
+)
+def test_rehearsal(modes: tuple[str, ...], tmp_path: Path) -> None:
     """All that a card will be asked for, of a small converted network, in two goes."""
     kept = tmp_path / "found.json"
+    network = "torchvision:resnet18"
     command = [sys.executable, ROOT / "benchmarks" / "gpu.py", "--device", "cpu", "--quick"]
-    command += [
-        "--models",
-        "torchvision:resnet18",
-        "--batch-sizes",
-        "2",
-        "--backends",
-        "torch",
-    ]
+    command += ["--models", network, "--backends", "torch", "--modes", *modes]
     command += ["--dtypes", "float32", "--image-size", "64", "--rounds", "1"]
     command += ["--files", tmp_path / "files", "--json", kept]
 
@@ -144,14 +147,13 @@ def test_rehearsal(tmp_path: Path) -> None:
     text = run("--batch-sizes", "2")
     assert "Not measured" not in text
     known = json.loads(kept.read_text())
-    assert [len(lines) for lines in known["rows"].values()] == [3, 5, 1]
-    assert not [line for lines in known["rows"].values() for line in lines if "| - |" in line]
-    assert sum("reached |" in line or "missed |" in line for line in text.splitlines()) == 2 * 3
+    lines = {"train": 3, "inference": 5, "epoch": 1}
+    assert [len(found) for found in known["rows"].values()] == [lines[mode] for mode in modes]
+    assert not [line for found in known["rows"].values() for line in found if "| - |" in line]
+    assert len(re.findall(r"(reached|missed) \|", text)) == 2 * len(modes)
     # What is known is not measured again, and what there was no time for is named.
     kept.write_text(json.dumps(known | {"where": "a machine of long ago"}))
     text = run("--batch-sizes", "2", "3", "--minutes", "0")
     assert "a machine of long ago; medians of 1 rounds" in text
-    assert "Not measured: torchvision:resnet18, train, float32, batch 3" in text
-    assert (
-        "; torchvision:resnet18, inference, float32, batch 3; torch, epoch, float32, batch" in text
-    )
+    assert f"Not measured: {network}, train, float32, batch 3; " in text
+    assert "torch, epoch, float32, batch 3." in text

@@ -14,7 +14,7 @@ from PIL import Image
 from keras_alexnet.core.backend import require
 from keras_alexnet.core.files import readable, reason_of
 from keras_alexnet.data.decoding import Channels, decode_image, open_image
-from keras_alexnet.errors import DataError, ImageFileError, counted, listed
+from keras_alexnet.errors import DataError, ImageFileError, counted, listed, one_line
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,6 +136,8 @@ class Files(Stored):
             raise ImageFileError(path, "no such image file") from error
         except OSError as error:
             raise ImageFileError(path, f"cannot be read ({reason_of(error)})") from error
+        except Exception as error:  # of another file system's
+            raise ImageFileError(path, f"cannot be read ({one_line(error)})") from error
 
     def subset(self, indices: np.ndarray) -> Self:
         """Return the examples at `indices`, in their order."""

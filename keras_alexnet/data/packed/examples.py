@@ -10,7 +10,7 @@ from typing import Self
 
 import numpy as np
 
-from keras_alexnet.core.places import path_of
+from keras_alexnet.core.places import path_of, reaching
 from keras_alexnet.data.examples import DataSet, Stored
 from keras_alexnet.data.packed.blocks import WINDOW, Blocks
 from keras_alexnet.data.packed.index import INDEX, NAMES, PLAN, Encoding, Index, checked, read_index
@@ -153,7 +153,8 @@ class Packed(Stored):
 
 def is_packed(folder: Path) -> bool:
     """Return whether a folder holds packed data, or such as are not complete yet."""
-    return any((folder / file).is_file() for file in (INDEX, PLAN))
+    with reaching(folder):
+        return any((folder / file).is_file() for file in (INDEX, PLAN))
 
 
 def all_packed(place: str | Path) -> Packed:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from keras_alexnet.core.files import reason_of
 from keras_alexnet.core.places import file_system
-from keras_alexnet.errors import DataError
+from keras_alexnet.errors import DataError, one_line
 
 
 class Storage:
@@ -34,8 +34,9 @@ class Storage:
             return self._files.cat_file(posixpath.join(self._folder, file), start=start, end=end)
         except FileNotFoundError as error:
             raise DataError(f"{self.path(file)}: no such file") from error
-        except OSError as error:
-            raise DataError(f"{self.path(file)}: cannot be read ({reason_of(error)})") from error
+        except Exception as error:  # other file systems have kinds of their own
+            reason = reason_of(error) if isinstance(error, OSError) else one_line(error)
+            raise DataError(f"{self.path(file)}: cannot be read ({reason})") from error
 
     def size(self, file: str) -> int:
         """Return the bytes of a file.
@@ -47,5 +48,6 @@ class Storage:
             return int(self._files.size(posixpath.join(self._folder, file)))
         except FileNotFoundError as error:
             raise DataError(f"{self.path(file)}: no such file") from error
-        except OSError as error:
-            raise DataError(f"{self.path(file)}: cannot be read ({reason_of(error)})") from error
+        except Exception as error:  # other file systems have kinds of their own
+            reason = reason_of(error) if isinstance(error, OSError) else one_line(error)
+            raise DataError(f"{self.path(file)}: cannot be read ({reason})") from error

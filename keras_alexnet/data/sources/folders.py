@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from keras_alexnet.core.files import readable
+from keras_alexnet.core.places import reaching
 from keras_alexnet.data.examples import DataSet, Files
 from keras_alexnet.errors import DataError, ImageFileError, listed
 
@@ -120,21 +121,26 @@ def expand(
     """
     files: list[Path] = []
     for place in (Path(place) if isinstance(place, str) else place for place in places):
-        if not place.is_dir():
-            if not place.exists():
-                raise ImageFileError(place, "no such image file or folder")
-            files.append(place)
-            continue
-        found = find_images(place)
-        if not recursive:
-            found = [path for path in found if path.parent == place]
-        if not found:
-            who = f", which {purpose} needs" if purpose else ""
-            raise DataError(f"{place}: no image files in this folder{who}")
-        files += found
+        with reaching(place):
+            files += _images_at(place, recursive, purpose)
     if limit is not None and len(files) > limit:
         files = [files[i] for i in np.linspace(0, len(files) - 1, limit).round().astype(int)]
     return files
+
+
+def _images_at(place: Path, recursive: bool, purpose: str) -> list[Path]:
+    """Return the image files of one of `expand`'s places."""
+    if not place.is_dir():
+        if not place.exists():
+            raise ImageFileError(place, "no such image file or folder")
+        return [place]
+    found = find_images(place)
+    if not recursive:
+        found = [path for path in found if path.parent == place]
+    if not found:
+        who = f", which {purpose} needs" if purpose else ""
+        raise DataError(f"{place}: no image files in this folder{who}")
+    return found
 
 
 def class_folder_files(folder: Path, classes: Mapping[str, int], origin: Path) -> Files:

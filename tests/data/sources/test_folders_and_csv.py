@@ -9,9 +9,10 @@ from PIL import Image
 
 from keras_alexnet.core.places import path_of
 from keras_alexnet.data.examples import DataSet, Examples, Files, left_out_note
+from keras_alexnet.data.packed.examples import is_packed, read_packed
 from keras_alexnet.data.sources.folders import expand, find_images, search
 from keras_alexnet.data.sources.registry import open_data
-from keras_alexnet.errors import DataError, listed
+from keras_alexnet.errors import DataError, ImageFileError, listed
 
 
 def touch(*paths: Path) -> None:
@@ -328,3 +329,28 @@ def test_images_of_another_file_system() -> None:
             expand([path_of("memory://photos/empty")])
     finally:
         memory.rm("/photos", recursive=True)
+
+
+def test_a_file_system_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one whose credentials are wrong, which raises errors of its own library."""
+    memory = pytest.importorskip("fsspec").filesystem("memory")
+    pytest.importorskip("upath")
+    place = path_of("memory://photos/a.png")
+
+    class ForeignError(Exception):
+        pass
+
+    def fail(*arguments: object, **options: object) -> None:
+        raise ForeignError("Forbidden")
+
+    for name in ("info", "exists", "isdir", "isfile", "cat_file", "open", "_open"):
+        monkeypatch.setattr(type(memory), name, fail)
+    for use in (lambda: expand([place]), lambda: is_packed(place)):
+        with pytest.raises(
+            DataError, match=r"a\.png: its file system cannot be used \(.*Forbidden"
+        ):
+            use()
+    with pytest.raises(ImageFileError, match=r"a\.png: cannot be read \(Forbidden\)"):
+        Files((place,), np.zeros(1, np.int64)).content(0)
+    with pytest.raises(DataError, match=r"index\.json: cannot be read \(Forbidden\)"):
+        read_packed("memory://photos")

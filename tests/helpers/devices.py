@@ -15,7 +15,7 @@ from helpers.project import ROOT
 from safetensors.numpy import load_file
 
 # Of metrics.csv, which no two runs share.
-TIMES = {"images_per_second", "seconds"}
+TIMES = {"images_per_second", "seconds", "memory_mb"}
 # LeNet-5 has neither dropout nor batch norm. It sees 297 images; the last batch has 9 of them.
 LENET = (
     "--preset", "digits-lenet5", "--epochs", "2", "--train-limit", "331", "--eval-limit", "101",

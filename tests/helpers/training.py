@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from helpers.devices import TIMES
 from PIL import Image
 
 from keras_alexnet.models.weights import load_model
@@ -16,8 +17,6 @@ from keras_alexnet.training.loop import hooks
 from keras_alexnet.training.presets import PRESETS
 from keras_alexnet.training.run import run_experiment
 
-# Of metrics.csv, which no two runs share.
-TIMES = {"images_per_second", "seconds", "memory_mb"}
 SMALL = PRESETS["digits-lenet5"].experiment.override(
     backend=keras.backend.backend(),
     epochs=3,

@@ -1,6 +1,8 @@
 """Where packed data lie: a folder, or a place of any file system that fsspec knows."""
 
+import contextlib
 import posixpath
+from collections.abc import Iterator
 from pathlib import Path
 
 from keras_alexnet.core.files import reason_of
@@ -30,13 +32,8 @@ class Storage:
         Raises:
             DataError: It is missing or cannot be read.
         """
-        try:
-            return self._files.cat_file(posixpath.join(self._folder, file), start=start, end=end)
-        except FileNotFoundError as error:
-            raise DataError(f"{self.path(file)}: no such file") from error
-        except Exception as error:  # other file systems have kinds of their own
-            reason = reason_of(error) if isinstance(error, OSError) else one_line(error)
-            raise DataError(f"{self.path(file)}: cannot be read ({reason})") from error
+        with self._reading(file) as path:
+            return self._files.cat_file(path, start=start, end=end)
 
     def size(self, file: str) -> int:
         """Return the bytes of a file.
@@ -44,8 +41,14 @@ class Storage:
         Raises:
             DataError: It is missing or cannot be read.
         """
+        with self._reading(file) as path:
+            return int(self._files.size(path))
+
+    @contextlib.contextmanager
+    def _reading(self, file: str) -> Iterator[str]:
+        """Yield a file's path there; what its file system raises becomes a DataError."""
         try:
-            return int(self._files.size(posixpath.join(self._folder, file)))
+            yield posixpath.join(self._folder, file)
         except FileNotFoundError as error:
             raise DataError(f"{self.path(file)}: no such file") from error
         except Exception as error:  # other file systems have kinds of their own
